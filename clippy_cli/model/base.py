@@ -1,0 +1,89 @@
+"""The one face that commands and evaluators know, whichever model is behind it.
+
+Shape legend of the whole package: B batch, N patch tokens, P prefix tokens, F trunk features, D joint
+embedding, C classes, K texts, G groups, h,w patch grid, H,W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels become the model's input.
+
+    Attributes:
+        mean, std: per-channel statistics of RGB values in [0, 1].
+        patch_size: side of a patch in pixels; image sides must be multiples of it.
+        resolution: native training resolution in pixels (the side of a square).
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patch_size: int
+    resolution: int
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) uint8 or float RGB in [0, 255] -> (B,3,H,W) float32, zero mean and unit variance."""
+        mean = torch.tensor(self.mean, device=images.device, dtype=torch.float32).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device, dtype=torch.float32).view(3, 1, 1)
+        return (images.to(torch.float32) / 255.0 - mean) / std
+
+
+@dataclass(frozen=True)
+class InferenceDefaults:
+    """What inference uses where the user says nothing.
+
+    Attributes:
+        resolution: short side in pixels for dense inference.
+        templates: name of a prompt template set (see ``clippy_cli.data.prompts``).
+        logit_scale: factor that turns a cosine into a logit before a softmax over labels.
+    """
+
+    resolution: int
+    templates: str
+    logit_scale: float
+
+
+@runtime_checkable
+class VisionLanguageModel(Protocol):
+    """Images and texts in one embedding space, with one embedding a patch."""
+
+    preprocess: Preprocess
+
+    @property
+    def name(self) -> str:
+        """What tables and reports call it."""
+        ...
+
+    @property
+    def defaults(self) -> InferenceDefaults:
+        """Resolution, templates and logit scale where the user says nothing."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs are expected there."""
+        ...
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) normalised pixels -> (B,D), unit norm."""
+        ...
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) normalised pixels -> (B,h,w,D), unit norm."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,D), unit norm."""
+        ...
+
+    def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
+        """(B,3,H,W) normalised pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
+        ...

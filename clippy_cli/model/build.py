@@ -1,0 +1,193 @@
+"""A new model from an architecture, each tower initialised as the recipe says."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.config import ModelConfig
+from clippy_cli.model.hub import hub_session
+from clippy_cli.model.image_tower import ImageTower
+from clippy_cli.model.text_tower import TextTower, hugging_face_weights
+
+logger = logging.getLogger(__name__)
+
+DENSE_FILES = ("2_Dense/model.safetensors", "2_Dense/pytorch_model.bin")
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    image_init: str = "random",
+    text_init: str = "random",
+    tokenizer: str | None = None,
+    seed: int = 0,
+) -> Clippy:
+    """A model with fresh projections and towers initialised as asked.
+
+    Args:
+        config: the architecture.
+        image_init: ``random``, ``pretrained`` (the architecture's timm weights) or a weight file in timm's layout.
+        text_init: ``random``, ``pretrained`` (the architecture's Hugging Face name) or a folder in that layout.
+        tokenizer: folder or Hugging Face name; None takes it from where the text weights come.
+        seed: of every random weight; the global generator is left alone.
+
+    Raises:
+        ClippyError: weights that cannot be found, with what was wanted and how to pass a local path.
+    """
+    if tokenizer is None and config.text.kind == "hugging_face":
+        tokenizer = config.text.pretrained_tag if text_init in ("random", "pretrained") else text_init
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Clippy(config, tokenizer_files=tokenizer)
+    if image_init == "pretrained":
+        _load_pretrained_trunk(model.image)
+    elif image_init != "random":
+        _load_trunk_file(model.image, Path(image_init).expanduser())
+    if text_init == "pretrained":
+        if config.text.pretrained_tag is None:
+            raise ClippyError(
+                f"{config.name} names no pretrained text tower.", "Use model.text.init: random or a path."
+            )
+        _load_text(model.text, config.text.pretrained_tag)
+    elif text_init != "random":
+        folder = Path(text_init).expanduser()
+        if not folder.is_dir():
+            raise ClippyError(
+                f"model.text.init is {text_init!r}, which is no folder.",
+                "Give random, pretrained, or a folder that holds config.json, weights and tokenizer files.",
+            )
+        _load_text(model.text, str(folder))
+    return model
+
+
+def _load_pretrained_trunk(tower: ImageTower) -> None:
+    tag = tower.config.pretrained_tag
+    if tag is None:
+        raise ClippyError("The architecture names no pretrained trunk.", "Use model.image.init: random or a file.")
+    try:
+        with hub_session():
+            source = timm.create_model(tag, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's client raises many types: no network, no such name, a broken cache
+        raise ClippyError(
+            f"The image tower wants timm's weights {tag} from the Hugging Face hub, which gave none: "
+            f"{_first_line(error)}",
+            "Download them elsewhere and pass the file: --set model.image.init=/path/to/model.safetensors",
+        ) from error
+    _load_trunk_state(tower, source.state_dict(), tag)
+
+
+def _load_trunk_file(tower: ImageTower, path: Path) -> None:
+    _load_trunk_state(tower, read_weights(path, "model.image.init"), str(path))
+
+
+def _load_trunk_state(tower: ImageTower, state: dict[str, Tensor], where: str) -> None:
+    try:
+        filtered = checkpoint_filter_fn({name: value.float() for name, value in state.items()}, tower.trunk)
+        result = tower.trunk.load_state_dict(
+            {name: value for name, value in filtered.items() if not name.startswith(("head.", "fc_norm."))},
+            strict=False,
+        )
+    except RuntimeError as error:
+        raise ClippyError(f"The weights of {where} do not fit {tower.config.trunk}: {_first_line(error)}") from error
+    if result.missing_keys:
+        raise ClippyError(
+            f"{where} lacks {len(result.missing_keys)} tensors of {tower.config.trunk}, "
+            f"{', '.join(result.missing_keys[:3])} among them.",
+            f"Pass weights of timm's {tower.config.trunk}.",
+        )
+
+
+def _load_text(tower: TextTower, source: str) -> None:
+    if tower.config.kind != "hugging_face":
+        raise ClippyError("An open_clip text tower starts from random weights.", "Set model.text.init: random.")
+    try:
+        weights = hugging_face_weights(source)
+    except Exception as error:  # as above: whatever transformers and the hub's client raise
+        raise ClippyError(
+            f"The text tower wants {source} (a local folder or a Hugging Face name), which gave no weights: "
+            f"{_first_line(error)}",
+            "Download it elsewhere and pass the folder: --set model.text.init=/path/to/folder",
+        ) from error
+    try:
+        tower.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ClippyError(f"The weights of {source} do not fit the text encoder: {_first_line(error)}") from error
+    if tower.config.projection == "linear":
+        dense = _sentence_transformer_dense(source)
+        if dense is None:
+            logger.info(
+                "%s has no dense layer after its pooling; the text projection starts from random weights", source
+            )
+        else:
+            _load_dense(tower, dense, source)
+
+
+def _load_dense(tower: TextTower, dense: dict[str, Tensor], source: str) -> None:
+    weight = dense.get("linear.weight")
+    expected = tower.projection.get_parameter("weight")
+    if weight is None or len(dense) != 1 or weight.shape != expected.shape:
+        found = {name: tuple(value.shape) for name, value in dense.items()}
+        raise ClippyError(
+            f"The dense layer of {source} holds {found}; wanted linear.weight of shape {tuple(expected.shape)} alone."
+        )
+    with torch.no_grad():
+        expected.copy_(weight)
+
+
+def _sentence_transformer_dense(source: str) -> dict[str, Tensor] | None:
+    """The layer that sentence-transformers keep after the pooling, in a folder that transformers does not read."""
+    if Path(source).is_dir():
+        found = [Path(source) / name for name in DENSE_FILES if (Path(source) / name).is_file()]
+        return read_weights(found[0], "model.text.init") if found else None
+    for name in DENSE_FILES:
+        try:
+            with hub_session():
+                return read_weights(Path(huggingface_hub.hf_hub_download(source, name)), "model.text.init")
+        except LocalEntryNotFoundError as error:
+            raise ClippyError(
+                f"{source} is cached, but whether it has a dense layer ({name}) cannot be asked without a network.",
+                "Connect once, or pass a complete local folder: --set model.text.init=/path/to/folder",
+            ) from error
+        except EntryNotFoundError:
+            continue
+    return None
+
+
+def read_weights(path: Path, field: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors or PyTorch file (``weights_only``); ClippyError names the recipe ``field``."""
+    if not path.is_file():
+        raise ClippyError(
+            f"{field} is {str(path)!r}, and there is no such file.", f"Check the path: --set {field}=FILE"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise ClippyError(f"{path} cannot be read as a weight file: {_first_line(error)}") from error
+    except Exception as error:  # pickle.UnpicklingError: code inside the file, refused by weights_only
+        raise ClippyError(
+            f"{path} holds more than tensors and is not loaded: {_first_line(error)}", "Convert it to safetensors."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ClippyError(f"{path} holds no dictionary of tensors.", "Save model.state_dict() and pass that file.")
+    return state
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

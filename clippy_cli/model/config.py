@@ -1,0 +1,96 @@
+"""What a model is made of, as read from ``architectures/*.yaml`` and from a model directory's ``config.json``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Pooling = Literal["max", "avg", "cls", "lse"]
+Projection = Literal["none", "linear", "mlp"]
+TextKind = Literal["open_clip", "hugging_face"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageTowerConfig(_Frozen):
+    """A timm vision transformer, a projection of each token, and a pooling."""
+
+    trunk: Annotated[str, Field(description="timm model name")]
+    trunk_args: Annotated[
+        dict[str, int | float | bool | str], Field(description="extra arguments of the timm constructor")
+    ] = {}
+    pretrained_tag: Annotated[
+        str | None, Field(description="timm weights that `init: pretrained` loads, such as vit_base_patch16_224.dino")
+    ] = None
+    blocks: Annotated[
+        tuple[int, ...] | None,
+        Field(description="1-based blocks whose normed tokens are concatenated; null takes the last block"),
+    ] = None
+    projection: Annotated[Projection, Field(description="map from trunk width to joint width, applied to each token")]
+    hidden_dim: Annotated[int | None, Field(gt=0, description="hidden width of the mlp projection")] = None
+    pooling: Annotated[Pooling, Field(description="how tokens become one vector, or one score for lse")]
+    pool_prefix_tokens: Annotated[bool, Field(description="whether max and avg run over the class token too")] = False
+    lse_scale: Annotated[float, Field(gt=0, description="inverse temperature of the log-mean-exp over patches")] = 20.0
+
+
+class TextTowerConfig(_Frozen):
+    """An open_clip text transformer, or a Hugging Face encoder behind open_clip's HFTextEncoder."""
+
+    kind: TextKind
+    pretrained_tag: Annotated[
+        str | None, Field(description="Hugging Face name that `init: pretrained` and the tokenizer are taken from")
+    ] = None
+    encoder: Annotated[
+        dict[str, Any],
+        Field(description="open_clip: width, heads, layers, vocab_size; hugging_face: the encoder's own config.json"),
+    ]
+    context_length: Annotated[int, Field(gt=2, description="tokens a text is cut to")]
+    pooling: Annotated[Literal["mean", "eot"], Field(description="mean of the tokens, or the end-of-text token")]
+    projection: Annotated[Literal["none", "linear"], Field(description="map from encoder width to joint width")]
+
+
+class PreprocessConfig(_Frozen):
+    """Pixel statistics (RGB in [0, 1]) and the native side of the training image in pixels."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resolution: Annotated[int, Field(gt=0)]
+
+
+class InferenceConfig(_Frozen):
+    """Defaults of dense and zero-shot inference."""
+
+    resolution: Annotated[int, Field(gt=0, description="short side in pixels")]
+    templates: Annotated[str, Field(description="prompt template set")] = "photo"
+    centre_patches: Annotated[
+        bool,
+        Field(description="subtract the mean training patch embedding before normalising; false is the paper's form"),
+    ] = False
+
+
+class ModelConfig(_Frozen):
+    """One model: two towers that meet in ``embed_dim`` dimensions."""
+
+    name: str
+    embed_dim: Annotated[int, Field(gt=0, description="width D of the joint space")]
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    preprocess: PreprocessConfig
+    inference: InferenceConfig
+    logit_scale_init: Annotated[float, Field(gt=0, description="initial factor of the cosine in the loss")] = 1 / 0.07
+    training: Annotated[dict[str, Any], Field(description="how the weights came about; free form")] = {}
+
+    @model_validator(mode="after")
+    def _towers_fit(self) -> ModelConfig:
+        if self.image.projection == "mlp" and self.image.hidden_dim is None:
+            raise ValueError("image.projection: mlp needs image.hidden_dim")
+        if self.image.pooling in ("cls", "lse") and self.image.pool_prefix_tokens:
+            raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
+        if self.text.kind == "open_clip" and self.text.pooling != "eot":
+            raise ValueError("text.kind: open_clip pools at the end-of-text token; set text.pooling: eot")
+        if self.text.kind == "hugging_face" and self.text.pooling != "mean":
+            raise ValueError("text.kind: hugging_face pools the mean of the tokens; set text.pooling: mean")
+        return self

@@ -1,0 +1,55 @@
+"""Architectures by name, read from ``architectures/*.yaml``; weights that ship with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.config import ModelConfig
+
+ARCHITECTURES = Path(str(resources.files("clippy_cli.model") / "architectures"))
+SHIPPED_MODELS = Path(str(resources.files("clippy_cli") / "assets" / "models"))
+
+
+def architecture_names() -> tuple[str, ...]:
+    """Names that :func:`load_architecture` knows, sorted."""
+    return tuple(sorted(path.stem for path in ARCHITECTURES.glob("*.yaml")))
+
+
+def shipped_models() -> dict[str, Path]:
+    """Model directories inside the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED_MODELS.glob("*/config.json"))}
+
+
+def load_architecture(name_or_path: str) -> ModelConfig:
+    """The configuration behind a registered name or a YAML file of one's own; ClippyError where it is neither."""
+    path = ARCHITECTURES / f"{name_or_path}.yaml"
+    if name_or_path not in architecture_names():
+        path = Path(name_or_path).expanduser()
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise ClippyError(
+                f"No architecture {name_or_path!r}: neither a name ({', '.join(architecture_names())}) nor a YAML file.",
+                "Copy one of clippy_cli/model/architectures/*.yaml and give its path.",
+            )
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ClippyError(f"{path} cannot be read as YAML: {error}") from error
+    return parse_model_config(fields, where=str(path))
+
+
+def parse_model_config(fields: Any, *, where: str) -> ModelConfig:
+    """Check a mapping read from YAML or JSON; ClippyError names ``where`` and every field that is wrong."""
+    try:
+        return ModelConfig.model_validate(fields)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc']) or '(whole file)'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise ClippyError(f"{where} does not describe a model:\n" + "\n".join(lines)) from error

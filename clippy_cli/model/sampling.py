@@ -1,0 +1,37 @@
+"""Token sub-sampling (CLIPpy, section 3.3): which patch tokens a training image keeps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def num_kept(num_patches: int, drop_rate: float) -> int:
+    """Patches left of ``num_patches`` when the fraction ``drop_rate`` in [0, 1) is dropped; at least one."""
+    if not 0.0 <= drop_rate < 1.0:
+        raise ValueError(f"drop_rate is {drop_rate}; it must be at least 0 and below 1")
+    return max(1, round(num_patches * (1.0 - drop_rate)))
+
+
+def draw_keep_indices(
+    batch: int,
+    num_patches: int,
+    drop_rate: float,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """One uniform draw without replacement for each image: (B,K) ascending int64 patch indices on ``device``.
+
+    ``generator`` must live on the same device; with equal seeds the draws are equal.
+    """
+    kept = num_kept(num_patches, drop_rate)
+    noise = torch.rand(batch, num_patches, generator=generator, device=device)
+    return noise.argsort(dim=1)[:, :kept].sort(dim=1).values  # (B,N) -> (B,K)
+
+
+def gather_tokens(tokens: Tensor, keep: Tensor, num_prefix: int) -> Tensor:
+    """Keep all P prefix tokens and the patches at ``keep``: (B,P+N,D), (B,K) -> (B,P+K,D)."""
+    prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]
+    kept = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))  # (B,K,D)
+    return torch.cat([prefix, kept], dim=1)

@@ -1,0 +1,130 @@
+"""Model directories: ``config.json``, ``model.safetensors`` and tokenizer files, loaded without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.device import resolve_device
+from clippy_cli.model.registry import architecture_names, parse_model_config, shipped_models
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
+FORMAT = 1
+
+
+def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a model directory; an older one of that name is replaced only when the new one is whole.
+
+    ``dtype`` converts floating-point tensors, for shipping; None keeps them, so that reloading is bit-equal.
+    """
+    directory = Path(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise ClippyError(f"Cannot write a model to {directory}: {error}") from error
+    try:
+        state = {name: _stored(value, dtype) for name, value in model.state_dict().items()}
+        save_file(state, staging / WEIGHTS_FILE)
+        config = {"format": FORMAT, **model.config.model_dump(mode="json")}
+        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        model.text.save_tokenizer(staging / TOKENIZER_FOLDER)
+        staging.chmod(0o755)
+        (staging / WEIGHTS_FILE).chmod(0o644)
+        _replace_folder(staging, directory)
+    except (OSError, SafetensorError) as error:
+        raise ClippyError(
+            f"Cannot write a model to {directory}: {error}", "Free space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_model(source: str, *, device: str = "auto") -> VisionLanguageModel:
+    """A model in evaluation mode, in float32.
+
+    Args:
+        source: a shipped model's name, a model directory, or a run folder that holds ``model/``.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
+    target = resolve_device(device)
+    return load_directory(find_model(source)).to(target).eval()
+
+
+def find_model(source: str) -> Path:
+    """The model directory behind a name or path; ClippyError lists what there is instead."""
+    shipped = shipped_models()
+    folder = Path(source).expanduser()
+    for candidate in (folder, folder / "model"):
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    if source in shipped:
+        return shipped[source]
+    known = ", ".join(shipped) or "none"
+    if source in architecture_names():
+        raise ClippyError(
+            f"{source} is an architecture; no weights of it ship with clippy (shipped: {known}).",
+            "Train it with a recipe, then pass the run folder: --model runs/NAME",
+        )
+    if folder.is_dir():
+        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise ClippyError(
+            f"{source} is no model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
+            "Pass a folder written by clippy train, such as runs/quickstart.",
+        )
+    raise ClippyError(f"No model {source!r}: no such folder, and the shipped models are {known}.", "Check --model.")
+
+
+def load_directory(directory: Path) -> Clippy:
+    """Read one model directory on the CPU; ClippyError names what is missing, broken or does not fit."""
+    try:
+        fields = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ClippyError(f"{directory / CONFIG_FILE} cannot be read: {error}") from error
+    written = fields.pop("format", None) if isinstance(fields, dict) else None
+    if written != FORMAT:
+        raise ClippyError(
+            f"{directory / CONFIG_FILE} has format {written!r}; this clippy reads {FORMAT}.", "Use a matching clippy."
+        )
+    config = parse_model_config(fields, where=str(directory / CONFIG_FILE))
+    weights = directory / WEIGHTS_FILE
+    if not weights.is_file():
+        raise ClippyError(f"{directory} lacks {WEIGHTS_FILE}.", "Copy the whole folder, or train again.")
+    model = Clippy(config, tokenizer_files=str(directory / TOKENIZER_FOLDER))
+    try:
+        state = {
+            name: value.float() if value.is_floating_point() else value for name, value in load_file(weights).items()
+        }
+        model.load_state_dict(state)
+    except (SafetensorError, OSError) as error:
+        raise ClippyError(f"{weights} is damaged: {error}", "Copy it again, or train again.") from error
+    except RuntimeError as error:
+        raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {error}") from error
+    return model
+
+
+def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    value = value.detach().to("cpu")
+    return (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; two renames where ``target`` exists, since a full folder cannot be overwritten."""
+    if target.exists():
+        retired = new.with_name(new.name + ".old")
+        target.replace(retired)
+        new.replace(target)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        new.replace(target)

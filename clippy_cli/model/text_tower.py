@@ -1,0 +1,128 @@
+"""The text tower: open_clip's transformer and tokenizer, or a Hugging Face encoder behind open_clip's adapter."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from open_clip.hf_configs import arch_dict
+from open_clip.hf_model import HFTextEncoder
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+from transformers import AutoModelForTextEncoding
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.config import TextTowerConfig
+from clippy_cli.model.hub import hub_session
+
+# open_clip's table has no entry for T5; multilingual T5 has the same attribute names.
+arch_dict.setdefault("t5", arch_dict["mt5"])
+T5_TYPES = ("t5", "mt5")
+
+
+class TextTower(nn.Module):
+    """Tokens -> encoder -> pooled features -> projection into the joint space.
+
+    Args:
+        config: which encoder, from ``architectures/*.yaml`` or a model directory.
+        embed_dim: width D of the joint space.
+        tokenizer_files: folder or Hugging Face name for ``kind: hugging_face``; open_clip's own vocabulary needs none.
+    """
+
+    def __init__(self, config: TextTowerConfig, embed_dim: int, tokenizer_files: str | None) -> None:
+        super().__init__()
+        self.config = config
+        if config.kind == "open_clip":
+            self.tokenizer: Any = SimpleTokenizer(context_length=config.context_length)
+            self.encoder = TextTransformer(context_length=config.context_length, output_dim=0, **config.encoder)
+            self.feature_dim: int = self.encoder.width
+            self.pad_id: int | None = None
+        else:
+            self.tokenizer = _hugging_face_tokenizer(tokenizer_files, config)
+            self.encoder = hugging_face_encoder(config)
+            width = arch_dict[self.encoder.config.model_type]["config_names"]["width"]
+            self.feature_dim = int(getattr(self.encoder.config, width))
+            self.pad_id = int(self.encoder.config.pad_token_id)
+        if config.projection == "linear":
+            self.projection: nn.Module = nn.Linear(self.feature_dim, embed_dim, bias=False)
+        elif self.feature_dim == embed_dim:
+            self.projection = nn.Identity()
+        else:
+            raise ClippyError(
+                f"text.projection is none, but the encoder gives {self.feature_dim} features; embed_dim is {embed_dim}.",
+                "Set text.projection: linear, or make the widths equal.",
+            )
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,L) int64 token ids on the CPU, cut at ``context_length``.
+
+        Hugging Face encoders mask padding, so there L is the longest text of the call.
+        """
+        ids: Tensor = self.tokenizer(list(texts), context_length=self.config.context_length)
+        if self.pad_id is None:
+            return ids
+        return ids[:, : int((ids != self.pad_id).sum(dim=1).max())]
+
+    def features(self, token_ids: Tensor) -> Tensor:
+        """(K,L) token ids -> (K,F) pooled encoder output, before the projection."""
+        pooled: Tensor = self.encoder(token_ids)
+        return pooled
+
+    def project(self, features: Tensor) -> Tensor:
+        """(K,F) -> (K,D), not normalised."""
+        projected: Tensor = self.projection(features)
+        return projected
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write what :class:`TextTower` needs as ``tokenizer_files``; nothing for open_clip's own vocabulary."""
+        if self.config.kind == "hugging_face":
+            self.tokenizer.save_pretrained(str(folder))
+
+
+def hugging_face_encoder(config: TextTowerConfig) -> HFTextEncoder:
+    """open_clip's adapter with random weights, mean pooling and no projection of its own; needs no network."""
+    fields = dict(config.encoder)
+    if fields.get("model_type") in T5_TYPES:  # the adapter builds both halves of T5 and keeps the encoder
+        fields |= {"is_encoder_decoder": True, "num_decoder_layers": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+        return HFTextEncoder(folder, _width(config), pooler_type="mean_pooler", pretrained=False)
+
+
+def hugging_face_weights(source: str) -> dict[str, Tensor]:
+    """Encoder weights of a folder or Hugging Face name, keyed as in :func:`hugging_face_encoder`."""
+    with hub_session():
+        donor = AutoModelForTextEncoding.from_pretrained(source)
+    stack = donor.encoder if donor.config.model_type in T5_TYPES else donor
+    return {
+        f"transformer.{name}": value for name, value in stack.state_dict().items() if not name.startswith("pooler.")
+    }
+
+
+def _width(config: TextTowerConfig) -> int:
+    model_type = config.encoder.get("model_type")
+    if model_type not in arch_dict:
+        raise ClippyError(
+            f"text.encoder.model_type is {model_type!r}; open_clip's text adapter knows {', '.join(sorted(arch_dict))}."
+        )
+    return int(config.encoder[arch_dict[model_type]["config_names"]["width"]])
+
+
+def _hugging_face_tokenizer(files: str | None, config: TextTowerConfig) -> HFTokenizer:
+    if files is None:
+        raise ClippyError(
+            f"The text tower needs tokenizer files of {config.pretrained_tag}, and none were given.",
+            "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER",
+        )
+    try:
+        with hub_session():
+            return HFTokenizer(files, context_length=config.context_length)
+    except (OSError, ValueError) as error:
+        raise ClippyError(
+            f"No tokenizer could be loaded from {files!r}: {str(error).splitlines()[0]}",
+            "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER",
+        ) from error

@@ -1,0 +1,28 @@
+"""Fixtures that every room uses: a tiny model, and the folder of real data where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with VOCdevkit, flickr8k and so on; the test is skipped where there is none."""
+    folder = Path(os.environ.get("CLIPPY_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs real data: set CLIPPY_DATA (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nano():
+    """clippy-nano with random weights, in evaluation mode; tests must not change it."""
+    from clippy_cli.model.build import build_model
+    from clippy_cli.model.registry import load_architecture
+
+    return build_model(load_architecture("clippy-nano"), seed=1).eval()

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.build import build_model, read_weights
+from clippy_cli.model.registry import load_architecture
+from clippy_cli.model.store import load_model, save_model
+
+
+@pytest.fixture
+def saved(nano, tmp_path):
+    save_model(nano, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_reload_is_bit_equal_and_overwrites_whole(nano, saved):
+    save_model(nano, saved)
+    again = load_model(str(saved), device="cpu")
+    images, texts = torch.randn(2, 3, 64, 96), ["a ring on sand", "grass"]
+    assert torch.equal(nano.embed_images(images), again.embed_images(images))
+    assert torch.equal(nano.embed_patches(images), again.embed_patches(images))
+    assert torch.equal(nano.embed_texts(texts), again.embed_texts(texts))
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]  # nothing half-written is left
+
+
+def test_run_folder_and_half_precision(nano, saved):
+    save_model(nano, saved, dtype=torch.float16)
+    again = load_model(str(saved.parent), device="cpu")
+    assert again.embed_texts(["a ring"]).dtype == torch.float32
+    torch.testing.assert_close(again.embed_texts(["a ring"]), nano.embed_texts(["a ring"]), atol=5e-3, rtol=0)
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+def break_format(folder):
+    (folder / "config.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
+
+
+def break_field(folder):
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fields["image"]["pooling"] = "median"
+    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+
+
+def break_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def lose_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def foreign_weights(folder):
+    save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (break_config, "cannot be read"),
+        (break_format, "format 99"),
+        (break_field, "image.pooling"),
+        (break_weights, "damaged"),
+        (lose_weights, "lacks model.safetensors"),
+        (foreign_weights, "does not fit"),
+    ],
+)
+def test_damaged_folders_say_what_is_wrong(saved, damage, says):
+    damage(saved)
+    with pytest.raises(ClippyError, match=says):
+        load_model(str(saved), device="cpu")
+
+
+def test_names_that_lead_nowhere_list_what_there_is(tmp_path):
+    with pytest.raises(ClippyError, match="architecture; no weights"):
+        load_model("clippy-b16")
+    with pytest.raises(ClippyError, match="no model directory"):
+        load_model(str(tmp_path))
+    with pytest.raises(ClippyError, match="no such folder"):
+        load_model("clipy-ti")
+
+
+def test_trunk_weights_from_a_file(nano, tmp_path):
+    save_file(nano.image.trunk.state_dict(), tmp_path / "trunk.safetensors")
+    model = build_model(load_architecture("clippy-nano"), image_init=str(tmp_path / "trunk.safetensors"), seed=9)
+    for name, value in nano.image.trunk.state_dict().items():
+        assert torch.equal(model.image.trunk.state_dict()[name], value)
+    assert not torch.equal(model.image.projection.weight, nano.image.projection.weight)
+    state = nano.image.trunk.state_dict()
+    del state["blocks.3.mlp.fc2.bias"]
+    save_file(state, tmp_path / "holes.safetensors")
+    with pytest.raises(ClippyError, match=r"lacks 1 tensors.*blocks\.3\.mlp\.fc2\.bias"):
+        build_model(load_architecture("clippy-nano"), image_init=str(tmp_path / "holes.safetensors"))
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path):
+    class Boom:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"state_dict": Boom()}, tmp_path / "bad.pt")
+    with pytest.raises(ClippyError, match="more than tensors"):
+        read_weights(tmp_path / "bad.pt", "model.image.init")
+    assert not (tmp_path / "ran").exists()
