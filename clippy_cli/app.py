@@ -1,0 +1,63 @@
+"""The Typer app: registers commands and turns expected failures into messages and exit codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from clippy_cli import __version__
+from clippy_cli.commands.classify import classify
+from clippy_cli.commands.evaluate import evaluate
+from clippy_cli.commands.group import group
+from clippy_cli.commands.segment import segment
+from clippy_cli.commands.train import train
+from clippy_cli.console import log_to_stderr, print_error
+from clippy_cli.errors import ClippyError, ExitCode
+
+
+class ClippyGroup(TyperGroup):
+    """Errors a user can cause are printed as message and hint, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClippyError as error:
+            print_error(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print_error(ClippyError("Interrupted."))
+            ctx.exit(ExitCode.INTERRUPTED)
+
+
+app = typer.Typer(
+    cls=ClippyGroup,
+    name="clippy",
+    help="Learn where things are from image-caption pairs alone, and put that to use.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clippy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    log_to_stderr()
+
+
+for command in (segment, group, classify, train, evaluate):
+    app.command()(command)

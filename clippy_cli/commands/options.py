@@ -1,0 +1,62 @@
+"""Arguments and options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clippy_cli.errors import ClippyError
+
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMG...", help="Image files, folders (their own images) and quoted globs ('photos/**/*.jpg')."
+    ),
+]
+Labels = Annotated[
+    str,
+    typer.Option(metavar="A,B|C", help="What to look for: commas between labels, | between synonyms of one label."),
+]
+Model = Annotated[
+    str, typer.Option(metavar="NAME|DIR", help="A shipped model's name, a model directory or a run folder.")
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to run; cuda:1 names one of several.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, max=1024, metavar="N", help="Most images of one size in a forward pass.")
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="PIXELS", help="Short side that images are resized to; aspect is kept. Default: the model's."
+    ),
+]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SET|TEXT",
+        help="Prompts around each label: none, photo, simple, openai, or your own such as 'a sketch of a/an {}'. "
+        "Default: the model's.",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files that are written; made if missing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
+
+DEFAULT_OUT = Path("clippy_out")
+DEFAULT_BATCH = 8
+
+
+def parse_kinds(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Read ``--save overlay,mask``; ``none`` alone is no kind. ClippyError names what is unknown."""
+    kinds = tuple(part.strip() for part in text.split(","))
+    if kinds == ("none",):
+        return ()
+    for kind in kinds:
+        if kind not in known:
+            close = difflib.get_close_matches(kind, known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ClippyError(f"--save cannot write {kind!r}{meant}", f"Choose among {', '.join(known)}; or none.")
+    return tuple(dict.fromkeys(kinds))

@@ -1,0 +1,134 @@
+"""The terminal: one console for results (stdout), one for everything else (stderr)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from clippy_cli.errors import ClippyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.status import Status
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+PREVIEW_LINES = 15
+_LOG_SECONDS = 10.0
+_UPPER_HALF = "▀"
+
+
+def print_error(error: ClippyError) -> None:
+    """Write ``error: ...`` and, where there is one, ``hint: ...`` to stderr."""
+    err.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    if error.hint is not None:
+        print_hint(error.hint)
+
+
+def print_hint(text: str) -> None:
+    """Write ``hint: ...`` to stderr."""
+    err.print(Text.assemble(("hint: ", "cyan"), text), soft_wrap=True)
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document to stdout, unstyled and unwrapped; NaN is refused, since JSON has none."""
+    import json
+
+    out.out(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+
+
+class _LogHandler(logging.Handler):
+    """Log records as lines such as ``warning: ...`` on stderr, above a running progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "bold red" if record.levelno >= logging.ERROR else "yellow"
+        err.print(Text.assemble((f"{record.levelname.lower()}: ", style), record.getMessage()), soft_wrap=True)
+
+
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """Show the package's log records from ``level`` upwards on stderr; calling it again changes only the level."""
+    logger = logging.getLogger("clippy_cli")
+    logger.setLevel(level)
+    if not any(isinstance(handler, _LogHandler) for handler in logger.handlers):
+        logger.addHandler(_LogHandler())
+        logger.propagate = False
+
+
+def status(text: str) -> Status | nullcontext[None]:
+    """A spinner on stderr while a block runs; nothing where stderr is no terminal."""
+    return err.status(text) if err.is_terminal else nullcontext()
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Give a function that counts one item done.
+
+    A terminal sees a bar that vanishes at the end; elsewhere a plain line is written every ten seconds. One item alone
+    gets neither.
+    """
+    if total < 2:
+        yield lambda: None
+    elif err.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda: bar.advance(task)
+    else:
+        yield _line_counter(description, total)
+
+
+def swatch(rgb: tuple[int, int, int]) -> Text:
+    """Two cells filled with one colour."""
+    return Text("  ", Style(bgcolor=_hex(rgb)))
+
+
+def half_blocks(image: NDArray[np.uint8], *, lines: int = PREVIEW_LINES, width: int = 80) -> Text:
+    """(H,W,3) uint8 -> a picture of at most ``lines`` x ``width`` cells, two pixels a cell, one above the other."""
+    import numpy as np
+    from PIL import Image
+
+    height_in, width_in = image.shape[:2]
+    rows, columns = 2 * lines, max(1, round(2 * lines * width_in / height_in))
+    if columns > width:
+        rows, columns = max(2, 2 * round(width * height_in / width_in / 2)), width
+    small = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
+    text = Text(no_wrap=True, end="")
+    for row in range(0, rows, 2):
+        for upper, lower in zip(small[row], small[row + 1], strict=True):
+            text.append(_UPPER_HALF, Style(color=_hex(upper), bgcolor=_hex(lower)))
+        text.append("\n")
+    return text
+
+
+def _hex(rgb: Any) -> str:
+    red, green, blue = (int(value) for value in rgb)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
+def _line_counter(description: str, total: int) -> Callable[[], None]:
+    done, last = 0, time.monotonic()
+
+    def count() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if now - last >= _LOG_SECONDS:
+            last = now
+            err.print(f"{description}: {done} of {total}", soft_wrap=True)
+
+    return count

@@ -1,0 +1,204 @@
+"""Images in: any common file to an upright (H,W,3) uint8 RGB array, and the sizes that models take."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from clippy_cli.errors import ClippyError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
+)
+_LOOKED_FOR = f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
+MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
+MAX_ASPECT = 100
+MAX_FILE_BYTES = 1 << 30
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# warnings.catch_warnings swaps process-wide state, so two threads must not do it at once.
+_WARNING_FILTERS = threading.Lock()
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read one image file as (H,W,3) uint8 RGB, upright by its EXIF orientation.
+
+    Greyscale is repeated over the channels, transparency lies on white, 16-bit values are scaled to 8 bits, and of an
+    animation the first frame counts. ClippyError where the file is missing, damaged, truncated, empty, larger than
+    ``MAX_PIXELS`` or narrower than one to ``MAX_ASPECT``.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ClippyError(f"{path}: a folder without images", _LOOKED_FOR)
+        if not path.is_file():
+            raise ClippyError(f"{path}: not a regular file", "Name an image file.")
+        if size > MAX_FILE_BYTES:
+            raise ClippyError(f"{path}: {size / 1e9:.1f} GB is too large for one image", "Save a smaller copy.")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ClippyError(f"{path}: no such file", "Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise ClippyError(f"{path}: cannot be read ({error})", "Check the path and its permissions.") from error
+    return decode_image(data, where=str(path))
+
+
+def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
+    """Decode an encoded image held in memory as :func:`read_image` does; ``where`` names it in errors."""
+    hint = "Open it in an image viewer; if it looks right there, save it again as PNG or JPEG."
+    if not data:
+        raise ClippyError(f"{where}: the file is empty", "Copy or download it again.")
+    try:
+        with io.BytesIO(data) as stream, open_image(stream, where=where) as image:
+            image.load()
+            turn = _UPRIGHT.get(_orientation(image))
+            rgb = _as_rgb(image)
+            upright = rgb if turn is None else rgb.transpose(turn)
+            return np.array(upright, dtype=np.uint8)
+    except ClippyError:
+        raise
+    except UnidentifiedImageError:
+        raise ClippyError(f"{where}: not an image in a format that Pillow reads", hint) from None
+    except Image.DecompressionBombError:
+        raise _too_large(where, "its header announces more pixels than Pillow accepts") from None
+    except MemoryError:
+        raise _too_large(where, "not enough memory to decode it") from None
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError, ... on bad data
+        raise ClippyError(f"{where}: damaged or truncated image ({error})", hint) from error
+
+
+def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Pillow's lazily decoded image, after ClippyError for an absurd size; no warning of Pillow's comes through."""
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(stream, formats=formats)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ClippyError(f"{where}: the image is empty ({width}x{height} pixels)", "Export it again.")
+    if width * height > MAX_PIXELS:
+        raise _too_large(where, f"{width}x{height} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ClippyError(
+            f"{where}: {width}x{height} pixels is narrower than 1:{MAX_ASPECT}", "Cut it into pieces and try those."
+        )
+    return image
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Expand files, folders (their own images only) and globs (``**`` descends) into a sorted list without doubles.
+
+    What is named but gives nothing, such as a missing file or an empty folder, stays in the list, so that reading it
+    reports it. ClippyError when no input is a file and no folder or glob holds an image.
+    """
+    found: set[Path] = set()
+    unmatched: set[Path] = set()
+    for text in inputs:
+        matches = _matches(text)
+        (found if matches else unmatched).update(matches or [Path(text)])
+    if not found:
+        raise ClippyError(
+            f"No image found in: {', '.join(inputs) or 'nothing'}",
+            f"Name image files, a folder or a quoted pattern such as 'photos/**/*.jpg'. {_LOOKED_FOR}",
+        )
+    by_place = {os.path.abspath(path): path for path in sorted(found | unmatched, reverse=True)}  # noqa: PTH100
+    return sorted(by_place.values())
+
+
+def dense_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
+    """(H,W) in pixels nearest to ``short_side`` at the image's aspect, both multiples of the patch, at least one."""
+    scale = short_side / min(height, width)
+    sides = (max(1, int(side * scale / patch_size + 0.5)) * patch_size for side in (height, width))
+    return next(sides), next(sides)
+
+
+def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """(H,W,3) uint8 -> (height,width,3) uint8 by Pillow's antialiased bicubic filter."""
+    if image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(resized, dtype=np.uint8)
+
+
+def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Stack B images (H,W,3) of one size into a contiguous (B,3,H,W) uint8 tensor."""
+    batch = torch.from_numpy(np.stack(images))  # (B,H,W,3)
+    return batch.permute(0, 3, 1, 2).contiguous()
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1-8; 1 where the tag is absent or the EXIF block is damaged."""
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
+        except Exception:  # a photo with a broken EXIF block is still a photo
+            return 1
+    return value if isinstance(value, int) else 1
+
+
+def _too_large(where: str, what: str) -> ClippyError:
+    return ClippyError(
+        f"{where}: the image is too large: {what}; the limit is {MAX_PIXELS / 1e6:.0f} million",
+        "Save a smaller copy, for example with `magick INPUT -resize 4000x OUTPUT`.",
+    )
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> RGB with full 8-bit range, transparency over white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_deep_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(H,W) integers of 16 or 32 bits, or floats in [0,1] or [0,255] -> (H,W) uint8 by scaling, never by clipping."""
+    low, high = float(values.min()), float(values.max())
+    limits = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0, 4294967295.0)
+    limit = next((limit for limit in limits if high <= limit), None)
+    if limit is None or not low >= 0:
+        raise ValueError(f"pixel values from {low:g} to {high:g} have no agreed meaning as brightness")
+    return np.rint(np.asarray(values, dtype=np.float64) * (255.0 / limit)).astype(np.uint8)
+
+
+def _matches(text: str) -> list[Path]:
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return [child for child in path.iterdir() if _is_image_file(child)]
+        if path.exists() or not glob.has_magic(text):
+            return [path]
+        # Path.glob takes no absolute pattern
+        return [match for match in map(Path, glob.glob(text, recursive=True)) if _is_image_file(match)]  # noqa: PTH207
+    except OSError as error:
+        raise ClippyError(f"{text}: cannot be searched ({error})", "Check the path and its permissions.") from error
+
+
+def _is_image_file(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

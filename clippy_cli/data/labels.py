@@ -1,0 +1,73 @@
+"""The words that a picture is cut into: labels with synonyms, and words that count as background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clippy_cli.errors import ClippyError
+
+_EXAMPLE = "Write labels as in --labels 'dog|puppy, grass': commas between labels, | between synonyms."
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label: the name that is shown, and every word that stands for it (the name first)."""
+
+    name: str
+    synonyms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Labels to find and words that count as background; no word may occur twice (upper and lower case are one)."""
+
+    labels: tuple[Label, ...]
+    background: tuple[Label, ...] = ()
+
+    def __post_init__(self) -> None:
+        _refuse_doubles((*self.labels, *self.background))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every synonym of every label, then of every background word: the K texts to embed."""
+        return tuple(word for label in (*self.labels, *self.background) for word in label.synonyms)
+
+    @property
+    def owner(self) -> tuple[int, ...]:
+        """For each of ``texts`` the index of its label, or -1 for background."""
+        owned = [index for index, label in enumerate(self.labels) for _ in label.synonyms]
+        return (*owned, *(-1 for label in self.background for _ in label.synonyms))
+
+
+def parse_labels(text: str) -> tuple[Label, ...]:
+    """Read ``"dog|puppy, fire hydrant"``: commas between labels, ``|`` between synonyms, spaces around them ignored.
+
+    ClippyError where nothing is named, a label or synonym is empty, or a word occurs twice in any spelling of case.
+    """
+    if not text.strip():
+        raise ClippyError("No label is given", _EXAMPLE)
+    labels = tuple(_parse_label(part, text) for part in text.split(","))
+    _refuse_doubles(labels)
+    return labels
+
+
+def _parse_label(part: str, text: str) -> Label:
+    words = tuple(" ".join(word.split()) for word in part.split("|"))
+    if not all(words):
+        kind = "label" if len(words) == 1 else "synonym"
+        raise ClippyError(f"Empty {kind} in {text!r}", _EXAMPLE)
+    return Label(words[0], words)
+
+
+def _refuse_doubles(labels: Iterable[Label]) -> None:
+    owners: dict[str, str] = {}
+    for label in labels:
+        for word in label.synonyms:
+            key = word.casefold()
+            if key in owners:
+                where = (
+                    f"under {owners[key]!r} and {label.name!r}" if owners[key] != label.name else f"in {label.name!r}"
+                )
+                raise ClippyError(f"{word!r} occurs twice, {where}", "Name each word once; | joins synonyms.")
+            owners[key] = label.name

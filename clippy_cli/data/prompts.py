@@ -1,0 +1,67 @@
+"""Prompt templates, and the mean embedding of a word over them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import VisionLanguageModel
+
+_SLOT = "{}"
+_ARTICLE_SLOT = "a/an {}"
+_OWN_SETS = {"none": (_SLOT,), "photo": (f"a photo of {_ARTICLE_SLOT}",)}
+_OPEN_CLIP_SETS = {"simple": "SIMPLE_IMAGENET_TEMPLATES", "openai": "OPENAI_IMAGENET_TEMPLATES"}
+_TEXTS_PER_CALL = 256
+
+
+def template_names() -> tuple[str, ...]:
+    """The named template sets: ``none``, ``photo`` (the paper's), and open_clip's ``simple`` (7), ``openai`` (80)."""
+    return (*_OWN_SETS, *_OPEN_CLIP_SETS)
+
+
+def resolve_templates(spec: str) -> tuple[str, ...]:
+    """A set's name, or one template of the user's with exactly one ``{}`` -> templates for :func:`fill`.
+
+    Write ``a/an {}`` in a template to have the article chosen. ClippyError on an unknown name or other braces.
+    """
+    if spec in _OWN_SETS:
+        return _OWN_SETS[spec]
+    if spec in _OPEN_CLIP_SETS:
+        import open_clip
+
+        return tuple(template(_SLOT) for template in getattr(open_clip, _OPEN_CLIP_SETS[spec]))
+    if "{" in spec or "}" in spec:
+        if spec.count(_SLOT) != 1 or spec.count("{") != 1 or spec.count("}") != 1:
+            raise ClippyError(f"The template {spec!r} must hold {{}} exactly once and no other brace", _hint())
+        return (spec,)
+    close = difflib.get_close_matches(spec, template_names(), n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise ClippyError(f"No template set is called {spec!r}{meant}", _hint())
+
+
+def fill(template: str, noun: str) -> str:
+    """Put the noun into the template's ``{}``; ``a/an {}`` becomes "an" before the letters a, e, i, o, u, else "a".
+
+    This is the rule of the paper's public code: it looks at the first letter only, so that plurals and mass nouns get
+    an article too ("a photo of a grass").
+    """
+    article = "an" if noun[:1].lower() in tuple("aeiou") else "a"
+    return template.replace(_ARTICLE_SLOT, f"{article} {_SLOT}").replace(_SLOT, noun)
+
+
+def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm."""
+    texts = [fill(template, name) for name in names for template in templates]
+    chunks = [model.embed_texts(texts[i : i + _TEXTS_PER_CALL]) for i in range(0, len(texts), _TEXTS_PER_CALL)]
+    vectors = torch.cat(chunks).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
+    return F.normalize(vectors.mean(dim=1), dim=-1)
+
+
+def _hint() -> str:
+    names = ", ".join(template_names())
+    return f"Choose one of {names}, or write a template such as 'an aerial photo of a/an {{}}'."

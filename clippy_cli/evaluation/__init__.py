@@ -1,0 +1,1 @@
+"""Metrics as pure functions, and benchmarks x protocol -> result."""

@@ -1,0 +1,1 @@
+"""What patch embeddings are good for: segment, group and classify images."""

@@ -1,0 +1,192 @@
+"""Images in, one result each out: reading, resizing, one forward pass for each batch of equal sizes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clippy_cli.data.images import dense_size, read_image, resize_image, to_tensor
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import VisionLanguageModel
+
+MAX_PATCHES = 16_384  # attention takes time quadratic in this; 2048x2048 pixels at patch 16
+_WINDOW_PIXELS = 64_000_000
+_DECODERS = 2
+
+Encode = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
+
+
+class Sample(Protocol):
+    """Anything with upright pixels (H,W,3) uint8 and a name for error messages."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+
+
+Key = TypeVar("Key")
+S = TypeVar("S", bound=Sample)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image file, decoded."""
+
+    path: Path
+    image: NDArray[np.uint8]
+
+    @property
+    def key(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Encoded(Generic[S]):
+    """One sample at its own size, and what the model made of its resized copy."""
+
+    sample: S
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class Failed(Generic[Key]):
+    """One key whose sample could not be used, and why."""
+
+    key: Key
+    error: ClippyError
+
+
+def patch_embeddings(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """B images (H,W,3) uint8 of one size, sides multiples of the patch -> (B,h,w,D) float32 on the CPU, unit norm."""
+    return model.embed_patches(_model_input(model, images)).float().cpu()
+
+
+def image_scores(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """(K,D) text embeddings, B images as for :func:`patch_embeddings` -> (B,K) scores in [-1, 1] on the CPU."""
+    return model.score_images(_model_input(model, images), texts).float().cpu()
+
+
+def read_file(path: Path) -> ImageFile:
+    """Decode one image file; ClippyError as of :func:`~clippy_cli.data.images.read_image`."""
+    return ImageFile(path, read_image(path))
+
+
+def encode_images(
+    keys: Sequence[Key],
+    read: Callable[[Key], S],
+    encode: Encode,
+    *,
+    patch_size: int,
+    resolution: int,
+    batch_size: int,
+) -> Iterator[Encoded[S] | Failed[Key]]:
+    """Yield one result a key, in their order.
+
+    ``read`` runs in a few threads. Each image is resized to short side ``resolution`` in pixels, aspect kept, sides
+    multiples of the patch. Images of one size share a batch; ``encode`` maps a batch of B to a tensor (B,...), of which
+    each sample gets its row. A ClippyError of ``read`` becomes a :class:`Failed`; running out of memory is raised.
+    Memory holds ``batch_size`` samples, or fewer when they are large.
+    """
+    with ThreadPoolExecutor(_DECODERS) as pool:
+
+        def load(key: Key) -> _Loaded[S] | Failed[Key]:
+            return _load(key, read, patch_size, resolution)
+
+        try:
+            for window in _windows(_ahead(pool, load, keys), batch_size):
+                yield from _encode_window(window, encode, patch_size, batch_size)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Loaded(Generic[S]):
+    sample: S
+    resized: NDArray[np.uint8]
+
+
+def _model_input(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    return model.preprocess.normalize(to_tensor(images).to(model.device))
+
+
+def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int) -> _Loaded[S] | Failed[Key]:
+    try:
+        sample = read(key)
+        height_in, width_in = sample.image.shape[:2]
+        height, width = dense_size(height_in, width_in, resolution, patch_size)
+        h, w = height // patch_size, width // patch_size
+        if h * w > MAX_PATCHES:
+            raise ClippyError(
+                f"{sample.key}: {width_in}x{height_in} pixels at short side {resolution} make a grid of {w}x{h} "
+                f"patches; at most {MAX_PATCHES} in all are taken",
+                "Lower --resolution, or crop the image.",
+            )
+        return _Loaded(sample, resize_image(sample.image, height, width))
+    except ClippyError as error:
+        return Failed(key, error)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, load: Callable[[Key], _Loaded[S] | Failed[Key]], keys: Sequence[Key]
+) -> Iterator[_Loaded[S] | Failed[Key]]:
+    """``load`` over ``keys`` in order, with one sample a thread under way beyond the one asked for."""
+    pending: deque[Future[_Loaded[S] | Failed[Key]]] = deque()
+    for key in keys:
+        pending.append(pool.submit(load, key))
+        if len(pending) > _DECODERS:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _windows(items: Iterator[_Loaded[S] | Failed[Key]], batch_size: int) -> Iterator[list[_Loaded[S] | Failed[Key]]]:
+    window: list[_Loaded[S] | Failed[Key]] = []
+    pixels = 0
+    for item in items:
+        window.append(item)
+        pixels += item.sample.image.size // 3 if isinstance(item, _Loaded) else 0
+        if len(window) >= batch_size or pixels >= _WINDOW_PIXELS:
+            yield window
+            window, pixels = [], 0
+    if window:
+        yield window
+
+
+def _encode_window(
+    window: list[_Loaded[S] | Failed[Key]], encode: Encode, patch_size: int, batch_size: int
+) -> Iterator[Encoded[S] | Failed[Key]]:
+    by_size: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
+    for index, item in enumerate(window):
+        if isinstance(item, _Loaded):
+            by_size.setdefault(item.resized.shape, []).append((index, item.resized))
+    outputs: dict[int, Tensor] = {}
+    for (height, width, _), members in by_size.items():
+        patches = (height // patch_size) * (width // patch_size)
+        size = max(1, min(batch_size, MAX_PATCHES // patches))
+        for start in range(0, len(members), size):
+            indices, images = zip(*members[start : start + size], strict=True)
+            outputs.update(zip(indices, _encode_or_explain(encode, images), strict=True))
+    for index, item in enumerate(window):
+        yield Encoded(item.sample, outputs[index]) if isinstance(item, _Loaded) else item
+
+
+def _encode_or_explain(encode: Encode, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    try:
+        return encode(images)
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        height, width = images[0].shape[:2]
+        raise ClippyError(
+            f"The device ran out of memory on {len(images)} images of {width}x{height} pixels",
+            "Lower --batch-size or --resolution, or use --device cpu.",
+        ) from error

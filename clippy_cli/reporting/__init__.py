@@ -1,0 +1,1 @@
+"""Results as files and pictures: colours, masks, overlays, JSON."""

@@ -1,0 +1,74 @@
+"""Where results go: names that do not collide, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from clippy_cli.errors import ClippyError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it; nothing is left behind on any failure.
+
+    Missing folders are made. ClippyError where the disk is full, or the folder is none or forbids writing.
+    """
+    temporary = path.with_name(f".{path.name[:40]}-{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                write(stream)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ClippyError(
+            f"{path}: cannot be written ({error.strerror or error})", "Free some space, or choose another place."
+        ) from error
+    return path
+
+
+def output_stems(paths: Sequence[Path]) -> list[str]:
+    """A file name stem for each path, all different (upper and lower case are one) and the same on every run.
+
+    A stem of its own stays as it is. Files that share folder and stem get their suffix behind; files that share the
+    result get their folders in front, as many as it takes; a number parts what is left.
+    """
+    whole = [path.absolute() for path in paths]
+    twins = Counter(str(path.with_suffix("")).casefold() for path in whole)
+    own = [
+        path.stem + (f"_{path.suffix[1:].lower()}" if twins[str(path.with_suffix("")).casefold()] > 1 else "")
+        for path in whole
+    ]
+    stems = list(own)
+    for depth in range(1, max((len(path.parts) for path in whole), default=0)):
+        for index in _clashing(stems):
+            folders = (part.strip("/\\:") for part in whole[index].parts[-depth - 1 : -1])
+            stems[index] = "_".join((*filter(None, folders), own[index]))
+    clashing = _clashing(stems)
+    taken = {stem.casefold() for index, stem in enumerate(stems) if index not in clashing}
+    return [_numbered(stem, taken) if index in clashing else stem for index, stem in enumerate(stems)]
+
+
+def safe_name(label: str, taken: set[str]) -> str:
+    """A label as a file name on any system: letters, digits, ``-`` and ``_`` stay; the result is added to ``taken``."""
+    kept = "".join(character if character.isalnum() or character in "-_" else "_" for character in label)
+    return _numbered(kept.strip("_")[:80] or "label", taken)
+
+
+def _clashing(stems: Sequence[str]) -> list[int]:
+    counts = Counter(stem.casefold() for stem in stems)
+    return [index for index, stem in enumerate(stems) if counts[stem.casefold()] > 1]
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    number, numbered = 1, name
+    while numbered.casefold() in taken:
+        number += 1
+        numbered = f"{name}_{number}"
+    taken.add(numbered.casefold())
+    return numbered

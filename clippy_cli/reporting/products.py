@@ -1,0 +1,77 @@
+"""The files that one labelled or grouped image becomes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clippy_cli.inference.label_map import LabelMap
+from clippy_cli.reporting.files import write_whole
+from clippy_cli.reporting.masks import write_cutouts, write_mask
+from clippy_cli.reporting.overlay import LegendItem, draw_overlay
+from clippy_cli.reporting.palette import colour
+
+
+def save_label_map(
+    base: Path, kinds: Collection[str], image: NDArray[np.uint8], label_map: LabelMap, names: Sequence[str]
+) -> dict[str, str | list[str]]:
+    """Write those of overlay, mask and cutouts that ``kinds`` holds, and return their paths by kind.
+
+    ``base`` is folder and stem: ``out/dog`` gives ``out/dog_overlay.png``, ``out/dog_mask.png`` and
+    ``out/dog_cutouts/LABEL.png``. ``names[i]`` belongs to code i + 1.
+    """
+    files: dict[str, str | list[str]] = {}
+    if "overlay" in kinds:
+        picture = draw_overlay(image, label_map.codes, legend_items(label_map, names))
+        files["overlay"] = str(save_picture(beside(base, "_overlay.png"), picture))
+    if "mask" in kinds:
+        files["mask"] = str(write_mask(beside(base, "_mask.png"), label_map.codes))
+    if "cutouts" in kinds:
+        written = write_cutouts(beside(base, "_cutouts"), image, label_map.codes, names)
+        files["cutouts"] = [str(path) for path in written]
+    return files
+
+
+def save_picture(path: Path, picture: Image.Image) -> Path:
+    """Write a picture as PNG."""
+    return write_whole(path, lambda stream: picture.save(stream, format="PNG"))
+
+
+def save_json(path: Path, document: dict[str, Any]) -> Path:
+    """Write a JSON document; NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_whole(path, lambda stream: stream.write(text.encode()))
+
+
+def save_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows as comma-separated UTF-8 under a line of column names."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_whole(path, lambda stream: stream.write(text.getvalue().encode()))
+
+
+def beside(base: Path, ending: str) -> Path:
+    """``out/dog.v2`` and ``.json`` -> ``out/dog.v2.json``."""
+    return base.with_name(base.name + ending)
+
+
+def legend_items(label_map: LabelMap, names: Sequence[str]) -> list[LegendItem]:
+    """The names that have pixels, largest share first."""
+    present = [code for code in range(1, len(label_map.pixels)) if label_map.pixels[code] > 0]
+    present.sort(key=lambda code: -int(label_map.pixels[code]))
+    return [LegendItem(colour(code), f"{names[code - 1]} {percent(label_map.shares[code])}") for code in present]
+
+
+def percent(share: float) -> str:
+    """A fraction in [0, 1] as text; what is there but would round to nothing shows as ``<1 %``."""
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

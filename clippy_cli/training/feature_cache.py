@@ -1,0 +1,252 @@
+"""The frozen towers' features, computed once and read back for every epoch.
+
+Tokens are stored in float16 for each image, and again for its mirror image where the recipe flips. With token
+sub-sampling a part of the stored tokens is used; unlike in a live trunk, attention has then seen all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from clippy_cli.data.captions import BrokenSampleError, CaptionSource
+from clippy_cli.data.transforms import draw_flip
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.clippy import Clippy
+from clippy_cli.recipe_schema import Recipe
+from clippy_cli.training.events import CacheProgress, OnEvent, StopRequested
+from clippy_cli.training.forward import autocast, image_features
+from clippy_cli.training.loader import Batch, ImageFeed
+from clippy_cli.training.order import Draw, PlainBatches, Steps, sample_generator
+
+FORMAT = 1
+BATCH = 64
+TEXT_BATCH = 256
+_PROBES = 5
+_Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
+
+
+class CachedFeed:
+    """Batches of stored features, with the captions and flips that :class:`ImageFeed` would draw."""
+
+    def __init__(self, folder: Path, *, flip: bool, seed: int) -> None:
+        self._images: NDArray[np.float16] = np.load(folder / "images.npy", mmap_mode="r")  # (S,V,P+N,F), V views
+        texts = folder / "texts.npy"
+        self._texts: NDArray[np.float32] | None = np.load(texts, mmap_mode="r") if texts.is_file() else None
+        samples = _read_samples(folder)
+        self._captions = [() if isinstance(sample, str) else sample for sample in samples]
+        self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
+        self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
+        self._flip, self._seed = flip, seed
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def training(self, batch_size: int, first: int, last: int) -> Iterator[Batch]:
+        for draws in Steps(len(self), batch_size, self._seed, first, last):
+            yield self._gather(draws, self._choose)
+
+    def plain(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
+        for draws in PlainBatches(indices, batch_size):
+            yield self._gather(draws, lambda draw: (0, 0))
+
+    def _choose(self, draw: Draw) -> tuple[int, int]:
+        """Caption and view of a draw."""
+        rng = sample_generator(self._seed, draw)
+        caption = int(rng.integers(len(self._captions[draw.sample])))
+        return caption, int(self._flip and draw_flip(rng))
+
+    def _gather(self, draws: list[Draw], choose: Callable[[Draw], tuple[int, int]]) -> Batch:
+        broken = {draw.sample: self._broken[draw.sample] for draw in draws if draw.sample in self._broken}
+        good = [(draw.sample, *choose(draw)) for draw in draws if draw.sample not in broken]
+        features = np.empty((len(good), *self._images.shape[2:]), np.float16)  # (B,P+N,F)
+        for row in sorted(range(len(good)), key=lambda row: good[row]):  # ascending, so that a disk reads forwards
+            sample, _, view = good[row]
+            features[row] = self._images[sample, view]
+        texts = None
+        if self._texts is not None:
+            texts = torch.from_numpy(self._texts[[self._first_text[sample] + caption for sample, caption, _ in good]])
+        return Batch(
+            indices=[sample for sample, _, _ in good],
+            captions=[(self._captions[sample][caption],) for sample, caption, _ in good],
+            features=torch.from_numpy(features),
+            text_features=texts,
+            broken=broken,
+        )
+
+
+def open_cache(
+    folder: Path,
+    model: Clippy,
+    images: ImageFeed,
+    recipe: Recipe,
+    on_event: OnEvent,
+    should_stop: Callable[[], bool],
+    *,
+    flip: bool,
+) -> CachedFeed:
+    """The feed over the cache in ``folder``, built first where it is absent or belongs to other data or weights.
+
+    A build that was interrupted goes on where it stopped. ClippyError where the disk is too small.
+    """
+    fingerprint = _fingerprint(model, images.source, recipe, flip)
+    if _written(folder / "fingerprint.json") != fingerprint:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial = folder.with_name(folder.name + ".partial")
+        if _written(partial / "fingerprint.json") != fingerprint:
+            shutil.rmtree(partial, ignore_errors=True)
+        _build(partial, fingerprint, model, images, recipe, on_event, should_stop, views=1 + flip)
+        partial.replace(folder)
+    return CachedFeed(folder, flip=flip, seed=recipe.seed)
+
+
+def _build(
+    folder: Path,
+    fingerprint: dict[str, Any],
+    model: Clippy,
+    feed: ImageFeed,
+    recipe: Recipe,
+    on_event: OnEvent,
+    should_stop: Callable[[], bool],
+    *,
+    views: int,
+) -> None:
+    h, w = model.image.grid_size(model.preprocess.resolution, model.preprocess.resolution)
+    shape = (len(feed), views, model.image.num_prefix_tokens + h * w, model.image.feature_dim)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_free_space(folder.parent, int(np.prod(shape)) * 2)
+        folder.mkdir()
+        np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+        _write(folder / "fingerprint.json", fingerprint)
+    array = np.lib.format.open_memmap(folder / "images.npy", mode="r+")
+    samples = _read_samples(folder)
+    samples = samples[: len(samples) // BATCH * BATCH]
+    _write_samples(folder, samples, "w")
+    model.eval()
+    for batch in feed.plain(np.arange(len(samples), len(feed)), BATCH):
+        if should_stop():
+            raise StopRequested
+        if len(batch):
+            array[batch.indices] = _views(model, batch, views, recipe.train.precision)
+        described = dict(zip(batch.indices, batch.captions, strict=True)) | batch.broken
+        new = [described[index] for index in sorted(described)]
+        _write_samples(folder, new, "a")  # after the features: what is listed is there
+        samples += new
+        on_event(CacheProgress("images", len(samples), len(feed)))
+    array.flush()
+    if all(isinstance(sample, str) for sample in samples):
+        raise ClippyError(f"All {len(samples)} samples are broken. The first: {samples[0]}", "Check data.source.")
+    if recipe.model.text.freeze != "none":
+        captions = [caption for sample in samples if not isinstance(sample, str) for caption in sample]
+        np.save(folder / "texts.npy", _text_features(model, captions, recipe.train.precision, on_event, should_stop))
+
+
+@torch.no_grad()
+def _views(model: Clippy, batch: Batch, views: int, precision: str) -> NDArray[np.float16]:
+    """(B,V,P+N,F) float16 tokens of the images and, for V = 2, of their mirror images."""
+    assert batch.images is not None
+    stacked = []
+    for images in (batch.images, batch.images.flip(-1))[:views]:
+        with autocast(precision, model.device):
+            stacked.append(image_features(model, Batch(batch.indices, batch.captions, images=images), None))
+    features: NDArray[np.float16] = torch.stack(stacked, dim=1).to("cpu", torch.float16).numpy()
+    return features
+
+
+@torch.no_grad()
+def _text_features(
+    model: Clippy, captions: list[str], precision: str, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> NDArray[np.float32]:
+    """(T,F) features of the frozen encoder; texts of like length go together, which saves padding."""
+    result = np.empty((len(captions), model.text.feature_dim), np.float32)
+    by_length = sorted(range(len(captions)), key=lambda row: len(captions[row]))
+    for start in range(0, len(captions), TEXT_BATCH):
+        if should_stop():
+            raise StopRequested
+        rows = by_length[start : start + TEXT_BATCH]
+        with autocast(precision, model.device):
+            features = model.text.features(model.text.tokenize([captions[row] for row in rows]).to(model.device))
+        result[rows] = features.float().cpu().numpy()
+        on_event(CacheProgress("captions", start + len(rows), len(captions)))
+    return result
+
+
+def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: bool) -> dict[str, Any]:
+    """What the stored features depend on. Of the data: its description, its size and a few samples."""
+    probes = sorted({len(source) * part // _PROBES for part in range(_PROBES)} | {len(source) - 1})
+    return {
+        "format": FORMAT,
+        "source": source.describe(),
+        "samples": [len(source), *(_probe(source, index) for index in probes)],
+        "resolution": model.preprocess.resolution,
+        "flip": flip,
+        "precision": recipe.train.precision,
+        "blocks": list(model.image.blocks),
+        "trunk": _digest(model.image.trunk),
+        "encoder": None if recipe.model.text.freeze == "none" else _digest(model.text.encoder),
+    }
+
+
+def _probe(source: CaptionSource, index: int) -> int:
+    try:
+        sample = source.read(index)
+    except (BrokenSampleError, ClippyError):
+        return -1
+    return zlib.crc32("\n".join(sample.captions).encode(), zlib.crc32(sample.image.tobytes()))
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_free_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise ClippyError(
+            f"The feature cache needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
+            "Free space, write elsewhere (--set output=FOLDER), or train without it: --set data.cache_features=false",
+        )
+
+
+def _read_samples(folder: Path) -> list[_Sample]:
+    path = folder / "samples.jsonl"
+    samples: list[_Sample] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # a killed process may leave half a line
+                value = json.loads(line)
+                samples.append(value if isinstance(value, str) else tuple(value))
+    return samples
+
+
+def _write_samples(folder: Path, samples: list[_Sample], mode: str) -> None:
+    with (folder / "samples.jsonl").open(mode, encoding="utf-8") as file:
+        file.writelines(json.dumps(sample) + "\n" for sample in samples)
+
+
+def _written(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    temporary.replace(path)

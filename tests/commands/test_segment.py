@@ -1,0 +1,141 @@
+"""``clippy segment`` from the command line to the files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from pycocotools import mask as coco
+
+from clippy_cli.app import app
+from clippy_cli.errors import ExitCode
+
+HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
+
+
+def read_mask(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of pycocotools itself, under NumPy 2
+def test_every_pixel_gets_its_label(clippy, flag):
+    outcome = clippy("segment", flag(), "--labels", "red|crimson,blue,green")
+    assert outcome.code == 0
+    assert "red" in outcome.stdout
+    assert "50.0 %" in outcome.stdout
+    assert "no pixel: green" in outcome.stdout
+    np.testing.assert_array_equal(read_mask("clippy_out/flag_mask.png"), HALVES)
+    record = json.loads(Path("clippy_out/flag.json").read_text())
+    assert (record["width"], record["height"], record["unlabelled"]) == (64, 48, 0.0)
+    assert record["labels"]["red"] == ["red", "crimson"]
+    assert [region["share"] for region in record["regions"]] == [0.5, 0.5, 0.0]
+    assert [region["box"] for region in record["regions"]] == [[0, 0, 32, 48], [32, 0, 32, 48], None]
+    probability = record["regions"][0]["score"]
+    assert 0.9 < probability < np.exp(10) / (np.exp(10) + 2)
+    rle = record["regions"][1]["rle"]
+    np.testing.assert_array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}), HALVES == 2)
+    with Image.open("clippy_out/flag_overlay.png") as overlay:
+        assert overlay.height > overlay.width * 48 // 64  # the legend has its own room
+    assert sorted(path.name for path in Path("clippy_out").iterdir()) == [
+        "flag.json",
+        "flag_mask.png",
+        "flag_overlay.png",
+    ]
+
+
+def test_background_words_and_thresholds_leave_pixels_unlabelled(clippy, flag):
+    path = flag()
+    clippy("segment", path, "--labels", "red", "--background", "blue,green", "--save", "mask", "--out", "words")
+    np.testing.assert_array_equal(read_mask("words/flag_mask.png"), HALVES % 2)
+    clippy("segment", path, "--labels", "red", "--threshold", "0.5", "--save", "mask", "--out", "cosine")
+    np.testing.assert_array_equal(read_mask("cosine/flag_mask.png"), HALVES % 2)
+    clippy("segment", path, "--labels", "red,blue", "--threshold", "1", "--save", "mask", "--out", "nothing")
+    assert not read_mask("nothing/flag_mask.png").any()
+
+
+def test_one_label_alone_gives_a_hint(clippy, flag):
+    outcome = clippy("segment", flag(), "--labels", "red")
+    assert "100.0 %" in outcome.stdout
+    assert "--background" in outcome.stderr
+
+
+def test_json_is_all_there_is_on_stdout(clippy, flag):
+    path = flag()
+    outcome = clippy("segment", path, "missing.png", "--labels", "blue,red", "--save", "none", "--json")
+    assert outcome.code == ExitCode.PARTIAL
+    document = outcome.document
+    assert document["images"][0]["image"] == str(path)
+    assert document["images"][0]["files"] == {}
+    assert document["failed"][0]["image"] == "missing.png"
+    assert "missing.png: no such file" in outcome.stderr
+    assert not Path("clippy_out").exists()
+    assert clippy("segment", path, "missing.png", "--labels", "blue,red", "--save", "none", "--json") == outcome
+
+
+def test_one_bad_file_does_not_stop_the_others(clippy, flag):
+    good = [flag(f"photos/{name}.png") for name in "abcd"]
+    Path("photos/bad.jpg").write_bytes(b"\xff\xd8 no photo")
+    outcome = clippy("segment", "photos", "--labels", "red,blue", "--batch-size", "2")
+    assert outcome.code == ExitCode.PARTIAL
+    assert "photos/bad.jpg" in outcome.stderr
+    assert "photos/bad.jpg" not in outcome.stdout
+    for path in good:
+        np.testing.assert_array_equal(read_mask(f"clippy_out/{path.stem}_mask.png"), HALVES)
+
+
+def test_nothing_but_bad_files_is_a_failure(clippy):
+    outcome = clippy("segment", "a.png", "b.png", "--labels", "red")
+    assert outcome.code == ExitCode.FAILED
+    assert outcome.stderr.count("no such file") == 2
+
+
+def test_files_of_one_stem_keep_apart_and_own_pictures_are_no_input(clippy, flag):
+    flag("a/dog.png")
+    flag("b/dog.png", left=(0, 0, 255), right=(255, 0, 0))
+    clippy("segment", "a", "b", "--labels", "red,blue", "--out", "a")
+    np.testing.assert_array_equal(read_mask("a/a_dog_mask.png"), HALVES)
+    np.testing.assert_array_equal(read_mask("a/b_dog_mask.png"), 3 - HALVES)
+    again = clippy("segment", "a", "--labels", "red,blue", "--out", "a", "--json")
+    assert [record["image"] for record in again.document["images"]] == ["a/dog.png"]
+
+
+def test_cutouts_and_scores(clippy, flag):
+    outcome = clippy(
+        "segment", flag(), "--labels", "red,blue", "--background", "green", "--save", "cutouts,scores", "--json"
+    )
+    files = outcome.document["images"][0]["files"]
+    assert files["cutouts"] == ["clippy_out/flag_cutouts/red.png", "clippy_out/flag_cutouts/blue.png"]
+    assert read_mask(files["cutouts"][0])[0, :, 3].tolist() == [255] * 32 + [0] * 32
+    with np.load(files["scores"]) as stored:
+        assert stored["entries"].tolist() == ["red", "blue", "green"]
+        assert stored["similarity"].shape == (3, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--labels", "red,,blue"], "empty label"),
+        (["--labels", "red,blue", "--background", "Blue"], "'Blue' occurs twice"),
+        (["--labels", "red", "--save", "overlay,masks"], "did you mean 'mask'"),
+        (["--labels", "red", "--templates", "foto"], "did you mean 'photo'"),
+        (["--labels", ",".join(f"label {i}" for i in range(255))], "255 labels do not fit"),
+        (["--labels", "red", "--out", "flag.png/inside"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_explained(clippy, flag, arguments, says):
+    outcome = clippy("segment", flag(), *arguments)
+    assert outcome.code == ExitCode.FAILED
+    assert says.lower() in outcome.stderr.lower()
+    assert "hint:" in outcome.stderr
+
+
+def test_the_flags_are_these():
+    command = typer.main.get_command(app).commands["segment"]
+    flags = {option for parameter in command.params for option in parameter.opts}
+    assert flags == {
+        *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
+        *("--out", "--batch-size", "--device", "--json"),
+    }

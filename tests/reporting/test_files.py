@@ -1,0 +1,82 @@
+"""Names that do not collide, files that are whole or absent."""
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.reporting.files import output_stems, safe_name, write_whole
+
+
+@pytest.mark.parametrize(
+    ("paths", "stems"),
+    [
+        (["a/dog.jpg", "b/cat.jpg"], ["dog", "cat"]),
+        (["a/dog.jpg", "b/dog.jpg", "b/cat.jpg"], ["a_dog", "b_dog", "cat"]),
+        (["x/a/dog.jpg", "y/a/dog.jpg"], ["x_a_dog", "y_a_dog"]),
+        (["a/dog.jpg", "a/dog.png"], ["dog_jpg", "dog_png"]),
+        (["a/Dog.jpg", "b/dog.jpg"], ["a_Dog", "b_dog"]),
+        (["a/dog.jpg", "a/DOG.jpg"], None),
+        (["a/b/c.jpg", "a_b/c.jpg", "a/b_c.jpg", "z/a_b_c.png"], None),
+    ],
+)
+def test_stems(paths, stems):
+    found = output_stems([Path(path) for path in paths])
+    if stems is not None:
+        assert found == stems
+    assert len({stem.casefold() for stem in found}) == len(paths)
+
+
+NAMES = st.text("aAb_", min_size=1, max_size=3)
+PATHS = st.builds(
+    lambda folders, name, end: Path(*folders, name + end),
+    st.lists(NAMES, max_size=3),
+    NAMES,
+    st.sampled_from([".jpg", ".JPG", ".png"]),
+)
+
+
+@given(st.lists(PATHS, unique=True, max_size=8))
+def test_stems_never_collide(paths):
+    stems = output_stems(paths)
+    assert len({stem.casefold() for stem in stems}) == len(paths)
+    assert stems == output_stems(paths)
+
+
+@given(st.lists(st.text(max_size=120), max_size=6))
+def test_labels_become_harmless_different_file_names(labels):
+    taken = set()
+    names = [safe_name(label, taken) for label in labels]
+    assert len({name.casefold() for name in names}) == len(labels)
+    for name in names:
+        assert name
+        assert not set(name) & set(string.punctuation.replace("-", "").replace("_", "") + " \0\n")
+        assert len(name) <= 90
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = write_whole(tmp_path / "new" / "a.txt", lambda stream: stream.write(b"old"))
+
+    def interrupted(stream):
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, interrupted)
+    assert path.read_bytes() == b"old"
+    assert [child.name for child in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_the_system_refuses_is_explained(tmp_path):
+    def full(stream):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ClippyError, match="No space left on device"):
+        write_whole(tmp_path / "a.png", full)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ClippyError, match="cannot be written"):
+        write_whole(tmp_path / "file" / "a.png", lambda stream: None)

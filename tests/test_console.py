@@ -1,0 +1,59 @@
+"""The terminal: previews, progress, logs."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from clippy_cli import console
+
+
+def rendered(text, width=80):
+    buffer = io.StringIO()
+    Console(file=buffer, force_terminal=True, color_system="truecolor", width=width).print(text)
+    return buffer.getvalue()
+
+
+def test_a_preview_puts_two_pixels_into_a_cell():
+    image = np.zeros((60, 40, 3), np.uint8)
+    image[30:] = (10, 200, 30)
+    lines = console.half_blocks(image).plain.splitlines()
+    assert len(lines) == 15
+    assert set(map(len, lines)) == {20}
+    shown = rendered(console.half_blocks(image, lines=1))
+    assert "38;2;0;0;0" in shown
+    assert "48;2;10;200;30" in shown
+
+
+@pytest.mark.parametrize("shape", [(10, 1000), (1000, 10), (1, 1)])
+def test_a_preview_fits_whatever_the_shape(shape):
+    lines = console.half_blocks(np.zeros((*shape, 3), np.uint8), width=60).plain.splitlines()
+    assert 1 <= len(lines) <= 15
+    assert 1 <= len(lines[0]) <= 60
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress("counting", 6) as advance:
+        for _ in range(6):
+            advance()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == ["counting: 3 of 6", "counting: 6 of 6"]
+
+
+def test_json_has_no_nan_and_is_not_wrapped(capsys):
+    console.print_json({"text": "[bold] " + "long " * 50})
+    assert "[bold] long" in capsys.readouterr().out.splitlines()[1]
+    with pytest.raises(ValueError, match="JSON"):
+        console.print_json({"value": float("nan")})
+
+
+def test_log_records_go_to_stderr_once(capsys):
+    console.log_to_stderr()
+    console.log_to_stderr()
+    logging.getLogger("clippy_cli.data").warning("a shard is short")
+    assert capsys.readouterr().err == "warning: a shard is short\n"

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clippy_cli.data.captions import BrokenSampleError
+from clippy_cli.data.scenes import SceneSource
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.store import load_model
+from clippy_cli.recipe import load_recipe
+from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
+from clippy_cli.training.events import CheckpointSaved, Started, StepReport, Validated
+from clippy_cli.training.run import TrainingResult, train
+
+
+def run(recipe, **options) -> tuple[TrainingResult, list]:
+    events: list = []
+    return train(recipe, device="cpu", on_event=events.append, **options), events
+
+
+def losses(events: list) -> list[float]:
+    return [event.loss for event in events if isinstance(event, StepReport)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    _, events = run(load_recipe(str(tiny_recipe_file), [f"output={folder}"]))
+    return folder, events
+
+
+def test_a_run_leaves_recipe_log_plot_checkpoints_and_a_model(uninterrupted) -> None:
+    folder, events = uninterrupted
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "log.jsonl",
+        "loss.png",
+        "model",
+        "recipe.yaml",
+    ]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000008.pt", "step-00000010.pt"]
+    assert load_recipe(str(folder / "recipe.yaml")).output == str(folder)
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["loss"] for record in logged if record["event"] == "step"] == losses(events)
+    assert isinstance(events[0], Started) and events[0].total_steps == 10
+    model = load_model(str(folder), device="cpu")
+    assert model.name == "tiny" and model.config.training["steps"] == 10
+    assert model.config.training["pooled_patch_cosine"] == pytest.approx(offset_by_hand(model), abs=1e-3)
+
+
+def offset_by_hand(model) -> float:
+    source = SceneSource(40, 0, 32)
+    images = torch.stack([torch.from_numpy(source.read(i).image).permute(2, 0, 1) for i in range(40)])
+    with torch.no_grad():
+        tokens = model.image_tokens(model.preprocess.normalize(images))
+        mean_patch = tokens[:, 1:].mean(dim=(0, 1))
+        assert torch.allclose(model.patch_mean, mean_patch, atol=1e-5)
+        return float(torch.cosine_similarity(model.pool(tokens).mean(dim=0), mean_patch, dim=0))
+
+
+def test_training_lowers_the_loss(tiny) -> None:
+    _, events = run(tiny("train.epochs=8", "train.drop_rate=0", "train.lr=3e-3", "data.workers=0"))
+    assert np.mean(losses(events)[-5:]) < np.mean(losses(events)[:5]) - 0.3
+
+
+def test_a_run_killed_by_sigkill_resumes_and_ends_bit_equal(uninterrupted, tiny, tiny_recipe_file, tmp_path) -> None:
+    recipe = tiny("data.workers=2")
+    program = (
+        "import sys\n"
+        "from clippy_cli.recipe import load_recipe\n"
+        "from clippy_cli.training.run import train\n"
+        "recipe = load_recipe(sys.argv[1], ['output=' + sys.argv[2]])\n"
+        "train(recipe, device='cpu', on_event=lambda event: print(event, flush=True))\n"
+    )
+    command = [sys.executable, "-c", program, str(tiny_recipe_file), recipe.output]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            if line.startswith("StepReport(step=5"):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    (Path(recipe.output) / "checkpoints" / "step-00000006.tmp").write_bytes(b"half a checkpoint")
+    result, events = run(recipe, resume=True)
+    assert events[0].first_step in (4, 6)
+    assert result.finished
+    assert_same_weights(weights(Path(recipe.output)), weights(uninterrupted[0]))
+    logged = [json.loads(line) for line in (Path(recipe.output) / "log.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in logged if record["event"] == "step"]
+    assert steps == list(range(1, 11))
+
+
+def test_stopping_saves_a_checkpoint_and_resuming_ends_bit_equal(uninterrupted, tiny) -> None:
+    recipe, asked = tiny(), iter([False, False, True])
+    result, events = run(recipe, should_stop=lambda: next(asked))
+    assert not result.finished and result.step == 3
+    assert isinstance(events[-1], CheckpointSaved) and events[-1].step == 3
+    assert not (Path(recipe.output) / "model").exists()
+    assert run(recipe, resume=True)[0].finished
+    assert_same_weights(weights(Path(recipe.output)), weights(uninterrupted[0]))
+
+
+def test_a_used_run_folder_is_not_trained_over(uninterrupted, tiny) -> None:
+    with pytest.raises(ClippyError, match=r"exists and holds checkpoints, log\.jsonl") as caught:
+        run(tiny(f"output={uninterrupted[0]}"))
+    assert "--resume" in caught.value.hint and "--set output=" in caught.value.hint
+
+
+def test_resuming_with_another_recipe_names_the_fields(uninterrupted, tiny) -> None:
+    with pytest.raises(ClippyError, match=r"differs from the run's own in data\.flip, train\.lr\."):
+        run(tiny(f"output={uninterrupted[0]}", "train.lr=1", "data.flip=false", "train.log_every=3"), resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step_and_spares_the_checkpoint(tiny) -> None:
+    recipe = tiny("train.lr=1e38", "train.warmup_steps=0", "train.grad_clip=null", "train.checkpoint_every=1")
+    with pytest.raises(ClippyError, match=r"(The loss|The gradient's norm|Weights) became .* step \d+") as caught:
+        run(recipe)
+    newest = latest_checkpoint(Path(recipe.output) / "checkpoints")
+    if newest is None:
+        assert "No checkpoint was written" in caught.value.message
+    else:
+        assert str(newest) in caught.value.message
+        assert all(value.isfinite().all() for value in load_checkpoint(newest).model.values())
+
+
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tiny) -> None:
+    recipe = tiny("train.epochs=1")
+    run(recipe)
+    newest = latest_checkpoint(Path(recipe.output) / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(ClippyError, match="cannot be read") as caught:
+        run(recipe, resume=True)
+    assert "Delete this file" in caught.value.hint
+
+
+@pytest.mark.parametrize("cached", ["false", "true"])
+def test_broken_samples_are_counted_and_all_broken_is_an_error(tiny, monkeypatch, cached: str) -> None:
+    original, good = SceneSource.read, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+
+    def read(self, index: int):
+        if index not in good:
+            raise BrokenSampleError(f"scene {index}", "torn")
+        return original(self, index)
+
+    monkeypatch.setattr(SceneSource, "read", read)
+    options = ["model.image.freeze=trunk", f"data.cache_features={cached}"]
+    result, events = run(tiny(*options))
+    assert result.finished and len(result.broken) == 30 and "torn" in result.broken[30]
+    assert events[-2].broken == 30
+    good.clear()
+    with pytest.raises(ClippyError, match=r"(?s)All .* samples are broken.*torn"):
+        run(tiny(*options, f"output={result.folder.root}-none"))
+
+
+def test_frozen_towers_keep_their_weights_and_the_rest_moves(tiny) -> None:
+    recipe = tiny("model.image.freeze=trunk", "model.text.freeze=encoder", "train.weight_decay=0.5")
+    before = {name: value.clone() for name, value in initial_model(recipe).state_dict().items()}
+    run(recipe)
+    moved = {name for name, value in weights(Path(recipe.output)).items() if not torch.equal(value, before[name])}
+    assert moved == {"image.projection.weight", "text.projection.weight", "log_logit_scale", "patch_mean"}
+
+
+def initial_model(recipe):
+    from clippy_cli.model.build import build_model
+    from clippy_cli.training.run import model_config
+
+    return build_model(model_config(recipe), seed=recipe.seed)
+
+
+@pytest.mark.parametrize("text", ["encoder", "none"])
+def test_training_on_cached_features_is_training_without_the_cache(tiny, tmp_path: Path, text: str) -> None:
+    options = [
+        "model.image.freeze=trunk",
+        f"model.text.freeze={text}",
+        "train.drop_rate=0",
+        "data.validation={kind: scenes, count: 9, seed: 8}",
+    ]
+    _, live = run(tiny(*options))
+    result, cached = run(tiny(*options, "data.cache_features=true", f"output={tmp_path / 'cached'}"))
+    assert losses(cached) == pytest.approx(losses(live), abs=2e-3)  # tokens are stored in float16
+    validated = [[event.loss for event in events if isinstance(event, Validated)] for events in (live, cached)]
+    assert len(validated[0]) == 2 and validated[1] == pytest.approx(validated[0], abs=2e-3)
+    live_weights, cached_weights = weights(tmp_path / "run"), weights(result.folder.root)
+    for name, value in live_weights.items():
+        assert torch.allclose(cached_weights[name], value, atol=2e-3), name
+
+
+def test_the_cache_is_reused_rebuilt_when_stale_and_continued_when_cut_off(tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("clippy_cli.training.feature_cache.BATCH", 16)
+    options = ["model.image.freeze=trunk", "model.text.freeze=encoder", "data.cache_features=true", "train.epochs=1"]
+    asked = iter([False, True])
+    result, events = run(tiny(*options), should_stop=lambda: next(asked))
+    assert not result.finished and result.step == 0 and cached_images(events) == [16]
+    result, events = run(tiny(*options), resume=True)
+    assert result.finished and cached_images(events) == [32, 40]
+    assert cached_images(run(tiny(*options), resume=True)[1]) == []
+    assert_same_weights(
+        weights(tmp_path / "run"), weights(run(tiny(*options, f"output={tmp_path / 'b'}"))[0].folder.root)
+    )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "run" / "cache").rename(tmp_path / "c" / "cache")
+    _, events = run(tiny(*options, f"output={tmp_path / 'c'}", "data.source.seed=9"), resume=True)
+    assert cached_images(events) == [16, 32, 40]
+
+
+def cached_images(events: list) -> list[int]:
+    return [event.done for event in events if getattr(event, "what", "") == "images"]
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_cache_is_built(tiny, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(ClippyError, match="The feature cache needs"):
+        run(tiny("model.image.freeze=trunk", "data.cache_features=true"))
+
+
+def test_bf16_trains_on_the_cpu_and_fp16_says_what_it_needs(tiny) -> None:
+    _, events = run(tiny("train.precision=bf16", "train.epochs=1", "train.optimizer=lamb"))
+    assert np.isfinite(losses(events)).all()
+    with pytest.raises(ClippyError, match="needs a CUDA device"):
+        run(tiny("train.precision=fp16", "output=elsewhere"))
+
+
+def test_fewer_samples_than_a_batch_is_an_error(tiny) -> None:
+    with pytest.raises(ClippyError, match=r"holds 5 samples and train\.batch_size is 8"):
+        run(tiny("data.source.count=5"))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_trains_and_resumes_on_cuda(tiny, precision: str) -> None:
+    recipe, asked = tiny(f"train.precision={precision}", "train.epochs=8", "train.lr=3e-3"), iter([False] * 20 + [True])
+    events: list = []
+    train(recipe, device="cuda", on_event=events.append, should_stop=lambda: next(asked))
+    assert train(recipe, device="cuda", resume=True, on_event=events.append).finished
+    assert np.mean(losses(events)[-5:]) < np.mean(losses(events)[:5]) - 0.3
