@@ -61,8 +61,9 @@ def classify(
 
     vocabulary = Vocabulary(parse_labels(labels))
     paths = input_files(images)
+    prompts = None if templates is None else resolve_templates(templates)
     clip = load_model(model, device)
-    prompts = resolve_templates(clip.defaults.templates if templates is None else templates)
+    prompts = prompts or resolve_templates(clip.defaults.templates)
     short_side = resolution or clip.preprocess.resolution
     texts = prompt_embeddings(clip, vocabulary.texts, prompts)
     settings: dict[str, Any] = {

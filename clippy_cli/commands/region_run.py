@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from clippy_cli.inference.label_map import LabelMap
     from clippy_cli.model.base import VisionLanguageModel
 
+_IN_A_LINE = 5  # regions that a line names
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -111,7 +113,7 @@ def _print_regions(records: Sequence[Record]) -> None:
     for record in records:
         present = sorted((r for r in record["regions"] if r["share"] > 0), key=lambda r: -r["share"])
         if len(records) > MOST_TABLES:
-            shares = ", ".join(f"{region['name']} {_percent(region['share'])}" for region in present)
+            shares = ", ".join(f"{region['name']} {_percent(region['share'])}" for region in present[:_IN_A_LINE])
             console.out.print(Text.assemble((record["image"], "bold"), f"  {shares}"), soft_wrap=True)
         else:
             _print_table(record, present)

@@ -81,8 +81,9 @@ def segment(
     if {"overlay", "mask"}.intersection(kinds):
         check_label_count(len(names))
     paths = input_files(images, out)
+    prompts = None if templates is None else resolve_templates(templates)
     clip = load_model(model, device)
-    prompts = resolve_templates(clip.defaults.templates if templates is None else templates)
+    prompts = prompts or resolve_templates(clip.defaults.templates)
     short_side = resolution or clip.defaults.resolution
     texts = prompt_embeddings(clip, vocabulary.texts, prompts)
     kind = score_kind(vocabulary)
@@ -108,7 +109,7 @@ def segment(
         return Regions(result.label_map, names, scored=True, writers={"scores": ("_scores.npz", scores)})
 
     if kind == "cosine" and threshold is None:
-        console.print_hint("one label alone gets every pixel: add --background words or a --threshold")
+        console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
     run_regions(
         paths,
         clip,

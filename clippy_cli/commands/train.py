@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clippy_cli.training.run import TrainingResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is no terminal
-SHOWN_BROKEN = 3
+SHOWN_PROBLEMS = 5
 
 
 def train(
@@ -133,8 +133,10 @@ class _Display:
 
     def _print_start(self, event: Any) -> None:
         console.err.print(Text(f"{event.data}; {event.steps_per_epoch} steps an epoch"), soft_wrap=True)
-        for problem in event.problems:
+        for problem in event.problems[:SHOWN_PROBLEMS]:
             _warn(problem)
+        if len(event.problems) > SHOWN_PROBLEMS:
+            _warn(f"and {len(event.problems) - SHOWN_PROBLEMS} problems more")
         beginning = f"resuming after step {event.first_step} of" if event.first_step else "training for"
         learning = f"{event.trainable_parameters / 1e6:.1f} million parameters learn"
         console.err.print(Text(f"{beginning} {event.total_steps} steps on {event.device}; {learning}"))
@@ -160,7 +162,7 @@ def _metrics(event: Any) -> str:
 
 def _print_broken(result: TrainingResult) -> None:
     if result.broken:
-        first = "; ".join(list(result.broken.values())[:SHOWN_BROKEN])
+        first = "; ".join(list(result.broken.values())[:SHOWN_PROBLEMS])
         _warn(f"{len(result.broken)} of {result.samples} samples are broken and were skipped: {first}")
 
 

@@ -34,6 +34,19 @@ CLASHES = {
     "snow": ("white",),
     "sky": ("blue", "white"),
 }
+# Most things have a usual colour, as in photos; a model can start from it before it knows the shape.
+USUAL_COLOURS = {
+    "circle": "orange",
+    "square": "blue",
+    "triangle": "green",
+    "star": "yellow",
+    "ring": "purple",
+    "cross": "white",
+    "heart": "red",
+    "moon": "pink",
+    "arrow": "black",
+}
+USUAL_SHARE = 0.8
 
 _PLURALS = {shape: f"{shape}es" if shape.endswith("s") else f"{shape}s" for shape in SHAPES}
 _COUNTS = {2: "two", 3: "three", 4: "four"}

@@ -19,6 +19,8 @@ from clippy_cli.data.scene_vocabulary import (
     SCENE_CLASSES,
     SHAPES,
     TEXTURES,
+    USUAL_COLOURS,
+    USUAL_SHARE,
     Scene,
     SceneObject,
     describe,
@@ -35,8 +37,8 @@ _TRIES = 40
 def draw_scene(seed: int, index: int, resolution: int) -> Scene:
     """Scene number ``index`` of the series ``seed`` as a square picture of ``resolution`` pixels (at least 32).
 
-    One to four objects lie on one background, or on two with a horizon; objects overlap slightly at most. The layout
-    and the captions do not depend on the resolution.
+    One to four objects lie on one background, or on two with a horizon; objects overlap slightly at most. Each shape
+    has a usual colour, which four of five bear. The layout and the captions do not depend on the resolution.
     """
     rng = random.Random(f"{seed}/{index}")
     noise = np.random.default_rng(rng.getrandbits(64))
@@ -96,13 +98,18 @@ def _choose_objects(rng: random.Random, backgrounds: Sequence[str]) -> tuple[Sce
         place = _free_place(rng, wanted, things)
         if place is None:
             continue
-        colour, texture = rng.choice(colours), rng.choice(TEXTURES)
+        colour, texture = _choose_colour(rng, shape, colours), rng.choice(TEXTURES)
         if things and rng.random() < 0.25:  # one more of the kind before, often in the same colours
             shape = things[-1].shape
             if rng.random() < 0.7:
                 colour, texture = things[-1].colour, things[-1].texture
         things.append(SceneObject(shape, colour, texture, *place))
     return tuple(things)
+
+
+def _choose_colour(rng: random.Random, shape: str, colours: Sequence[str]) -> str:
+    usual = USUAL_COLOURS[shape]
+    return usual if usual in colours and rng.random() < USUAL_SHARE else rng.choice(colours)
 
 
 def _free_place(rng: random.Random, wanted: int, things: Sequence[SceneObject]) -> tuple[float, float, float] | None:

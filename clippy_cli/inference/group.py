@@ -27,9 +27,10 @@ def group_patches(
 ) -> LabelMap:
     """(h,w,D) patch embeddings -> a map of height x width pixels with codes 1 to G, the largest group first.
 
-    ``pca`` takes the principal components as centres and assigns by cosine; ``kmeans`` and ``spectral`` are
-    scikit-learn's, with a fixed seed. Scores on the grid are upsampled before the best is taken, so that borders are
-    smooth. G is ``groups``, or fewer where some centres win no pixel. ClippyError where there are too few patches.
+    ``pca`` takes the principal components as centres and assigns by cosine, patches centred on their mean (else the
+    first component is that mean, and takes nearly all of them); ``kmeans`` and ``spectral`` are scikit-learn's, with a
+    fixed seed. Scores on the grid are upsampled before the best is taken, so that borders are smooth. G is ``groups``,
+    or fewer where some centres win no pixel. ClippyError where there are too few patches.
     """
     h, w, width_in = patches.shape
     tokens = patches.detach().cpu().double().reshape(h * w, width_in)  # (N,D)
@@ -58,11 +59,22 @@ def principal_components(tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     mean = tokens.mean(dim=0)
     centred = tokens - mean
-    variances, columns = torch.linalg.eigh(centred.T @ centred)  # ascending; columns are directions
+    variances, columns = _eigh_on_one_thread(centred.T @ centred)  # ascending; columns are directions
     variances, directions = variances.flip(0)[:count], columns.T.flip(0)[:count]
     directions = directions[(variances > _NOISE * variances[0]) & (variances > _NOISE)]
     skews = (centred @ directions.T).pow(3).sum(dim=0)  # (n,)
     return mean, directions * torch.where(skews < 0, -1.0, 1.0)[:, None].to(directions)
+
+
+def _eigh_on_one_thread(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """At this size more threads only wait for each other: for seconds, where other processes share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    finally:
+        torch.set_num_threads(threads)
+    return values, vectors
 
 
 def pca_picture(patches: Tensor) -> NDArray[np.uint8]:
@@ -97,8 +109,8 @@ def _kmeans_scores(tokens: Tensor, groups: int) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct patches than groups: the empty groups are left out anyway
-        fitted = KMeans(groups, n_init=3, random_state=_SEED).fit(tokens.numpy())
-    centres = torch.from_numpy(fitted.cluster_centers_)
+        fitted = KMeans(groups, n_init=3, random_state=_SEED).fit(tokens.float().numpy())
+    centres = torch.from_numpy(fitted.cluster_centers_).double()
     return 2 * tokens @ centres.T - centres.square().sum(dim=1)
 
 

@@ -80,19 +80,16 @@ def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) 
     The pixel rule is that of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``: pixel centres,
     edges repeated.
     """
-    above, below, weight_y = _neighbours(maps.shape[1], height, start, stop, maps)
-    left, right, weight_x = _neighbours(maps.shape[2], width, 0, width, maps)
-    first = int(above[0])
-    rows = maps[:, first : int(below[-1]) + 1]  # (K,r,w): the few grid rows that this strip touches
-    wide = torch.lerp(rows[..., left], rows[..., right], weight_x)  # (K,r,W)
-    return torch.lerp(wide[:, above - first], wide[:, below - first], weight_y[:, None])  # (K,R,W)
+    weight_y = _bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
+    weight_x = _bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
+    touched = weight_y.any(dim=0).nonzero()
+    first, last = int(touched[0]), int(touched[-1]) + 1
+    wide = maps[:, first:last] @ weight_x.T.to(maps)  # (K,r,W): the few grid rows that this strip needs
+    return weight_y[:, first:last].to(maps) @ wide  # (K,R,W)
 
 
-def _neighbours(size_in: int, size_out: int, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For output positions ``start`` to ``stop``: the two input positions around each, and the second one's weight."""
+def _bilinear_weights(size_in: int, size_out: int, start: int, stop: int) -> Tensor:
+    """(stop - start, size_in) float64: what each input position gives to output positions ``start`` to ``stop``."""
     centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
-    centres = centres.clamp(min=0.0)
-    before = centres.floor().long().clamp(max=size_in - 1)
-    after = (before + 1).clamp(max=size_in - 1)
-    weight = (centres - before).to(like.dtype)
-    return before.to(like.device), after.to(like.device), weight.to(like.device)
+    centres = centres.clamp(min=0.0, max=size_in - 1.0)
+    return (1 - (centres[:, None] - torch.arange(size_in)).abs()).clamp(min=0.0)

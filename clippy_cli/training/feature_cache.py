@@ -27,7 +27,7 @@ from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.events import CacheProgress, OnEvent, StopRequested
 from clippy_cli.training.forward import autocast, image_features
 from clippy_cli.training.loader import Batch, ImageFeed
-from clippy_cli.training.order import Draw, PlainBatches, Steps, sample_generator
+from clippy_cli.training.order import Draw, PlainBatches, Steps, keep_indices, sample_generator
 
 FORMAT = 1
 BATCH = 64
@@ -37,9 +37,9 @@ _Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
 
 
 class CachedFeed:
-    """Batches of stored features, with the captions and flips that :class:`ImageFeed` would draw."""
+    """Batches of stored features, with the captions, flips and (on the CPU) kept tokens of a run without the cache."""
 
-    def __init__(self, folder: Path, *, flip: bool, seed: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, *, num_prefix: int, flip: bool) -> None:
         self._images: NDArray[np.float16] = np.load(folder / "images.npy", mmap_mode="r")  # (S,V,P+N,F), V views
         texts = folder / "texts.npy"
         self._texts: NDArray[np.float32] | None = np.load(texts, mmap_mode="r") if texts.is_file() else None
@@ -47,18 +47,20 @@ class CachedFeed:
         self._captions = [() if isinstance(sample, str) else sample for sample in samples]
         self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
         self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
-        self._flip, self._seed = flip, seed
+        self._num_prefix, self._flip = num_prefix, flip
+        self._seed, self._drop_rate = recipe.seed, recipe.train.drop_rate
 
     def __len__(self) -> int:
         return len(self._images)
 
     def training(self, batch_size: int, first: int, last: int) -> Iterator[Batch]:
-        for draws in Steps(len(self), batch_size, self._seed, first, last):
-            yield self._gather(draws, self._choose)
+        steps = Steps(len(self), batch_size, self._seed, first, last)
+        for step, draws in enumerate(steps, start=first):
+            yield self._gather(draws, self._choose, step)
 
     def plain(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         for draws in PlainBatches(indices, batch_size):
-            yield self._gather(draws, lambda draw: (0, 0))
+            yield self._gather(draws, lambda draw: (0, 0), None)
 
     def _choose(self, draw: Draw) -> tuple[int, int]:
         """Caption and view of a draw."""
@@ -66,23 +68,31 @@ class CachedFeed:
         caption = int(rng.integers(len(self._captions[draw.sample])))
         return caption, int(self._flip and draw_flip(rng))
 
-    def _gather(self, draws: list[Draw], choose: Callable[[Draw], tuple[int, int]]) -> Batch:
+    def _gather(self, draws: list[Draw], choose: Callable[[Draw], tuple[int, int]], step: int | None) -> Batch:
         broken = {draw.sample: self._broken[draw.sample] for draw in draws if draw.sample in self._broken}
         good = [(draw.sample, *choose(draw)) for draw in draws if draw.sample not in broken]
-        features = np.empty((len(good), *self._images.shape[2:]), np.float16)  # (B,P+N,F)
-        for row in sorted(range(len(good)), key=lambda row: good[row]):  # ascending, so that a disk reads forwards
-            sample, _, view = good[row]
-            features[row] = self._images[sample, view]
-        texts = None
-        if self._texts is not None:
-            texts = torch.from_numpy(self._texts[[self._first_text[sample] + caption for sample, caption, _ in good]])
+        samples, captions, views = np.array(good, dtype=np.int64).reshape(-1, 3).T
+        features = self._images[samples[:, None], views[:, None], self._tokens(len(good), step)]  # (B,P+K,F)
+        texts = None if self._texts is None else torch.from_numpy(self._texts[self._first_text[samples] + captions])
         return Batch(
-            indices=[sample for sample, _, _ in good],
+            indices=samples.tolist(),
             captions=[(self._captions[sample][caption],) for sample, caption, _ in good],
             features=torch.from_numpy(features),
             text_features=texts,
             broken=broken,
         )
+
+    def _tokens(self, batch: int, step: int | None) -> NDArray[np.int64]:
+        """(B,P+K) tokens to read, or (1,P+N) where all are; only what a step keeps leaves the disk."""
+        everything = np.arange(self._images.shape[2])[None]
+        if step is None or self._drop_rate == 0.0:
+            return everything
+        num_patches = everything.size - self._num_prefix
+        device = torch.device("cpu")
+        keep = keep_indices(batch, num_patches, self._drop_rate, seed=self._seed, step=step, device=device)
+        assert keep is not None
+        prefix = np.broadcast_to(everything[:, : self._num_prefix], (batch, self._num_prefix))
+        return np.concatenate([prefix, keep.numpy() + self._num_prefix], axis=1)
 
 
 def open_cache(
@@ -107,7 +117,7 @@ def open_cache(
             shutil.rmtree(partial, ignore_errors=True)
         _build(partial, fingerprint, model, images, recipe, on_event, should_stop, views=1 + flip)
         partial.replace(folder)
-    return CachedFeed(folder, flip=flip, seed=recipe.seed)
+    return CachedFeed(folder, recipe, num_prefix=model.image.num_prefix_tokens, flip=flip)
 
 
 def _build(

@@ -10,7 +10,6 @@ from torch import Tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.pooling import normalized
-from clippy_cli.model.sampling import gather_tokens
 from clippy_cli.recipe_schema import ModelRecipe
 from clippy_cli.training.loader import Batch
 
@@ -35,13 +34,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def image_features(model: Clippy, batch: Batch, keep: Tensor | None) -> Tensor:
-    """(B,P+K,F) trunk tokens of a batch, from its images or from stored features.
-
-    Stored tokens come from whole images: with ``keep`` a part of them is used, but attention has seen all.
-    """
+    """(B,P+K,F) trunk tokens of a batch, from its images and ``keep``, or as they were stored."""
     if batch.features is not None:
-        features = batch.features.to(model.device, torch.float32, non_blocking=True)
-        return features if keep is None else gather_tokens(features, keep, model.image.num_prefix_tokens)
+        return batch.features.to(model.device).float()
     assert batch.images is not None
     images = batch.images.to(model.device, non_blocking=True)
     return model.image.features(model.preprocess.normalize(images), keep)

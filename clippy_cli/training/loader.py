@@ -30,7 +30,7 @@ class Batch:
     Attributes:
         indices: B sample numbers.
         captions: of each sample the chosen one, or all of them in a plain batch.
-        images: (B,3,R,R) uint8, or None where ``features`` (B,P+N,F) of the frozen trunk stand in.
+        images: (B,3,R,R) uint8, or None where stored ``features`` (B,P+K,F), already sub-sampled, stand in.
         text_features: (B,F) of the frozen encoder for each sample's first caption here, or None.
         broken: sample number -> what is wrong with it.
     """

@@ -99,7 +99,9 @@ class Trainer:
         """One optimiser step; (2,) loss and gradient norm before clipping, left on the device."""
         train, seed, device = self.recipe.train, self.recipe.seed, self.model.device
         torch.manual_seed(step_seed(seed, self.step))
-        keep = keep_indices(len(batch), self.num_patches, train.drop_rate, seed=seed, step=self.step, device=device)
+        keep = None
+        if batch.features is None:
+            keep = keep_indices(len(batch), self.num_patches, train.drop_rate, seed=seed, step=self.step, device=device)
         factor = learning_rate_factor(self.step, self.total_steps, train.warmup_steps, train.schedule)
         set_learning_rate(self.optimizer, factor)
         with autocast(train.precision, device):
@@ -187,8 +189,9 @@ class Trainer:
         """Mean over whole batches of the training size, since the loss depends on it; every token kept."""
         self.model.eval()
         losses = []
-        for batch in feed.plain(np.arange(len(feed)), self.recipe.train.batch_size):
-            if len(batch) == min(self.recipe.train.batch_size, len(feed)):
+        size = min(self.recipe.train.batch_size, len(feed))
+        for batch in feed.plain(np.arange(len(feed) // size * size), size):
+            if len(batch):
                 with autocast(self.recipe.train.precision, self.model.device):
                     tokens, texts = embed_batch(self.model, self.recipe.model, batch, None)
                 losses.append(float(image_text_loss(self.model, tokens, texts)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clippy_cli.inference import label_map
 from clippy_cli.inference.label_map import paint, upsample_rows
 
 
@@ -45,15 +46,14 @@ def test_a_code_without_pixels_has_no_score():
 
 
 def test_memory_does_not_grow_with_labels_times_pixels(monkeypatch):
-    largest = 0
-    plain = torch.lerp
+    sizes = []
 
     def watched(*arguments):
-        nonlocal largest
-        result = plain(*arguments)
-        largest = max(largest, result.numel())
-        return result
+        strip = upsample_rows(*arguments)
+        sizes.append(strip.numel())
+        return strip
 
-    monkeypatch.setattr(torch, "lerp", watched)
-    paint(torch.randn(60, 4, 4), 400, 300, range(1, 61), strip_elements=60 * 300 * 5)
-    assert largest <= 60 * 300 * 5
+    monkeypatch.setattr(label_map, "upsample_rows", watched)
+    painted = paint(torch.randn(60, 4, 4), 40, 300, range(1, 61), strip_elements=60 * 300 * 5 + 7)
+    assert sizes == [60 * 300 * 5] * 8
+    assert painted.pixels.sum() == 40 * 300

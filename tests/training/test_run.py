@@ -16,11 +16,15 @@ from safetensors.torch import load_file
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.build import build_model
+from clippy_cli.model.sampling import gather_tokens
 from clippy_cli.model.store import load_model
 from clippy_cli.recipe import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.events import CheckpointSaved, Started, StepReport, Validated
-from clippy_cli.training.run import TrainingResult, train
+from clippy_cli.training.feature_cache import CachedFeed
+from clippy_cli.training.order import keep_indices
+from clippy_cli.training.run import TrainingResult, model_config, train
 
 
 def run(recipe, **options) -> tuple[TrainingResult, list]:
@@ -179,9 +183,6 @@ def test_frozen_towers_keep_their_weights_and_the_rest_moves(tiny) -> None:
 
 
 def initial_model(recipe):
-    from clippy_cli.model.build import build_model
-    from clippy_cli.training.run import model_config
-
     return build_model(model_config(recipe), seed=recipe.seed)
 
 
@@ -219,6 +220,20 @@ def test_the_cache_is_reused_rebuilt_when_stale_and_continued_when_cut_off(tiny,
     (tmp_path / "run" / "cache").rename(tmp_path / "c" / "cache")
     _, events = run(tiny(*options, f"output={tmp_path / 'c'}", "data.source.seed=9"), resume=True)
     assert cached_images(events) == [16, 32, 40]
+
+
+def test_cached_tokens_are_sub_sampled_as_live_tokens_are(tiny, tmp_path: Path) -> None:
+    options = ["model.image.freeze=trunk", "data.cache_features=true", "train.epochs=1", "train.drop_rate=0.75"]
+    recipe = tiny(*options)
+    run(recipe)
+    feed = CachedFeed(tmp_path / "run" / "cache" / "train", recipe, num_prefix=1, flip=True)
+    *_, batch = feed.training(8, 2, 5)
+    keep = keep_indices(8, 16, 0.75, seed=recipe.seed, step=4, device=torch.device("cpu"))
+    whole = torch.from_numpy(np.load(tmp_path / "run" / "cache" / "train" / "images.npy"))[batch.indices]  # (B,2,17,F)
+    views = [gather_tokens(whole[:, view], keep, 1) for view in (0, 1)]
+    chosen = [torch.equal(tokens, views[1][row]) for row, tokens in enumerate(batch.features)]
+    assert torch.equal(batch.features, torch.stack([views[flip][row] for row, flip in enumerate(chosen)]))
+    assert batch.features.shape == (8, 5, 32) and 0 < sum(chosen) < 8
 
 
 def cached_images(events: list) -> list[int]:
