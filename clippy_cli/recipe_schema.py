@@ -182,7 +182,8 @@ class TrainRecipe(Section):
     optimizer: Annotated[Literal["adamw", "lamb"], Field(description="update rule")] = "adamw"
     lr: Annotated[float, Field(gt=0, examples=[1e-3], description="peak learning rate")]
     logit_scale_lr: Annotated[
-        float | None, Field(gt=0, description="peak learning rate of the log logit scale; null takes train.lr")
+        float | None,
+        Field(ge=0, description="peak learning rate of the log logit scale; 0 keeps it fixed, null takes train.lr"),
     ] = None
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],

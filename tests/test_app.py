@@ -10,7 +10,7 @@ from clippy_cli.app import app
 from clippy_cli.errors import ClippyError, ExitCode
 
 COMMANDS = ("segment", "group", "classify", "train", "evaluate")
-HEAVY = ("torch", "torchvision", "timm", "open_clip", "transformers", "sklearn", "scipy", "cv2", "matplotlib", "pydantic")
+HEAVY = ("torch", "torchvision", "timm", "open_clip", "transformers", "sklearn", "scipy", "cv2", "matplotlib")
 
 PROBE = """
 import sys

@@ -40,7 +40,9 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JSON to this file too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results as JSON to this file too.")
+    ] = None,
     batch_size: options.BatchSize = _BATCH,
     device: options.Device = "auto",
     json: options.Json = False,

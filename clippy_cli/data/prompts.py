@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +15,6 @@ _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
 _OWN_SETS = {"none": (_SLOT,), "photo": (f"a photo of {_ARTICLE_SLOT}",)}
 _OPEN_CLIP_SETS = {"simple": "SIMPLE_IMAGENET_TEMPLATES", "openai": "OPENAI_IMAGENET_TEMPLATES"}
-_TEXTS_PER_CALL = 256
 
 
 def template_names() -> tuple[str, ...]:
@@ -57,8 +55,7 @@ def fill(template: str, noun: str) -> str:
 def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm."""
     texts = [fill(template, name) for name in names for template in templates]
-    chunks = [model.embed_texts(texts[i : i + _TEXTS_PER_CALL]) for i in range(0, len(texts), _TEXTS_PER_CALL)]
-    vectors = torch.cat(chunks).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
+    vectors = model.embed_texts(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 
 

@@ -81,7 +81,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """K strings -> (K,D), unit norm."""
+        """K strings -> (K,D), unit norm; any K, in batches of the model's own choosing."""
         ...
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:

@@ -34,10 +34,11 @@ def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedul
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def freeze(model: Clippy, recipe: ModelRecipe) -> None:
-    """Switch gradients off where the recipe freezes a tower."""
+def freeze(model: Clippy, recipe: ModelRecipe, train: TrainRecipe) -> None:
+    """Switch gradients off where the recipe freezes a tower, or keeps the logit scale."""
     for part in frozen_parts(model, recipe):
         part.requires_grad_(False)
+    model.log_logit_scale.requires_grad_(train.logit_scale_lr != 0)
 
 
 def frozen_parts(model: Clippy, recipe: ModelRecipe) -> list[nn.Module]:
@@ -70,7 +71,7 @@ def parameter_groups(model: Clippy, recipe: ModelRecipe, train: TrainRecipe) -> 
         elif name.startswith("text.encoder."):
             rate = recipe.text.lr or train.lr
         elif parameter is model.log_logit_scale:
-            rate = train.logit_scale_lr or train.lr
+            rate = train.lr if train.logit_scale_lr is None else train.logit_scale_lr
         decays = parameter.ndim >= 2 and not any(table in name for table in UNDECAYED)
         groups.setdefault((rate, train.weight_decay if decays else 0.0), []).append(parameter)
     if not any(parameter is not model.log_logit_scale for group in groups.values() for parameter in group):

@@ -151,7 +151,7 @@ def model_config(recipe: Recipe) -> ModelConfig:
 def _build(recipe: Recipe, config: ModelConfig) -> Clippy:
     image, text = recipe.model.image, recipe.model.text
     model = build_model(config, image_init=image.init, text_init=text.init, tokenizer=text.tokenizer, seed=recipe.seed)
-    freeze(model, recipe.model)
+    freeze(model, recipe.model, recipe.train)
     return model
 
 

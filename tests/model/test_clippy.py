@@ -46,19 +46,19 @@ def nano_with(**image):
 
 
 def test_tokens_and_pooled_vector_follow_the_papers_definition(nano):
-    images = torch.randn(2, 3, 96, 96)
-    tokens = plain_vit(nano.image.trunk, images, heads=4)[-1] @ nano.image.projection.weight.T
+    images = torch.randn(2, 3, 64, 64)
+    tokens = plain_vit(nano.image.trunk, images, heads=3)[-1] @ nano.image.projection.weight.T
     torch.testing.assert_close(nano.image_tokens(images), tokens, atol=2e-5, rtol=1e-4)
     pooled = tokens[:, 1:].max(dim=1).values
     torch.testing.assert_close(nano.embed_images(images), F.normalize(pooled, dim=-1), atol=2e-5, rtol=1e-4)
-    patches = F.normalize(tokens[:, 1:], dim=-1).reshape(2, 12, 12, 128)
+    patches = F.normalize(tokens[:, 1:], dim=-1).reshape(2, 8, 8, 96)
     torch.testing.assert_close(nano.embed_patches(images), patches, atol=2e-5, rtol=1e-4)
 
 
 def test_blocks_are_normed_and_concatenated():
     model = nano_with(blocks=(2, 4), projection="mlp", hidden_dim=32)
-    images = torch.randn(1, 3, 96, 96)
-    collected = plain_vit(model.image.trunk, images, heads=4)
+    images = torch.randn(1, 3, 64, 64)
+    collected = plain_vit(model.image.trunk, images, heads=3)
     torch.testing.assert_close(
         model.image.features(images), torch.cat([collected[1], collected[3]], -1), atol=2e-5, rtol=1e-4
     )
@@ -73,7 +73,7 @@ def test_max_of_patches_before_normalising_is_the_pooled_vector(nano):
 @pytest.mark.parametrize("size", [(8, 8), (40, 104), (96, 96), (200, 56)])
 def test_any_multiple_of_the_patch_goes_and_the_stored_table_stays(nano, size):
     before = nano.image.trunk.pos_embed.shape
-    assert nano.embed_patches(torch.randn(1, 3, *size)).shape == (1, size[0] // 8, size[1] // 8, 128)
+    assert nano.embed_patches(torch.randn(1, 3, *size)).shape == (1, size[0] // 8, size[1] // 8, 96)
     assert nano.image.trunk.pos_embed.shape == before
 
 
@@ -83,10 +83,10 @@ def test_other_sizes_are_refused_with_the_patch_named(nano):
 
 
 def test_keeping_every_token_changes_nothing_and_dropping_equals_a_shorter_sequence(nano):
-    images = torch.randn(2, 3, 96, 96)
-    everything = torch.arange(144).expand(2, -1)
+    images = torch.randn(2, 3, 64, 64)
+    everything = torch.arange(64).expand(2, -1)
     torch.testing.assert_close(nano.image_tokens(images, everything), nano.image_tokens(images))
-    keep = draw_keep_indices(2, 144, 0.8)
+    keep = draw_keep_indices(2, 64, 0.8)
     trunk = nano.image.trunk
     full = trunk._pos_embed(trunk.patch_embed(images))
     for b in range(2):
@@ -98,7 +98,7 @@ def test_keeping_every_token_changes_nothing_and_dropping_equals_a_shorter_seque
 @pytest.mark.parametrize("pooling", ["max", "avg", "cls", "lse"])
 def test_scores_are_cosines_of_the_pooled_vector_or_their_log_mean_exp(pooling):
     model = nano_with(pooling=pooling)
-    images, texts = torch.randn(2, 3, 96, 96), model.embed_texts(["a red star", "grass", "two rings"])
+    images, texts = torch.randn(2, 3, 64, 64), model.embed_texts(["a red star", "grass", "two rings"])
     scores = model.score_images(images, texts)
     assert scores.shape == (2, 3) and scores.abs().max() <= 1
     if pooling == "lse":
@@ -111,10 +111,10 @@ def test_scores_are_cosines_of_the_pooled_vector_or_their_log_mean_exp(pooling):
 
 def test_centring_subtracts_the_stored_mean_before_normalising():
     model = nano_with()
-    model.patch_mean.copy_(torch.randn(128))
-    images = torch.randn(1, 3, 96, 96)
+    model.patch_mean.copy_(torch.randn(96))
+    images = torch.randn(1, 3, 64, 64)
     tokens = model.image_tokens(images)[:, 1:]
-    expected = F.normalize(tokens - model.patch_mean, dim=-1).view(1, 12, 12, 128)
+    expected = F.normalize(tokens - model.patch_mean, dim=-1).view(1, 8, 8, 96)
     torch.testing.assert_close(model.embed_patches(images, centre=True), expected)
     assert not torch.allclose(model.embed_patches(images), expected)
 
@@ -139,7 +139,7 @@ def test_building_is_seeded_and_leaves_the_global_generator_alone(nano):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees_with_the_cpu():
     model = nano_with()
-    images = torch.randn(2, 3, 96, 96)
+    images = torch.randn(2, 3, 64, 64)
     expected = model.embed_patches(images), model.embed_texts(["a star on grass"])
     model.cuda()
     torch.testing.assert_close(model.embed_patches(images.cuda()).cpu(), expected[0], atol=1e-3, rtol=1e-3)

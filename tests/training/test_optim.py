@@ -58,10 +58,13 @@ def test_timm_agrees_on_what_has_no_decay(tiny) -> None:
 def test_frozen_parts_are_in_no_group_and_something_must_be_left(tiny) -> None:
     recipe = tiny("model.image.freeze=trunk", "model.text.freeze=all")
     model = build_model(model_config(recipe))
-    freeze(model, recipe.model)
+    freeze(model, recipe.model, recipe.train)
     assert set(named_groups(model, recipe)) == {"image.projection.weight", "log_logit_scale"}
+    recipe = tiny("model.image.freeze=trunk", "model.text.freeze=all", "train.logit_scale_lr=0")
+    freeze(model, recipe.model, recipe.train)
+    assert set(named_groups(model, recipe)) == {"image.projection.weight"}
     recipe = tiny("model.image.freeze=all", "model.text.freeze=all")
-    freeze(model, recipe.model)
+    freeze(model, recipe.model, recipe.train)
     with pytest.raises(ClippyError, match="Nothing is left to train"):
         parameter_groups(model, recipe.model, recipe.train)
 

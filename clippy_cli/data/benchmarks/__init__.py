@@ -13,7 +13,7 @@ from clippy_cli.errors import ClippyError
 BENCHMARKS = {
     "voc": "PASCAL VOC 2012, 20 classes and background",
     "voc20": "PASCAL VOC 2012, 20 classes, background ignored",
-    "scenes": "200 generated scenes of 96x96 pixels, held out from training",
+    "scenes": "200 generated scenes of 64x64 pixels, held out from training",
 }
 
 
@@ -23,7 +23,7 @@ def open_benchmark(name: str, root: Path | None) -> SegmentationBenchmark:
     ClippyError on an unknown name or a set that is not there.
     """
     if name == "scenes":
-        return SceneBenchmark(count=200, resolution=96)
+        return SceneBenchmark(count=200, resolution=64)
     if name in ("voc", "voc20"):
         return open_voc(data_root(root), background=name == "voc")
     close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
