@@ -78,7 +78,9 @@ def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> 
     assert result.offset is not None
     benchmark = SceneBenchmark(count, resolution)
     miou = [
-        evaluate_segmentation(with_centring(model, form), benchmark, resolution=resolution).miou
+        evaluate_segmentation(
+            with_centring(model, form), benchmark, resolution=resolution, templates=model.defaults.templates
+        ).miou
         for form in ("plain", "centred")
     ]
     scenes = [draw_scene(HELD_OUT_SEED, index, resolution) for index in range(count)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -21,7 +20,7 @@ from clippy_cli.errors import ClippyError, ExitCode
 class ClippyGroup(TyperGroup):
     """Errors a user can cause are printed as message and hint, never as a traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # click's Context, which newer Typer carries inside itself
         try:
             return super().invoke(ctx)
         except ClippyError as error:

@@ -38,7 +38,10 @@ def test_help_shows_examples(command):
 
 @pytest.mark.parametrize(
     ("raised", "code", "says"),
-    [(ClippyError("It broke.", "Mend it.", 7), 7, "Mend it."), (KeyboardInterrupt(), ExitCode.INTERRUPTED, "Interrupted")],
+    [
+        (ClippyError("It broke.", "Mend it.", 7), 7, "Mend it."),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "Interrupted"),
+    ],
 )
 def test_expected_failures_end_in_a_message_and_a_code(monkeypatch, raised, code, says):
     def fail(*_, **__):

@@ -170,7 +170,7 @@ def test_shipped_recipes_validate_and_start_with_their_command(monkeypatch: pyte
     assert {"quickstart", "flickr8k", "cc12m", "cc12m-clip-baseline"} <= set(shipped)
     for name, path in shipped.items():
         recipe = load_recipe(name)
-        assert recipe.name == name
+        assert recipe.output == f"runs/{name}"
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("# ") and f"clippy train recipes/{name}.yaml" in first
 

@@ -20,13 +20,16 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
     counted = target != ignore_index
     target, prediction = target[counted].long(), prediction[counted].long()
     for name, values in (("target", target), ("prediction", prediction)):
-        if values.numel() and not (0 <= int(values.min()) and int(values.max()) < num_classes):
-            raise ValueError(f"{name} holds classes {int(values.min())}..{int(values.max())}, beyond 0..{num_classes - 1}")
+        if not values.numel():
+            continue
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{name} holds classes {low}..{high}, beyond 0..{num_classes - 1}")
     return torch.bincount(target * num_classes + prediction, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def iou_per_class(confusion: Tensor) -> Tensor:
-    """Intersection over union in [0, 1], (C,C) -> (C,) float64; NaN where a class is neither annotated nor predicted."""
+    """IoU in [0, 1], (C,C) -> (C,) float64; NaN where a class is neither annotated nor predicted."""
     confusion = confusion.double()
     intersection = confusion.diagonal()
     union = confusion.sum(dim=0) + confusion.sum(dim=1) - intersection

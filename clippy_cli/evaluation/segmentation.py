@@ -92,9 +92,12 @@ def evaluate_segmentation(
     prompts of a class are merged by their maximum; the benchmark's context words count as its background class.
 
     Args:
+        model: any model behind the one face.
+        benchmark: the images and their annotation.
         resolution: short side in pixels, aspect kept, sides rounded to multiples of the patch.
         templates: name of a template set, or a template.
         limit: take the first images only.
+        batch_size: most images of one size in a forward pass.
         on_progress: called with (images done, images in all).
     """
     vocabulary, codes = class_vocabulary(benchmark)
@@ -127,7 +130,9 @@ def evaluate_segmentation(
         "refinement": None,
     }
     classes = tuple(entry.name for entry in benchmark.classes)
-    return SegmentationResult(benchmark.name, model.name, total - len(failed), classes, confusion, protocol, tuple(failed))
+    return SegmentationResult(
+        benchmark.name, model.name, total - len(failed), classes, confusion, protocol, tuple(failed)
+    )
 
 
 def class_vocabulary(benchmark: SegmentationBenchmark) -> tuple[Vocabulary, tuple[int, ...]]:

@@ -33,7 +33,7 @@ def load_architecture(name_or_path: str) -> ModelConfig:
         path = Path(name_or_path).expanduser()
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise ClippyError(
-                f"No architecture {name_or_path!r}: neither a name ({', '.join(architecture_names())}) nor a YAML file.",
+                f"No architecture {name_or_path!r}: no YAML file, and the names are {', '.join(architecture_names())}.",
                 "Copy one of clippy_cli/model/architectures/*.yaml and give its path.",
             )
     try:

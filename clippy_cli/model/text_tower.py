@@ -53,7 +53,7 @@ class TextTower(nn.Module):
             self.projection = nn.Identity()
         else:
             raise ClippyError(
-                f"text.projection is none, but the encoder gives {self.feature_dim} features; embed_dim is {embed_dim}.",
+                f"text.projection is none, but the encoder gives {self.feature_dim} features, embed_dim {embed_dim}.",
                 "Set text.projection: linear, or make the widths equal.",
             )
 
