@@ -14,7 +14,6 @@ import datetime
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +43,6 @@ COLUMNS = (
     "caption R@1",
     "image R@1",
     "cos(pooled, patch)",
-    "training seconds",
 )
 
 
@@ -71,9 +69,7 @@ def main() -> None:
 
 def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> list[str]:
     """Train once and measure; one row of the table."""
-    started = time.perf_counter()
     result = train(load_recipe("quickstart", overrides), device=device)
-    seconds = time.perf_counter() - started
     model, resolution = result.model, result.model.preprocess.resolution
     assert result.offset is not None
     benchmark = SceneBenchmark(count, resolution)
@@ -89,7 +85,6 @@ def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> 
         pooling,
         *(f"{share:.1%}" for share in shares),
         f"{result.offset.pooled_patch_cosine:+.2f}",
-        f"{seconds:.0f}",
     ]
 
 

@@ -154,7 +154,8 @@ def _count(
     benchmark: SegmentationBenchmark,
 ) -> Tensor:
     maps = entry_similarity(patches, texts, vocabulary)  # (E,h,w)
-    painted = paint(maps, *sample.mask.shape, codes).codes
+    height, width = sample.mask.shape
+    painted = paint(maps, height, width, codes).codes
     return confusion_matrix(
         torch.from_numpy(painted), torch.from_numpy(sample.mask), len(benchmark.classes), benchmark.ignore_index
     )
