@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clippy_cli.training.run import TrainingResult
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is no terminal
+WIDE = 110  # columns of a terminal that has room for a bar beside the figures
 SHOWN_PROBLEMS = 5
 
 
@@ -100,14 +101,11 @@ class _Display:
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        self._bar = Progress(*columns, console=console.err)
+        figures = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+        bar = (BarColumn(bar_width=20),) if console.err.width >= WIDE else ()
+        self._bar = Progress(TextColumn("{task.description}"), *bar, MofNCompleteColumn(), figures, console=console.err)
         self._tasks: dict[str, Any] = {}
         self._last_plain = -PLAIN_SECONDS
 
@@ -127,7 +125,7 @@ class _Display:
         elif isinstance(event, events.CacheProgress):
             self._advance(f"frozen tower: {event.what}", event.done, event.total, "")
         elif isinstance(event, events.StepReport):
-            self._advance("training", event.step, event.total_steps, _metrics(event))
+            self._advance("step", event.step, event.total_steps, _metrics(event))
         elif isinstance(event, events.Validated):
             console.err.print(Text(f"step {event.step}: validation loss {event.loss:.4f}"))
 
@@ -155,8 +153,8 @@ def _metrics(event: Any) -> str:
     minutes, seconds = divmod(round(event.seconds_left), 60)
     broken = f" · {event.broken} broken" if event.broken else ""
     return (
-        f"loss {event.loss:.4f} · {event.images_per_second:.0f} images/s · waiting {event.wait_share:.0%} · "
-        f"scale {event.logit_scale:.1f} · lr {event.learning_rate:.1e} · {minutes}:{seconds:02d} left{broken}"
+        f"loss {event.loss:.3f} · {event.images_per_second:.0f} img/s · wait {event.wait_share:.0%} · "
+        f"scale {event.logit_scale:.1f} · {minutes}:{seconds:02d} left{broken}"
     )
 
 

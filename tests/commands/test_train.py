@@ -52,7 +52,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.startswith("training 1/"):
+            if line.startswith("step 1/"):
                 os.kill(process.pid, signal.SIGINT)
     assert process.returncode == ExitCode.INTERRUPTED, said
     (checkpoint,) = (folder / "checkpoints").iterdir()
