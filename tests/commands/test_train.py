@@ -46,7 +46,7 @@ def test_train_writes_a_model_and_prints_miou_on_held_out_scenes(tmp_path: Path)
 
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "clippy_cli", *arguments(folder, "train.steps=100000", "data.workers=1")]
+    command = [sys.executable, "-m", "clippy_cli", *arguments(folder, "train.steps=3000", "data.workers=1")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         said = []
