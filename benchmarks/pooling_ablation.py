@@ -10,14 +10,11 @@ retrieval between images and captions. Prints a table and writes it to benchmark
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from results_file import write_results
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,6 +26,7 @@ from clippy_cli.data.scenes import BACKGROUNDS, Scene, draw_scene
 from clippy_cli.evaluation.segmentation import evaluate_segmentation
 from clippy_cli.model.centring import with_centring
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.device import resolve_device
 from clippy_cli.recipe import load_recipe
 from clippy_cli.training.run import train
 
@@ -64,7 +62,10 @@ def main() -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(f"written to {write_results(rows, options.overrides, options.scenes)}")
+    command = " ".join(["python benchmarks/pooling_ablation.py", *(f"--set {text}" for text in options.overrides)])
+    settings = f"`{command}`: {options.scenes} held-out scenes."
+    path = write_results("pooling_ablation", settings, COLUMNS, rows, resolve_device(options.device))
+    console.print(f"written to {path}")
 
 
 def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> list[str]:
@@ -113,29 +114,6 @@ def scores(model: Clippy, scenes: Sequence[Scene], texts: Tensor) -> Tensor:
         images = to_tensor([scene.image for scene in scenes[start : start + BATCH]]).to(model.device)
         parts.append(model.score_images(model.preprocess.normalize(images), texts).cpu())
     return torch.cat(parts)
-
-
-def write_results(rows: Sequence[Sequence[str]], overrides: Sequence[str], scenes: int) -> Path:
-    """A dated Markdown file that names the hardware and the command."""
-    if torch.cuda.is_available():
-        hardware = torch.cuda.get_device_name().replace(" ", "-").lower()
-    else:
-        hardware = f"{os.cpu_count()}-core-{platform.machine()}"
-    today = datetime.date.today().isoformat()
-    path = Path(__file__).parent / "results" / f"pooling_ablation-{today}-{hardware}.md"
-    path.parent.mkdir(exist_ok=True)
-    command = " ".join(["python benchmarks/pooling_ablation.py", *(f"--set {text}" for text in overrides)])
-    lines = [
-        f"# Pooling ablation, {today}, {hardware}, torch {torch.__version__}",
-        "",
-        f"`{command}`: {scenes} held-out scenes.",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 if __name__ == "__main__":

@@ -11,14 +11,11 @@ drifting clock meets both, and medians are compared. The table is printed and wr
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from results_file import write_results
 from rich.console import Console
 from rich.table import Table
 
@@ -66,7 +63,8 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print(ratio)
-    console.print(f"written to {write_results(vars(options), columns, rows, ratio, device)}")
+    settings = ", ".join(f"{name} {value}" for name, value in vars(options).items() if name != "device")
+    console.print(f"written to {write_results('token_subsampling', f'{settings}. {ratio}.', columns, rows, device)}")
 
 
 class Step:
@@ -102,34 +100,6 @@ class Step:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-def write_results(
-    options: dict[str, object],
-    columns: tuple[str, ...],
-    rows: list[tuple[str, ...]],
-    ratio: str,
-    device: torch.device,
-) -> Path:
-    """A dated Markdown file that names the hardware and the settings."""
-    hardware = f"{os.cpu_count()}-core-{platform.machine()}"
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device).replace(" ", "-").lower()
-    today = datetime.date.today().isoformat()
-    path = Path(__file__).parent / "results" / f"token_subsampling-{today}-{hardware}.md"
-    path.parent.mkdir(exist_ok=True)
-    settings = ", ".join(f"{name} {value}" for name, value in options.items() if name != "device")
-    lines = [
-        f"# Token sub-sampling, {today}, {hardware}, torch {torch.__version__}",
-        "",
-        f"{settings}. {ratio}.",
-        "",
-        f"| {' | '.join(columns)} |",
-        f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 if __name__ == "__main__":
