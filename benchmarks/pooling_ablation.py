@@ -23,7 +23,8 @@ from clippy_cli.data.benchmarks.scenes import HELD_OUT_SEED, SceneBenchmark
 from clippy_cli.data.images import to_tensor
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.data.scenes import BACKGROUNDS, Scene, draw_scene
-from clippy_cli.evaluation.segmentation import evaluate_segmentation
+from clippy_cli.evaluation.evaluate import evaluate_set
+from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.model.centring import with_centring
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
@@ -75,12 +76,13 @@ def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> 
     assert result.offset is not None
     benchmark = SceneBenchmark(count, resolution)
     miou = [
-        evaluate_segmentation(
-            with_centring(model, form), benchmark, resolution=resolution, templates=model.defaults.templates
-        ).miou
+        evaluate_set(with_centring(model, form), benchmark, load_protocol("clippy"), tasks=("segment",))
+        .results[0]
+        .metrics["miou"]
         for form in ("plain", "centred")
     ]
     scenes = [draw_scene(HELD_OUT_SEED, index, resolution) for index in range(count)]
+    assert None not in miou
     shares = [*miou, background_accuracy(model, scenes), *retrieval(model, scenes)]
     return [
         pooling,

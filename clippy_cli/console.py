@@ -28,7 +28,8 @@ _UPPER_HALF = "▀"
 
 
 def print_error(error: ClippyError) -> None:
-    """Write ``error: ...`` and, where there is one, ``hint: ...`` to stderr."""
+    """Write ``error: ...`` and, where there is one, ``hint: ...`` to stderr, even after :func:`be_silent`."""
+    err.quiet = False
     err.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
     if error.hint is not None:
         print_hint(error.hint)
@@ -69,20 +70,25 @@ def status(text: str) -> Status | nullcontext[None]:
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(description: str, total: int, *, unit: str | None = None) -> Iterator[Callable[[], None]]:
     """Give a function that counts one item done.
 
-    A terminal sees a bar that vanishes at the end; elsewhere a plain line is written every ten seconds. One item alone
-    gets neither.
+    A terminal sees a bar that vanishes at the end; elsewhere a plain line is written every ten seconds. With ``unit``,
+    such as ``images``, both say how many come in a second. One item alone gets neither.
     """
     if total < 2:
         yield lambda: None
     elif err.is_terminal:
-        with _bar() as bar:
+        with _bar(unit) as bar:
             task = bar.add_task(description, total=total)
             yield lambda: bar.advance(task)
     else:
-        yield _line_counter(description, total)
+        yield _line_counter(description, total, unit)
+
+
+def be_silent() -> None:
+    """Print nothing but errors from here on, as the processes of a launch do that are not its first."""
+    out.quiet = err.quiet = True
 
 
 def swatch(rgb: tuple[int, int, int]) -> Text:
@@ -113,15 +119,21 @@ def _hex(rgb: Any) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _bar(unit: str | None) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, redirect_stdout=False)
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f} {unit}/s")
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [Rate()] if unit else []
+    return Progress(*columns, TimeRemainingColumn(), console=err, transient=True, redirect_stdout=False)
 
 
-def _line_counter(description: str, total: int) -> Callable[[], None]:
-    done, last = 0, time.monotonic()
+def _line_counter(description: str, total: int, unit: str | None) -> Callable[[], None]:
+    done = 0
+    begun = last = time.monotonic()
 
     def count() -> None:
         nonlocal done, last
@@ -129,6 +141,8 @@ def _line_counter(description: str, total: int) -> Callable[[], None]:
         now = time.monotonic()
         if now - last >= _LOG_SECONDS:
             last = now
-            err.print(f"{description}: {done} of {total}", soft_wrap=True)
+            rate = f", {done / (now - begun):.1f} {unit}/s" if unit else ""
+            left = round((total - done) * (now - begun) / done)
+            err.print(f"{description}: {done} of {total}{rate}, {left} s left", soft_wrap=True)
 
     return count

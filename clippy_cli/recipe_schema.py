@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from clippy_cli.checked_yaml import conflict
+
 
 def expand_path(text: str) -> str:
     """Replace ``${NAME}`` by the environment variable of that name and a leading ``~`` by the home folder."""
@@ -23,11 +25,6 @@ def expand_path(text: str) -> str:
         return os.environ[name]
 
     return os.path.expanduser(re.sub(r"\$\{(\w+)\}", variable, text))  # noqa: PTH111 (URLs must stay as they are)
-
-
-def conflict(message: str, *fields: str) -> PydanticCustomError:
-    """An error between fields, which :mod:`clippy_cli.recipe` reports at the first of them that was written."""
-    return PydanticCustomError("conflict", "{message}", {"message": message, "fields": fields})
 
 
 def _init(text: str) -> str:

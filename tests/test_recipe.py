@@ -185,7 +185,7 @@ def test_the_schema_and_the_model_agree_on_poolings() -> None:
 
 
 def test_every_field_below_a_section_is_documented() -> None:
-    from clippy_cli.recipe import fields_of
+    from clippy_cli.checked_yaml import fields_of
     from clippy_cli.recipe_schema import Recipe
 
     data = yaml.safe_load(GOOD)

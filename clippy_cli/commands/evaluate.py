@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,26 +16,65 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import load_model
-from clippy_cli.errors import ExitCode
+from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from clippy_cli.evaluation.segmentation import SegmentationResult
+    from clippy_cli.data.benchmarks.base import ImageSet
+    from clippy_cli.evaluation.evaluate import Evaluated
+    from clippy_cli.evaluation.processes import Processes
+    from clippy_cli.evaluation.protocol import Overrides, Protocol
+    from clippy_cli.evaluation.result import Document, Task, TaskResult
+    from clippy_cli.evaluation.run import Options
+    from clippy_cli.model.base import VisionLanguageModel
+    from clippy_cli.reporting.evaluation_report import Example
 
 _BATCH = 16
+_OUT = Path("clippy_out/evaluate")
 
 
 def evaluate(
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET...", help="voc (21 classes), voc20 (no background), scenes.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="DATASET...",
+            help="Names from --list, a YAML of your own set, a folder of class folders, or captioned tar shards.",
+            show_default=False,
+        ),
+    ] = None,
     data_root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
     ] = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="segment, group, cluster, classify, retrieve. Default: what the set is for, without cluster.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, or a file of your own.")
+    ] = "clippy",
     resolution: options.Resolution = None,
+    window: Annotated[
+        int | None, typer.Option(min=0, metavar="PIXELS", help="Side of sliding windows; 0: the whole image.")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows.")] = None,
     templates: options.Templates = None,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="words|P|words+P",
+            help="What makes a pixel background: words for it, a probability below P, or both.",
+        ),
+    ] = None,
     patches: Annotated[
         str | None,
         typer.Option(
@@ -39,88 +82,292 @@ def evaluate(
             help="Patch embeddings as in the paper, or minus the mean of the training patches. Default: the model's.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the results as JSON to this file too.")
+    groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,
+    method: Annotated[str, typer.Option(metavar="pca|kmeans|spectral", help="How images are grouped.")] = "pca",
+    clusters: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Clusters of the set, for the task cluster. Default: classes."),
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
     batch_size: options.BatchSize = _BATCH,
+    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")] = 2,
     device: options.Device = "auto",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the task cluster.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for result.json, report.html, report.md and images/.")
+    ] = _OUT,
+    worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
+    list_sets: Annotated[bool, typer.Option("--list", help="Show every set, found or missing, and leave.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the named sets that are missing into --data-root first.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Take two result.json instead of sets, and compare them.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Measure zero-shot segmentation on benchmarks, and say under which protocol.
+    """Measure models on benchmarks, and say under which protocol.
 
-    Every image is segmented whole, at one scale, without refinement; one confusion matrix over the whole set gives IoU
-    per class and their mean. On voc the words of the paper's public code count as background.
+    \b
+    segment   mIoU, from one confusion matrix over the set
+    group     Jaccard: PCA groups of each image against its annotation
+    cluster   mIoU of one clustering of the whole set, matched with classes
+    classify  top-1, top-5
+    retrieve  recall at 1, 5 and 10, both ways
+
+    An interrupted run goes on where it stopped when the same command is given again. Several processes share the work
+    when launched by torchrun --nproc-per-node N -m clippy_cli evaluate ...
 
     \b
     Examples:
+      clippy evaluate --list --data-root ~/data
       clippy evaluate voc --resolution 448 --data-root ~/data
-      clippy evaluate voc voc20 --model runs/flickr8k --out results.json
-      clippy evaluate scenes --model runs/quickstart
+      clippy evaluate voc coco ade20k --model runs/a --model runs/b --out ab
+      clippy evaluate voc --protocol sclip --task segment
+      clippy evaluate my_set.yaml --worst-first
+      clippy evaluate --compare a/result.json b/result.json
     """
-    from clippy_cli.data.benchmarks import open_benchmark
-    from clippy_cli.evaluation.segmentation import evaluate_segmentation
-    from clippy_cli.model.centring import with_centring
-    from clippy_cli.reporting.products import save_json
+    if list_sets:
+        _list_sets(data_root, json)
+        return
+    if not datasets:
+        raise ClippyError("No data set is named", "Name one, such as voc; clippy evaluate --list shows them all.")
+    if compare:
+        _compare(datasets, json)
+        return
+    from clippy_cli.evaluation.processes import launched_processes
+    from clippy_cli.evaluation.protocol import Overrides, load_protocol
+    from clippy_cli.evaluation.run import Options
+    from clippy_cli.inference.group import METHODS
 
-    benchmarks = [open_benchmark(name, data_root) for name in datasets]
-    clip = load_model(model, device)
-    if patches is not None:
-        clip = with_centring(clip, patches)
-    results = []
-    for benchmark in benchmarks:
-        total = min(limit or len(benchmark), len(benchmark))
-        with console.progress(f"evaluating {benchmark.name}", total) as advance:
-            result = evaluate_segmentation(
+    if method not in METHODS:
+        raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(METHODS)}.")
+    tasks = _parse_tasks(task)
+    rules = load_protocol(protocol)
+    overrides = Overrides(resolution, window, stride, templates, background, patches)
+    settings = Options(batch_size, workers, groups, method, clusters, limit, seed)
+    with launched_processes() as processes:
+        if not processes.first:
+            console.be_silent()
+        sets = _open_sets(datasets, data_root, download and processes.first)
+        run = _Run(sets, tasks, rules, overrides, settings, out, processes, quiet=json, worst_first=worst_first)
+        try:
+            for source in dict.fromkeys(model or [DEFAULT_MODEL]):
+                run.model(source, processes.device(device))
+        except KeyboardInterrupt:
+            raise ClippyError(
+                "Interrupted.", "The same command goes on from what was counted.", ExitCode.INTERRUPTED
+            ) from None
+        if processes.first:
+            run.finish(json)
+    failed = [result for result in run.results if result.data.failed]
+    if failed:
+        raise typer.Exit(ExitCode.PARTIAL if any(result.data.images for result in run.results) else ExitCode.FAILED)
+
+
+class _Run:
+    """All sets with one model after the other, and what they leave behind."""
+
+    def __init__(
+        self,
+        sets: Sequence[ImageSet],
+        tasks: tuple[Task, ...],
+        protocol: Protocol,
+        overrides: Overrides,
+        settings: Options,
+        out: Path,
+        processes: Processes,
+        *,
+        quiet: bool,
+        worst_first: bool,
+    ) -> None:
+        self._sets, self._tasks, self._protocol, self._overrides = sets, tasks, protocol, overrides
+        self._settings, self._out, self._processes = settings, out, processes
+        self._quiet, self._worst_first = quiet, worst_first
+        self._evaluations: list[Evaluated] = []
+        self._examples: list[Example] = []
+        self._device = ""
+
+    @property
+    def results(self) -> list[TaskResult]:
+        return [result for evaluated in self._evaluations for result in evaluated.results]
+
+    def model(self, source: str, device: str) -> None:
+        """Measure one model on every set, printing each result as it comes."""
+        from clippy_cli.evaluation.provenance import describe_device
+        from clippy_cli.model.centring import with_centring
+
+        clip = load_model(source, device)
+        if self._overrides.patches is not None:
+            clip = with_centring(clip, self._overrides.patches)
+        self._device = describe_device(clip.device)
+        for images in self._sets:
+            self._evaluations.append(self._set(clip, source, images))
+
+    def finish(self, json: bool) -> None:
+        """Write the files, and show results side by side where there are several."""
+        from clippy_cli.commands.evaluation_tables import print_summary
+        from clippy_cli.reporting.evaluation_files import remove_journals, save_document, save_images
+
+        results = save_images(self._out, self._evaluations)
+        document = self._document(results)
+        written = save_document(self._out, document, self._examples)
+        remove_journals(self._out, self._evaluations)
+        if json:
+            console.print_json(document.model_dump(by_alias=True))
+            return
+        if len(results) > 1:
+            print_summary(document)
+        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
+
+    def _set(self, clip: VisionLanguageModel, source: str, images: ImageSet) -> Evaluated:
+        from clippy_cli.commands.evaluation_tables import print_result
+        from clippy_cli.evaluation.evaluate import evaluate_set
+        from clippy_cli.evaluation.run import TASKS
+        from clippy_cli.reporting.evaluation_examples import draw_examples
+        from clippy_cli.reporting.evaluation_files import JOURNALS
+
+        possible = [task for task in self._tasks if task in TASKS[images.info.kind]]
+        expected = min(self._settings.limit or len(images), len(images))
+        with _shown_progress(f"{images.info.name}", expected, alone=self._processes.size == 1) as on_progress:
+            evaluated = evaluate_set(
                 clip,
-                benchmark,
-                resolution=resolution or clip.defaults.resolution,
-                templates=templates or clip.defaults.templates,
-                limit=limit,
-                batch_size=batch_size,
-                on_progress=lambda done, total, advance=advance: advance(),  # type: ignore[misc]
+                images,
+                self._protocol,
+                tasks=possible or self._tasks,
+                source=source,
+                overrides=self._overrides,
+                options=self._settings,
+                journals=self._out / JOURNALS,
+                processes=self._processes,
+                on_progress=on_progress,
             )
-        results.append(result)
-        if not json:
-            print_result(result)
-    document = {"command": "evaluate", "results": [result.record() for result in results]}
-    if out is not None:
-        save_json(out, document)
+        if self._processes.first:
+            self._examples += draw_examples(clip, evaluated, self._settings)
+            if not self._quiet:
+                for result in evaluated.results:
+                    print_result(result, worst_first=self._worst_first)
+                    console.out.print()
+        return evaluated
+
+    def _document(self, results: tuple[TaskResult, ...]) -> Document:
+        from datetime import UTC, datetime
+
+        from clippy_cli.evaluation.provenance import library_versions
+        from clippy_cli.evaluation.result import Document
+
+        return Document(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=shlex.join(["clippy", *sys.argv[1:]]),
+            device=self._device,
+            versions=library_versions(),
+            seed=self._settings.seed,
+            results=results,
+        )
+
+
+@contextmanager
+def _shown_progress(name: str, expected: int, *, alone: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar that begins when it is known how many images are left, and a word where some were counted before."""
+    with ExitStack() as stack:
+        advance: Callable[[], None] = lambda: None  # noqa: E731
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal advance
+            if done:
+                advance()
+                return
+            if alone and total < expected:
+                console.err.print(f"{name}: {expected - total} of {expected} images were counted before")
+            advance = stack.enter_context(console.progress(f"evaluating {name}", total, unit="images"))
+
+        yield on_progress
+
+
+def _open_sets(names: Sequence[str], data_root: Path | None, download: bool) -> list[ImageSet]:
+    from clippy_cli.data.benchmarks import catalogue, open_benchmark
+    from clippy_cli.data.benchmarks.base import data_root as find_root
+
+    if download:
+        root = find_root(data_root)
+        for name in names:
+            missing = name in catalogue.benchmark_names() and name != catalogue.SCENES
+            if missing and all(catalogue.locate(spec, root) is None for spec in catalogue.layouts(name)):
+                with console.status(f"downloading {name} into {root}"):
+                    catalogue.download(name, root)
+    with console.status("looking for data sets"):
+        return [open_benchmark(name, data_root) for name in dict.fromkeys(names)]
+
+
+def _parse_tasks(text: str | None) -> tuple[Task, ...]:
+    from clippy_cli.evaluation.run import parse_tasks
+
+    return () if text is None else parse_tasks(text)
+
+
+def _list_sets(data_root: Path | None, json: bool) -> None:
+    """Every set of the catalogue, and where it is or was looked for."""
+    import os
+
+    from clippy_cli.data.benchmarks.base import DATA_VARIABLE
+    from clippy_cli.data.benchmarks.base import data_root as find_root
+    from clippy_cli.data.benchmarks.catalogue import describe_all
+
+    root = find_root(data_root) if data_root is not None or os.environ.get(DATA_VARIABLE) else None
+    statuses = describe_all(root)
     if json:
-        console.print_json(document)
-    for result in results:
-        for message in result.failed:
-            console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
-    if any(result.failed for result in results):
-        raise typer.Exit(ExitCode.PARTIAL if any(result.images for result in results) else ExitCode.FAILED)
-
-
-def print_result(result: SegmentationResult) -> None:
-    """Headline, protocol and IoU of every class."""
-    from clippy_cli.evaluation.metrics import mean_class_accuracy, pixel_accuracy
-
-    console.out.print(
-        Text.assemble((f"{result.benchmark}", "bold"), f"  {result.model}, {result.images} images"), soft_wrap=True
-    )
-    table = Table("class", box=None, pad_edge=False)
-    table.add_column("IoU", justify="right")
-    for name, value in zip(result.classes, result.iou, strict=True):
-        table.add_row(Text(name), _percent(value))
+        records = [
+            {
+                "name": status.name,
+                "title": status.title,
+                "kind": status.kind,
+                "classes": status.classes,
+                "images": status.images,
+                "folder": None if status.folder is None else str(status.folder),
+                "looked_for": [str(path) for path in status.looked_for],
+            }
+            for status in statuses
+        ]
+        console.print_json({"command": "evaluate", "data_root": None if root is None else str(root), "sets": records})
+        return
+    table = Table("set", "kind", box=None, pad_edge=False)
+    table.add_column("classes", justify="right")
+    table.add_column("images", justify="right")
+    table.add_column("where", overflow="fold")
+    for status in statuses:
+        found = status.images is not None
+        where = "generated" if found and status.folder is None else str(status.folder)
+        looked = f"missing: looked for {status.looked_for[0]}" if status.looked_for else "missing"
+        table.add_row(
+            Text(status.name, "bold"),
+            status.kind,
+            "" if status.classes is None else str(status.classes),
+            f"{status.images:,}" if found else "-",
+            Text(where) if found else Text(looked if root is not None else "no data folder is named", "dim"),
+        )
     console.out.print(table)
-    console.out.print(
-        Text.assemble(
-            ("mIoU ", "bold"),
-            (_percent(result.miou), "bold"),
-            f"   pixel accuracy {_percent(pixel_accuracy(result.confusion))}"
-            f"   mean class accuracy {_percent(mean_class_accuracy(result.confusion))}",
-        ),
-        soft_wrap=True,
-    )
-    if result.absent:
-        console.out.print(Text(f"not annotated in these images: {', '.join(result.absent)}", "dim"), soft_wrap=True)
-    protocol = "; ".join(f"{key}: {value}" for key, value in result.protocol.items() if value is not None)
-    console.out.print(Text(protocol, "dim"), soft_wrap=True)
+    if root is None:
+        console.print_hint(f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds the data sets.")
 
 
-def _percent(share: float) -> str:
-    return "-" if share != share else f"{100 * share:.1f} %"
+def _compare(files: Sequence[str], json: bool) -> None:
+    from dataclasses import asdict
+
+    from clippy_cli.commands.evaluation_compare import print_comparison
+    from clippy_cli.evaluation.compare import compare
+
+    if len(files) != 2:
+        raise ClippyError(
+            f"--compare takes two results, {len(files)} were given",
+            "Write clippy evaluate --compare a/result.json b/result.json.",
+        )
+    with console.status("comparing"):
+        comparison = compare(Path(files[0]), Path(files[1]))
+    if json:
+        import json as serialiser
+
+        console.print_json(
+            serialiser.loads(serialiser.dumps({"command": "evaluate", **asdict(comparison)}, default=str))
+        )
+    else:
+        print_comparison(comparison)

@@ -177,19 +177,21 @@ def _print_result(result: TrainingResult) -> None:
 
 def _evaluate_scenes(result: TrainingResult, count: int) -> None:
     """Segment held-out scenes, print the figures and keep them in the run folder."""
-    from clippy_cli.commands.evaluate import print_result
+    from clippy_cli.commands.evaluation_tables import print_result
     from clippy_cli.data.benchmarks.scenes import SceneBenchmark
-    from clippy_cli.evaluation.segmentation import evaluate_segmentation
+    from clippy_cli.evaluation.evaluate import evaluate_set
+    from clippy_cli.evaluation.protocol import load_protocol
     from clippy_cli.reporting.products import save_json
 
     model = result.model
     with console.progress("evaluating scenes", count) as advance:
-        measured = evaluate_segmentation(
+        evaluated = evaluate_set(
             model,
             SceneBenchmark(count, model.preprocess.resolution),
-            resolution=model.defaults.resolution,
-            templates=model.defaults.templates,
-            on_progress=lambda done, total: advance(),
+            load_protocol("clippy"),
+            tasks=("segment",),
+            on_progress=lambda done, total: advance() if done else None,
         )
-    save_json(result.folder.root / "evaluation.json", {"command": "train", "results": [measured.record()]})
+    (measured,) = evaluated.results
+    save_json(result.folder.root / "evaluation.json", {"command": "train", "results": [measured.model_dump()]})
     print_result(measured)

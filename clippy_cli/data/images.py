@@ -142,6 +142,14 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return np.array(resized, dtype=np.uint8)
 
 
+def centre_crop(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H,W,3) -> the (S,S,3) square in its middle, S the shorter side."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
 def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Stack B images (H,W,3) of one size into a contiguous (B,3,H,W) uint8 tensor."""
     batch = torch.from_numpy(np.stack(images))  # (B,H,W,3)

@@ -86,20 +86,24 @@ class ShardSource:
     def __len__(self) -> int:
         return len(self._places)
 
+    def key(self, index: int) -> str:
+        """The key of the sample at ``index``; another shard may have the same."""
+        start = int(self._key_ends[index - 1]) if index else 0
+        return self._keys[start : int(self._key_ends[index])].decode("utf-8", "replace")
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of the sample at ``index``, without its image; BrokenSampleError where there is none."""
+        _, _, start, size, is_json = self._places[index].tolist()
+        where, data = self._member(index, start, size)
+        return _json_captions(data, where) if is_json else _text_caption(data, where)
+
     def read(self, index: int) -> CaptionedImage:
         """The sample at ``index``, shards in the order given and samples in the order of their shard."""
-        image_start, image_size, caption_start, caption_size, is_json = self._places[index].tolist()
-        path, key = self._shards[int(self._shard_of[index])], self._key(index)
-        where = f"{path}: {key}"
+        image_start, image_size, *_ = self._places[index].tolist()
+        captions = self.captions(index)
+        where, data = self._member(index, image_start, image_size)
         try:
-            with path.open("rb") as file:
-                image_bytes = _read_at(file, image_start, image_size)
-                caption_bytes = _read_at(file, caption_start, caption_size)
-        except OSError as error:
-            raise BrokenSampleError(where, f"cannot be read ({error})") from error
-        captions = _json_captions(caption_bytes, where) if is_json else _text_caption(caption_bytes, where)
-        try:
-            return CaptionedImage(key, decode_image(image_bytes, where=where), captions)
+            return CaptionedImage(self.key(index), decode_image(data, where=where), captions)
         except ClippyError as error:
             raise broken_image(where, error) from error
 
@@ -108,9 +112,15 @@ class ShardSource:
         names = self._shards[0].name if len(self._shards) == 1 else f"{self._shards[0].name} to {self._shards[-1].name}"
         return f"{len(self)} samples in {len(self._shards)} shards ({names})"
 
-    def _key(self, index: int) -> str:
-        start = int(self._key_ends[index - 1]) if index else 0
-        return self._keys[start : int(self._key_ends[index])].decode("utf-8", "replace")
+    def _member(self, index: int, start: int, size: int) -> tuple[str, bytes]:
+        """What a sample is called in messages, and these bytes of its shard."""
+        path = self._shards[int(self._shard_of[index])]
+        where = f"{path}: {self.key(index)}"
+        try:
+            with path.open("rb") as file:
+                return where, _read_at(file, start, size)
+        except OSError as error:
+            raise BrokenSampleError(where, f"cannot be read ({error})") from error
 
 
 def _expand(patterns: Sequence[str]) -> list[Path]:

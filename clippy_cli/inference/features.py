@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clippy_cli.data.images import dense_size, read_image, resize_image, to_tensor
+from clippy_cli.data.images import centre_crop, dense_size, read_image, resize_image, to_tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
 
@@ -69,7 +69,46 @@ class Failed(Generic[Key]):
 
 def patch_embeddings(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """B images (H,W,3) uint8 of one size, sides multiples of the patch -> (B,h,w,D) float32 on the CPU, unit norm."""
-    return model.embed_patches(_model_input(model, images)).float().cpu()
+    return dense_embeddings(model, images).cpu()
+
+
+def dense_embeddings(
+    model: VisionLanguageModel,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Tensor:
+    """As :func:`patch_embeddings`, left on the model's device, and by sliding windows where a window is given.
+
+    ``window`` and ``stride`` are in pixels, multiples of the patch. The last window of a row or column is moved back to
+    the image's edge; an image smaller than the window is taken whole along that side. Where windows overlap, the mean
+    of their unit embeddings is taken (so norms fall below 1), whose dot products are the mean of the windows' logits.
+    """
+    pixels = _model_input(model, images)
+    if window is None:
+        return model.embed_patches(pixels).float()
+    patch = model.preprocess.patch_size
+    tops, lefts = (window_starts(side, window, stride or window) for side in pixels.shape[-2:])
+    total: Tensor | None = None
+    for top in tops:
+        for left in lefts:
+            part = model.embed_patches(pixels[..., top : top + window, left : left + window]).float()  # (B,wh,ww,D)
+            if total is None:
+                h, w = (side // patch for side in pixels.shape[-2:])
+                total = part.new_zeros(len(pixels), h, w, part.shape[-1])
+                count = part.new_zeros(h, w, 1)
+            y, x = top // patch, left // patch
+            total[:, y : y + part.shape[1], x : x + part.shape[2]] += part
+            count[y : y + part.shape[1], x : x + part.shape[2]] += 1
+    assert total is not None
+    return total / count
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side of ``size`` pixels, so that all of it is covered."""
+    last = max(size - window, 0)
+    return [*range(0, last, stride), last]
 
 
 def image_scores(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -90,21 +129,25 @@ def encode_images(
     patch_size: int,
     resolution: int,
     batch_size: int,
+    workers: int = _DECODERS,
+    crop: bool = False,
 ) -> Iterator[Encoded[S] | Failed[Key]]:
     """Yield one result a key, in their order.
 
-    ``read`` runs in a few threads. Each image is resized to short side ``resolution`` in pixels, aspect kept, sides
-    multiples of the patch. Images of one size share a batch; ``encode`` maps a batch of B to a tensor (B,...), of which
-    each sample gets its row. A ClippyError of ``read`` becomes a :class:`Failed`; running out of memory is raised.
-    Memory holds ``batch_size`` samples, or fewer when they are large.
+    ``read`` runs in ``workers`` threads. Each image is resized to short side ``resolution`` in pixels, aspect kept,
+    sides multiples of the patch, and with ``crop`` cut to the square in its middle. Images of one size share a batch;
+    ``encode`` maps a batch of B to a tensor (B,...), of which each sample gets its row. Batches never reach across
+    multiples of ``batch_size`` keys, so that what is in a batch does not depend on where a list was cut there. A
+    ClippyError of ``read`` becomes a :class:`Failed`; running out of memory is raised. Memory holds ``batch_size``
+    samples and one a worker, or fewer when they are large.
     """
-    with ThreadPoolExecutor(_DECODERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
 
         def load(key: Key) -> _Loaded[S] | Failed[Key]:
-            return _load(key, read, patch_size, resolution)
+            return _load(key, read, patch_size, resolution, crop)
 
         try:
-            for window in _windows(_ahead(pool, load, keys), batch_size):
+            for window in _windows(_ahead(pool, load, keys, workers), batch_size):
                 yield from _encode_window(window, encode, patch_size, batch_size)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -120,7 +163,7 @@ def _model_input(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]
     return model.preprocess.normalize(to_tensor(images).to(model.device))
 
 
-def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int) -> _Loaded[S] | Failed[Key]:
+def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int, crop: bool) -> _Loaded[S] | Failed[Key]:
     try:
         sample = read(key)
         height_in, width_in = sample.image.shape[:2]
@@ -132,19 +175,20 @@ def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int) 
                 f"patches; at most {MAX_PATCHES} in all are taken",
                 "Lower --resolution, or crop the image.",
             )
-        return _Loaded(sample, resize_image(sample.image, height, width))
+        resized = resize_image(sample.image, height, width)
+        return _Loaded(sample, centre_crop(resized) if crop else resized)
     except ClippyError as error:
         return Failed(key, error)
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, load: Callable[[Key], _Loaded[S] | Failed[Key]], keys: Sequence[Key]
+    pool: ThreadPoolExecutor, load: Callable[[Key], _Loaded[S] | Failed[Key]], keys: Sequence[Key], workers: int
 ) -> Iterator[_Loaded[S] | Failed[Key]]:
     """``load`` over ``keys`` in order, with one sample a thread under way beyond the one asked for."""
     pending: deque[Future[_Loaded[S] | Failed[Key]]] = deque()
     for key in keys:
         pending.append(pool.submit(load, key))
-        if len(pending) > _DECODERS:
+        if len(pending) > workers:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
@@ -153,10 +197,10 @@ def _ahead(
 def _windows(items: Iterator[_Loaded[S] | Failed[Key]], batch_size: int) -> Iterator[list[_Loaded[S] | Failed[Key]]]:
     window: list[_Loaded[S] | Failed[Key]] = []
     pixels = 0
-    for item in items:
+    for place, item in enumerate(items, start=1):
         window.append(item)
         pixels += item.sample.image.size // 3 if isinstance(item, _Loaded) else 0
-        if len(window) >= batch_size or pixels >= _WINDOW_PIXELS:
+        if place % batch_size == 0 or pixels >= _WINDOW_PIXELS:
             yield window
             window, pixels = [], 0
     if window:

@@ -80,15 +80,15 @@ def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) 
     The pixel rule is that of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``: pixel centres,
     edges repeated.
     """
-    weight_y = _bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
-    weight_x = _bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
+    weight_y = bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
+    weight_x = bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
     touched = weight_y.any(dim=0).nonzero()
     first, last = int(touched[0]), int(touched[-1]) + 1
     wide = maps[:, first:last] @ weight_x.T.to(maps)  # (K,r,W): the few grid rows that this strip needs
     return weight_y[:, first:last].to(maps) @ wide  # (K,R,W)
 
 
-def _bilinear_weights(size_in: int, size_out: int, start: int, stop: int) -> Tensor:
+def bilinear_weights(size_in: int, size_out: int, start: int, stop: int) -> Tensor:
     """(stop - start, size_in) float64: what each input position gives to output positions ``start`` to ``stop``."""
     centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
     centres = centres.clamp(min=0.0, max=size_in - 1.0)

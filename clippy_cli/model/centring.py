@@ -9,6 +9,13 @@ from clippy_cli.model.clippy import Clippy
 FORMS = ("plain", "centred")
 
 
+def patch_form(model: VisionLanguageModel) -> str | None:
+    """What ``embed_patches`` gives by default: ``plain`` or ``centred``; None where a model knows no such choice."""
+    if not isinstance(model, Clippy):
+        return None
+    return "centred" if model.config.inference.centre_patches else "plain"
+
+
 def with_centring(model: VisionLanguageModel, form: str) -> VisionLanguageModel:
     """Set the form that ``embed_patches`` takes by default; ClippyError where the model has no mean to subtract."""
     if form not in FORMS:

@@ -38,7 +38,7 @@ def test_train_writes_a_model_and_prints_miou_on_held_out_scenes(tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert str(folder / "model") in done.stdout.replace("\n", "") and "mIoU" in done.stdout
     (measured,) = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["results"]
-    assert measured["images"] == 3 and 0 <= measured["miou"] <= 1
+    assert measured["data"]["images"] == 3 and 0 <= measured["metrics"]["miou"] <= 1
     assert load_model(str(folder), device="cpu").name == "quickstart"
     again = CliRunner().invoke(app, command)
     assert again.exit_code == ExitCode.FAILED and "--resume" in again.output

@@ -151,7 +151,8 @@ def test_source_and_benchmark_serve_the_same_kind_of_scene() -> None:
     assert "5 generated scenes" in source.describe()
     benchmark = SceneBenchmark(2, 64)
     item = benchmark.read(1)
-    assert item.mask.dtype == np.int64
+    assert item.key == benchmark.key(1)
+    assert item.mask.dtype == np.uint8
     assert item.image.shape == (64, 64, 3)
     assert item.mask.max() < len(benchmark.classes)
     assert (item.image != source.read(1).image).any()

@@ -1,32 +1,37 @@
-"""Annotated image sets to measure on, all with one face; see ``base.py``."""
+"""Annotated image sets to measure on, each kind with one face; see ``base.py``."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from clippy_cli.data.benchmarks.base import SegmentationBenchmark, data_root
-from clippy_cli.data.benchmarks.scenes import SceneBenchmark
-from clippy_cli.data.benchmarks.voc import open_voc
+from clippy_cli.data.benchmarks.base import ImageSet, data_root
 from clippy_cli.errors import ClippyError
 
-BENCHMARKS = {
-    "voc": "PASCAL VOC 2012, 20 classes and background",
-    "voc20": "PASCAL VOC 2012, 20 classes, background ignored",
-    "scenes": "200 generated scenes of 64x64 pixels, held out from training",
-}
 
+def open_benchmark(name_or_path: str, root: Path | None) -> ImageSet:
+    """A set by its name in the catalogue, looked for in ``root`` or where CLIPPY_DATA points; or by path.
 
-def open_benchmark(name: str, root: Path | None) -> SegmentationBenchmark:
-    """A benchmark by its name in ``BENCHMARKS``; data sets are looked for in ``root``, or where CLIPPY_DATA points.
-
-    ClippyError on an unknown name or a set that is not there.
+    A path is a YAML file (see :func:`~clippy_cli.data.benchmarks.catalogue.open_own_set`), a folder of class folders,
+    or captioned tar shards. ClippyError on an unknown name or a set that is not there.
     """
-    if name == "scenes":
-        return SceneBenchmark(count=200, resolution=64)
-    if name in ("voc", "voc20"):
-        return open_voc(data_root(root), background=name == "voc")
-    close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    names = ", ".join(f"{known} ({what})" for known, what in BENCHMARKS.items())
-    raise ClippyError(f"No benchmark is called {name!r}{meant}", f"Choose among {names}.")
+    from clippy_cli.data.benchmarks import catalogue
+
+    if name_or_path == catalogue.SCENES:
+        return catalogue.open_scenes()
+    if name_or_path in catalogue.benchmark_names():
+        spec, folder = catalogue.find_set(name_or_path, data_root(root))
+        return catalogue.open_set(name_or_path, spec, folder)
+    path = Path(name_or_path).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return catalogue.open_own_set(path)
+    if ".tar" in name_or_path or (path.is_dir() and any(path.glob("*.tar"))):
+        from clippy_cli.data.benchmarks.captioned import open_captioned
+
+        return open_captioned(name_or_path)
+    if path.is_dir():
+        from clippy_cli.data.benchmarks.class_folders import open_class_folders
+
+        return open_class_folders(path.resolve().name, None, path)
+    if len(path.parts) > 1:
+        raise ClippyError(f"{path}: no such file or folder", "Name a YAML file, a folder of class folders, or shards.")
+    raise catalogue.unknown_error(name_or_path)

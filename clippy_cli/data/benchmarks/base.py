@@ -1,11 +1,11 @@
-"""The one face of every semantic segmentation benchmark."""
+"""The faces of annotated image sets, one for each kind of annotation, and where sets are looked for."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from clippy_cli.errors import ClippyError
 
 DATA_VARIABLE = "CLIPPY_DATA"
+IGNORE = 255  # class maps of more than 254 classes do not occur; a reader maps whatever its set uses to this
+
+Kind = Literal["segmentation", "boundaries", "classification", "retrieval"]
 
 
 @dataclass(frozen=True)
@@ -25,34 +28,98 @@ class BenchmarkClass:
 
 @dataclass(frozen=True)
 class SegmentedImage:
-    """An image (H,W,3) uint8 RGB and the class index of each pixel (H,W) int64, ``ignore_index`` where none counts."""
+    """An image (H,W,3) uint8 RGB and the class index of each pixel (H,W) uint8, ``IGNORE`` where none counts."""
 
     key: str
     image: NDArray[np.uint8]
-    mask: NDArray[np.int64]
+    mask: NDArray[np.uint8]
 
 
-class SegmentationBenchmark(Protocol):
-    """A set of annotated images.
+@dataclass(frozen=True)
+class AnnotatedRegions:
+    """An image (H,W,3) uint8 RGB and one region map (H,W) int32 from each annotator, regions numbered from 0."""
+
+    key: str
+    image: NDArray[np.uint8]
+    annotations: tuple[NDArray[np.int32], ...]
+
+
+@dataclass(frozen=True)
+class ClassifiedImage:
+    """An image (H,W,3) uint8 RGB and the index of its class."""
+
+    key: str
+    image: NDArray[np.uint8]
+    target: int
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """What results say about a set.
 
     Attributes:
-        name: as reports call it.
-        classes: in the order of the mask's indices.
-        background_index: the class that stands for everything else, or None where there is none such.
-        context: further words to ask the model for, all of which count as background.
-        ignore_index: mask value of pixels that do not count.
+        name: what the command line calls it.
+        title: what reports call it, with its release and split.
+        kind: what its annotation is.
+        folder: where it was found; None for generated sets.
+        annotation: where the annotation comes from, if that is a choice that changes numbers; else empty.
+        complete: the number of images of the whole published split; None where there is no such number.
     """
 
     name: str
-    classes: tuple[BenchmarkClass, ...]
-    background_index: int | None
-    context: tuple[str, ...]
-    ignore_index: int
+    title: str
+    kind: Kind
+    folder: Path | None = None
+    annotation: str = ""
+    complete: int | None = None
+
+
+class ImageSet(Protocol):
+    """What every set has: information, a length, and a key for each image that needs no reading."""
+
+    @property
+    def info(self) -> SetInfo: ...
 
     def __len__(self) -> int: ...
 
+    def key(self, index: int) -> str:
+        """A name for image ``index``, different from all others of the set and the same on every machine."""
+        ...
+
+
+class SegmentationSet(ImageSet, Protocol):
+    """Images with one class a pixel.
+
+    Attributes:
+        classes: in the order of the mask's indices.
+        background: index of the class that stands for everything else, or None where there is none such.
+        context: further words to ask a model for, all of which count as the background class.
+    """
+
+    classes: tuple[BenchmarkClass, ...]
+    background: int | None
+    context: tuple[str, ...]
+
     def read(self, index: int) -> SegmentedImage:
         """Image ``index``; ClippyError where it or its mask cannot be used."""
+        ...
+
+
+class RegionSet(ImageSet, Protocol):
+    """Images that several people have cut into regions without names."""
+
+    def read(self, index: int) -> AnnotatedRegions:
+        """Image ``index``; ClippyError where it or an annotation cannot be used."""
+        ...
+
+
+class ClassificationSet(ImageSet, Protocol):
+    """Images with one class each; ``classes`` may hold more classes than have images."""
+
+    classes: tuple[BenchmarkClass, ...]
+
+    def read(self, index: int) -> ClassifiedImage:
+        """Image ``index``; ClippyError where it cannot be used."""
         ...
 
 
@@ -62,7 +129,7 @@ def data_root(option: Path | None) -> Path:
     if named is None:
         raise ClippyError(
             "No data folder is named",
-            f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds VOCdevkit.",
+            f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds the data sets.",
         )
     if not named.is_dir():
         raise ClippyError(f"{named}: no such folder", f"Check --data-root or {DATA_VARIABLE}.")

@@ -1,0 +1,128 @@
+"""Results of an evaluation in the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from clippy_cli import console
+from clippy_cli.evaluation.result import ClassScore, Document, TaskResult
+from clippy_cli.reporting.evaluation_figures import (
+    counted,
+    figure,
+    metric_name,
+    percent,
+    printed,
+    published_groups,
+    score_name,
+    setting_name,
+    summarize,
+    worst_order,
+    written,
+)
+
+_MANY_CLASSES = 40
+_SHOWN_CLASSES = 15
+_SHOWN_FAILURES = 3
+
+
+def print_summary(document: Document) -> None:
+    """Sets and tasks against models: the headline figures, each under its metric's name."""
+    summary = summarize(document)
+    table = Table("set", "task", "metric", "images", box=box.SIMPLE_HEAD, pad_edge=False)
+    for model in summary.models:
+        table.add_column(Text(model), justify="right")
+    for row in summary.rows:
+        cells = []
+        for cell in row.cells:
+            value = None if cell is None else cell.metrics.get(row.headline)
+            text = "" if cell is None else figure(row.headline, value)
+            cells.append(Text(text, "bold" if value is not None and value == row.best else ""))
+        table.add_row(Text(row.data), row.task, metric_name(row.headline), row.images, *cells)
+    console.out.print(table)
+
+
+def print_result(result: TaskResult, worst_first: bool = False, all_classes: bool = False) -> None:
+    """Headline, metrics, classes, protocol, published figures and failures of one result.
+
+    Of more than 40 classes the 15 worst and the 15 best are shown, unless all are asked for.
+    """
+    console.out.print(
+        Text.assemble((result.data.name, "bold"), f"  {result.task}, {result.model.name}, {counted(result)}"),
+        soft_wrap=True,
+    )
+    console.out.print(
+        Text.assemble(
+            (f"{metric_name(result.headline)} ", "bold"),
+            (figure(result.headline, result.metrics.get(result.headline)), "bold"),
+            *(
+                f"   {metric_name(key)} {figure(key, value)}"
+                for key, value in result.metrics.items()
+                if key != result.headline
+            ),
+        ),
+        soft_wrap=True,
+    )
+    if result.classes:
+        _print_classes(result, worst_first, all_classes)
+    if result.absent:
+        _note(f"not annotated in these images: {', '.join(result.absent)}")
+    _note("; ".join(f"{setting_name(key)}: {written(value)}" for key, value in result.protocol.items()))
+    _print_published(result)
+    if result.data.failed:
+        shown = result.data.failed[:_SHOWN_FAILURES]
+        more = len(result.data.failed) - len(shown)
+        console.out.print(
+            Text.assemble(
+                (f"{len(result.data.failed):,} could not be used and do not count: ", "yellow"),
+                "; ".join(shown) + (f"; and {more:,} more" if more else ""),
+            ),
+            soft_wrap=True,
+        )
+    console.out.print()
+
+
+def _print_classes(result: TaskResult, worst_first: bool, all_classes: bool) -> None:
+    order = worst_order(result.classes)
+    few = len(order) <= _MANY_CLASSES or all_classes
+    if few:
+        _class_table(result, [result.classes[index] for index in (order if worst_first else range(len(order)))])
+        return
+    defined = [result.classes[index] for index in order if result.classes[index].score is not None]
+    low, rest = defined[:_SHOWN_CLASSES], defined[_SHOWN_CLASSES:]
+    high = rest[-_SHOWN_CLASSES:]
+    if not defined:
+        _note(f"none of the {len(order)} classes has a figure")
+        return
+    _note(f"the {len(low)} worst" + (f" and the {len(high)} best" if high else "") + f" of {len(order)} classes")
+    _class_table(result, low)
+    if high:
+        _class_table(result, high[::-1])
+
+
+def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
+    with_accuracy = any(entry.accuracy is not None for entry in classes)
+    table = Table("class", box=None, pad_edge=False)
+    table.add_column(score_name(result), justify="right")
+    if with_accuracy:
+        table.add_column("accuracy", justify="right")
+    table.add_column("images" if result.task == "classify" else "pixels", justify="right")
+    for entry in classes:
+        accuracy = [percent(entry.accuracy)] if with_accuracy else []
+        table.add_row(Text(entry.name), percent(entry.score), *accuracy, f"{entry.count:,}")
+    console.out.print(table)
+
+
+def _print_published(result: TaskResult) -> None:
+    """One line for each metric and reason, so that a long list stays short."""
+    for group in published_groups(result):
+        figures = ", ".join(f"{entry.model} {printed(entry.value)}" for entry in group.figures)
+        if group.why_not:
+            _note(f"published {metric_name(group.metric)}, not comparable ({group.why_not}): {figures}")
+        else:
+            console.out.print(Text(f"published {metric_name(group.metric)}: {figures}"), soft_wrap=True)
+
+
+def _note(text: str) -> None:
+    console.out.print(Text(text, "dim"), soft_wrap=True)

@@ -1,0 +1,79 @@
+"""Captioned images to measure retrieval on, read from the shards that training reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from clippy_cli.data.benchmarks.base import ImageSet, SetInfo
+from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
+from clippy_cli.data.shards import ShardSource
+from clippy_cli.errors import ClippyError
+
+_log = logging.getLogger(__name__)
+
+
+class CaptionedSet(ImageSet, Protocol):
+    """Images with one caption or several each."""
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of image ``index``, without decoding it; ClippyError where they cannot be used."""
+        ...
+
+    def read(self, index: int) -> CaptionedImage:
+        """Image ``index`` with its captions; ClippyError where it or they cannot be used."""
+        ...
+
+
+def open_captioned(pattern: str) -> CaptionedSet:
+    """Shards named by a tar file, a folder of tar files, a brace range or a glob; see :class:`ShardSource`.
+
+    The set is called as the pattern's last part without ``.tar``. What is wrong with the shards is logged; ClippyError
+    where there is no shard, or no sample in them.
+    """
+    path = Path(pattern)
+    shards = [pattern]
+    if path.is_dir():
+        shards = [str(shard) for shard in sorted(path.glob("*.tar"))]
+        if not shards:
+            raise ClippyError(f"{path}: holds no shards (*.tar)", "Give the folder that holds the tar files.")
+    source = ShardSource(shards)
+    for problem in source.problems:
+        _log.warning("%s", problem)
+    return _Captioned(source, path)
+
+
+class _Captioned:
+    def __init__(self, source: ShardSource, path: Path) -> None:
+        name = path.resolve().name.removesuffix(".tar")
+        self.info = SetInfo(name, f"{name}, captioned images", "retrieval", path if path.is_dir() else path.parent)
+        self._source = source
+        keys = [source.key(index) for index in range(len(source))]
+        self._numbered = len(set(keys)) < len(keys)  # shards may repeat each other's keys
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def key(self, index: int) -> str:
+        key = self._source.key(index)
+        return f"{index}/{key}" if self._numbered else key
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        with _usable():
+            return self._source.captions(index)
+
+    def read(self, index: int) -> CaptionedImage:
+        with _usable():
+            sample = self._source.read(index)
+        return CaptionedImage(self.key(index), sample.image, sample.captions)
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    try:
+        yield
+    except BrokenSampleError as error:
+        raise ClippyError(str(error), "Leave it out, or write the shard again.") from error

@@ -1,0 +1,160 @@
+"""Classification sets laid out as one folder a class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import RootModel
+
+from clippy_cli.checked_yaml import load_checked
+from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassificationSet, ClassifiedImage, SetInfo
+from clippy_cli.data.benchmarks.spec import Prompts, SetSpec
+from clippy_cli.data.images import IMAGE_SUFFIXES, read_image
+from clippy_cli.errors import ClippyError
+
+WORDS_FILE = "classes.yaml"
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+class _Words(RootModel[dict[str, Prompts]]):
+    """Folder name to the words that a model is asked for."""
+
+
+def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassificationSet:
+    """``folder``/CLASS/IMAGE, in the order of the names; a class is asked for by its folder's name.
+
+    Folders that all are WordNet ids of ImageNet-1k mean that set's 1000 classes, all of which are asked for; with
+    ``spec.vocabulary`` they must be those ids, or indices 0 to 999. ``spec.classes`` names folders and their words
+    instead; with neither, ``_`` and ``-`` in a folder's name turn into spaces. What a file ``classes.yaml`` among the
+    folders says goes before all that. ClippyError where there is no class folder, no image, or an unknown class.
+    """
+    folders = _visible(folder, directories=True)
+    if not folders:
+        raise ClippyError(f"{folder}: holds no class folders", "Sort the images into one folder a class.")
+    words = _words(spec, folder, folders)
+    order = {name: index for index, name in enumerate(words)}
+    files, targets = [], []
+    for name_of_class in folders:
+        names = _visible(folder / name_of_class, directories=False)
+        files += [f"{name_of_class}/{file}" for file in names]
+        targets += [order[name_of_class]] * len(names)
+    if not files:
+        raise ClippyError(
+            f"{folder}: none of {len(folders)} class folders ({', '.join(folders[:3])}, ...) holds an image",
+            f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}.",
+        )
+    info = SetInfo(
+        name,
+        spec.title if spec else f"{folder.name}, class folders",
+        "classification",
+        folder,
+        spec.annotation if spec else "",
+        spec.complete if spec else None,
+    )
+    return _ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
+
+
+class _ClassFolders:
+    def __init__(
+        self,
+        info: SetInfo,
+        folder: Path,
+        classes: tuple[BenchmarkClass, ...],
+        files: tuple[str, ...],
+        targets: NDArray[np.int32],
+    ) -> None:
+        self.info = info
+        self.classes = classes
+        self._folder = folder
+        self._files = files
+        self._targets = targets
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def key(self, index: int) -> str:
+        return self._files[index]
+
+    def read(self, index: int) -> ClassifiedImage:
+        key = self._files[index]
+        return ClassifiedImage(key, read_image(self._folder / key), int(self._targets[index]))
+
+
+def _visible(folder: Path, *, directories: bool) -> list[str]:
+    """Names of the folders or of the images in ``folder``, sorted, without those that start with a dot."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".")
+                and (
+                    entry.is_dir()
+                    if directories
+                    else os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122
+                )
+            )
+    except OSError as error:
+        raise ClippyError(f"{folder}: cannot be read ({error})", "Check the folder and its permissions.") from error
+
+
+def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The words of every class, by the name that its folder has or would have, in the order of the class indices."""
+    known = set(folders)
+    own = _own_words(folder / WORDS_FILE)
+    imagenet = spec is not None and spec.vocabulary == "imagenet"
+    if spec and spec.classes:
+        words = dict(spec.classes)
+    elif imagenet or any(map(_WORDNET_ID.fullmatch, folders)):
+        words = _imagenet(known)
+        if not imagenet and not words.keys() >= known:
+            words = {}  # ids of another set say nothing to a model; only the file can
+    else:
+        words = {name: (" ".join(re.split(r"[\s_-]+", name)).strip() or name,) for name in folders}
+    unknown = [name for name in own if name not in words.keys() | known]
+    if unknown:
+        raise ClippyError(
+            f"{folder / WORDS_FILE}: {unknown[0]!r} is no class folder",
+            f"Class folders are {', '.join(folders[:8])} and so on.",
+        )
+    words |= own
+    strange = [name for name in folders if name not in words]
+    if strange:
+        expected = ", ".join(list(words)[:3]) or "names that say what is in the images"
+        raise ClippyError(
+            f"{folder}: {len(strange)} of {len(folders)} folders are no known class, such as {strange[0]!r}; "
+            f"expected were {expected} and so on",
+            f"Move them elsewhere, or write `folder: words` for each in {WORDS_FILE} beside them.",
+        )
+    return words
+
+
+def _own_words(path: Path) -> dict[str, tuple[str, ...]]:
+    return load_checked(path, _Words, what="list of class words").root if path.is_file() else {}
+
+
+def _imagenet(folders: set[str]) -> dict[str, tuple[str, ...]]:
+    """The words of ImageNet-1k's classes by WordNet id, or by index where all folders are indices."""
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    # timm lists the ids of class 0 to 999, sorted as they are; open_clip names the classes in the same order.
+    ids = ImageNetInfo().label_names()
+    by_id: dict[str, tuple[str, ...]] = {wnid: (name,) for wnid, name in zip(ids, IMAGENET_CLASSNAMES, strict=True)}
+    by_index = {str(index): words for index, words in enumerate(by_id.values())}
+    return by_index if by_index.keys() >= folders else by_id
+
+
+def _classes(words: Mapping[str, tuple[str, ...]]) -> tuple[BenchmarkClass, ...]:
+    """Classes by their first word, followed by the folder's name where two share it (ImageNet: missile, sunglasses)."""
+    times = Counter(prompts[0] for prompts in words.values())
+    return tuple(
+        BenchmarkClass(prompts[0] if times[prompts[0]] == 1 else f"{prompts[0]} ({folder})", prompts)
+        for folder, prompts in words.items()
+    )

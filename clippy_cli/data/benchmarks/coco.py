@@ -1,0 +1,144 @@
+"""COCO's panoptic annotation, read as one class a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
+from clippy_cli.data.benchmarks.masks import fill
+from clippy_cli.data.benchmarks.spec import SetSpec
+from clippy_cli.data.images import read_image
+from clippy_cli.errors import ClippyError
+
+_VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
+_AGAIN = "Unpack the data set again."
+
+
+class _Segment(BaseModel):
+    id: Annotated[int, Field(gt=_VOID, lt=1 << 24)]
+    category_id: int
+
+
+class _Annotation(BaseModel):
+    file_name: str
+    segments_info: tuple[_Segment, ...]
+
+
+class _Document(BaseModel):
+    annotations: Annotated[tuple[_Annotation, ...], Field(min_length=1)]
+
+
+def open_panoptic(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
+    """COCO's panoptic annotation below ``folder``: photos, one JSON file (``spec.listing``) and a PNG file a photo.
+
+    Each pixel has its segment's category, of crowd segments too, as in detectron2's conversion to semantic maps
+    (datasets/prepare_panoptic_fpn.py); pixels without a segment (VOID) count as category 0. ``spec.values`` maps
+    categories to classes. ClippyError where the JSON file is missing or of another shape, or names a category that
+    ``spec`` does not, or where no photo or no PNG file is there at all.
+    """
+    listing = folder / (spec.listing or "")
+    targets = dict.fromkeys((_VOID, *spec.ignore), IGNORE)
+    targets |= {value: index for index, values in enumerate(spec.values_of().values()) for value in values}
+    segments: dict[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]] = {}
+    for annotation in _read_listing(listing).annotations:
+        key = PurePosixPath(annotation.file_name).stem
+        if key in segments:
+            raise ClippyError(f"{listing}: {annotation.file_name} is annotated twice", _AGAIN)
+        segments[key] = _sorted_segments(annotation, targets, listing)
+    photos = _find(folder, spec.images, segments, "photo")
+    masks = _find(folder, spec.masks, segments, "annotation")
+    return _Panoptic(name, spec, folder, photos, masks, segments)
+
+
+class _Panoptic:
+    def __init__(
+        self,
+        name: str,
+        spec: SetSpec,
+        folder: Path,
+        photos: str,
+        masks: str,
+        segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
+    ) -> None:
+        self.info = SetInfo(name, spec.title, "segmentation", folder, spec.annotation, spec.complete)
+        self.classes = tuple(BenchmarkClass(name, prompts) for name, prompts in spec.classes.items())
+        self.background = None if spec.background is None else list(spec.classes).index(spec.background)
+        self.context = spec.context
+        self._folder = folder
+        self._photos = photos
+        self._masks = masks
+        self._keys = tuple(segments)
+        self._segments = tuple(segments.values())
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def key(self, index: int) -> str:
+        return self._keys[index]
+
+    def read(self, index: int) -> SegmentedImage:
+        key = self._keys[index]
+        image = read_image(self._folder / fill(self._photos, key))
+        path = self._folder / fill(self._masks, key)
+        red, green, blue = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)  # (H,W,3) -> 3 of (H,W)
+        pixels = red + (green << 8) + (blue << 16)
+        if pixels.shape != image.shape[:2]:
+            sizes = " and ".join(f"{width}x{height}" for height, width in (pixels.shape, image.shape[:2]))
+            raise ClippyError(f"{path}: the annotation and its photo differ in size ({sizes} pixels)", _AGAIN)
+        ids, targets = self._segments[index]
+        place = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
+        unknown = pixels[ids[place] != pixels]
+        if unknown.size:
+            raise ClippyError(
+                f"{path}: {unknown.size} of {pixels.size} pixels have segment ids that the JSON file does not list for "
+                f"this photo, such as {unknown[0]}",
+                "Take the PNG files and the JSON file from the same archive.",
+            )
+        return SegmentedImage(key, image, targets[place])
+
+
+def _read_listing(path: Path) -> _Document:
+    """The annotations of the JSON file; pydantic parses it without making objects of what is not asked for."""
+    try:
+        return _Document.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ClippyError(f"{path}: cannot be read ({error})", _AGAIN) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ClippyError(
+            f"{path}: not COCO panoptic annotation: {f'{where}: ' if where else ''}{first['msg']}",
+            "Take panoptic_val2017.json; instances and captions are other files.",
+        ) from error
+
+
+def _sorted_segments(
+    annotation: _Annotation, targets: Mapping[int, int], listing: Path
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """Segment ids of one photo in rising order, VOID first, and the class index of each."""
+    category_of = {_VOID: _VOID} | {segment.id: segment.category_id for segment in annotation.segments_info}
+    if len(category_of) <= len(annotation.segments_info):
+        raise ClippyError(f"{listing}: {annotation.file_name} has two segments of one id", _AGAIN)
+    strange = sorted(set(category_of.values()) - set(targets))
+    if strange:
+        raise ClippyError(
+            f"{listing}: category {strange[0]} of {annotation.file_name} is none of the set's classes",
+            "Take COCO's own file, or name the category under `values` or `ignore` in the set's data file.",
+        )
+    ids = sorted(category_of)
+    return np.array(ids, np.uint32), np.array([targets[category_of[one]] for one in ids], np.uint8)
+
+
+def _find(folder: Path, patterns: Sequence[str], keys: Mapping[str, object], what: str) -> str:
+    """The first pattern that any key has a file for."""
+    for pattern in patterns:
+        if any((folder / fill(pattern, key)).is_file() for key in keys):
+            return pattern
+    looked = " or ".join(patterns)
+    raise ClippyError(f"{folder}: none of {len(keys)} {what} files is there; looked for {looked}", _AGAIN)

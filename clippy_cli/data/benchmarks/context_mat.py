@@ -1,0 +1,85 @@
+"""PASCAL-Context as its authors publish it: a MATLAB file of 459 classes for each photo of VOC 2010."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet
+from clippy_cli.data.benchmarks.masks import MAX_VALUES, UNKNOWN, MaskSet
+from clippy_cli.data.benchmarks.spec import SetSpec
+from clippy_cli.data.images import MAX_PIXELS
+from clippy_cli.errors import ClippyError
+
+_VARIABLE = "LabelMap"
+_NAMES = "labels.txt"
+
+
+def open_context(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
+    """The photos that ``spec.listing`` names, with the classes of ``spec`` found by name in ``labels.txt``.
+
+    Every other of the 459 classes is ``spec.background``, or does not count where there is none; so is 0, no label.
+    ClippyError where ``labels.txt`` lacks a class.
+    """
+    path = folder / _NAMES
+    numbers = parse_names(path)
+    classes = [one for one in spec.classes if one != spec.background]
+    lacking = [one for one in classes if one not in numbers]
+    if lacking:
+        raise ClippyError(
+            f"{path}: has no class {', '.join(lacking[:5])} among its {len(numbers)} classes",
+            f"Take {_NAMES} of the 459-class release, not 59_labels.txt.",
+        )
+    order = list(spec.classes)
+    table = np.full(MAX_VALUES, UNKNOWN, np.int16)
+    table[[0, *numbers.values()]] = IGNORE if spec.background is None else order.index(spec.background)
+    for one in classes:
+        table[numbers[one]] = order.index(one)
+    return MaskSet(name, spec, folder, table, read_label_map)
+
+
+def parse_names(path: Path) -> dict[str, int]:
+    """Class name without spaces -> number, from lines ``number: name``; ClippyError where a line is another."""
+    names: dict[str, int] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClippyError(f"{path}: cannot be read ({error})", "It comes with the 459-class release.") from error
+    for line, text in enumerate(lines, start=1):
+        number, colon, name = text.partition(":")
+        if not text.strip():
+            continue
+        if not colon or not re.fullmatch(r"\s*\d{1,5}\s*", number) or not 0 < int(number) < MAX_VALUES:
+            raise ClippyError(f"{path}:{line}: {text.strip()!r} is no `number: name`", f"Take the release's {_NAMES}.")
+        names["".join(name.split())] = int(number)
+    return names
+
+
+def read_label_map(path: Path) -> NDArray[np.integer[Any]]:
+    """The class numbers (H,W) in a MATLAB file of the release; ClippyError where it holds something else."""
+    from scipy.io import loadmat, whosmat
+
+    hint = "Unpack the 459-class release again."
+    try:
+        with path.open("rb") as file:
+            shapes = {name: shape for name, shape, _ in whosmat(file)}
+            if len(shapes.get(_VARIABLE, ())) != 2 or np.prod(shapes[_VARIABLE]) > MAX_PIXELS:
+                held = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()) or "nothing"
+                raise ClippyError(f"{path}: has no label map, a matrix {_VARIABLE}; it holds {held}", hint)
+            file.seek(0)
+            values = np.asarray(loadmat(file, variable_names=[_VARIABLE])[_VARIABLE])
+    except ClippyError:
+        raise
+    except FileNotFoundError:
+        raise ClippyError(f"{path}: no such file, so this photo has no mask", hint) from None
+    except Exception as error:  # scipy raises ValueError, TypeError, zlib.error, NotImplementedError, ... on bad data
+        raise ClippyError(f"{path}: cannot be read as a MATLAB file ({error})", hint) from error
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iu":
+        raise ClippyError(f"{path}: {_VARIABLE} holds {values.dtype}, not class numbers", hint)
+    return values

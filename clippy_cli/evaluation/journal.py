@@ -1,0 +1,124 @@
+"""What an evaluation has counted so far, one line an image, so that an interrupted one goes on where it stopped.
+
+The processes of a distributed run write a file each; whoever continues reads them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import ValidationError
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.result import ImageRecord, Task
+
+logger = logging.getLogger(__name__)
+
+Records = dict[Task, ImageRecord]
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that change with any of these plain values."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Journal:
+    """The journal of one model on one set, for one process.
+
+    Args:
+        folder: where the files are; made if missing.
+        name: of set, model and settings together; another name is another evaluation.
+        process: rank of this process, which writes its own file.
+    """
+
+    def __init__(self, folder: Path, name: str, process: int = 0) -> None:
+        self._folder, self._name, self._process = folder, name, process
+        self._stream: TextIO | None = None
+
+    def read(self) -> tuple[dict[int, Records], float]:
+        """What all processes have counted, by the image's index, and the seconds that it took.
+
+        A last line that was cut short is left out, and everything behind a damaged one.
+        """
+        done: dict[int, Records] = {}
+        seconds = 0.0
+        for path in sorted(self._folder.glob(f"{self._name}.part*.jsonl")):
+            for line in self._lines(path):
+                seconds += line["seconds"]
+                for entry in line["images"]:
+                    done[entry["index"]] = {
+                        task: ImageRecord.model_validate(record) for task, record in entry["tasks"].items()
+                    }
+        return done, seconds
+
+    def append(self, block: Mapping[int, Records], seconds: float) -> None:
+        """Note a block of images and the seconds that it took, on disk before this returns."""
+        images = [
+            {
+                "index": index,
+                "tasks": {task: record.model_dump(exclude_defaults=True) for task, record in tasks.items()},
+            }
+            for index, tasks in block.items()
+        ]
+        try:
+            if self._stream is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._stream = self._open()
+            self._stream.write(json.dumps({"seconds": seconds, "images": images}, ensure_ascii=False) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise ClippyError(
+                f"{self._folder}: cannot be written ({error.strerror or error})",
+                "Free some space or choose another --out; what was counted so far is kept.",
+            ) from error
+
+    def remove(self) -> None:
+        """Delete the files of all processes."""
+        self.close()
+        for path in self._folder.glob(f"{self._name}.part*.jsonl"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file; what is in it stays."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _open(self) -> TextIO:
+        """This process's file, after what was cut short in it."""
+        path = self._folder / f"{self._name}.part{self._process}.jsonl"
+        whole = sum(len(line["raw"]) for line in self._lines(path)) if path.is_file() else 0
+        stream = path.open("r+" if path.is_file() else "w", encoding="utf-8", newline="\n")
+        stream.seek(whole)
+        stream.truncate()
+        return stream
+
+    def _lines(self, path: Path) -> Iterable[dict[str, Any]]:
+        try:
+            content = path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise ClippyError(f"{path}: cannot be read ({error})", "Delete it to count from the beginning.") from error
+        for number, raw in enumerate(content, start=1):
+            try:
+                line = json.loads(raw)
+                if not raw.endswith(b"\n"):
+                    raise ValueError("cut short")
+                for entry in line["images"]:
+                    for record in entry["tasks"].values():
+                        ImageRecord.model_validate(record)
+                yield {"seconds": float(line["seconds"]), "images": line["images"], "raw": raw}
+            except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+                logger.warning("%s: line %d is damaged; what follows is counted again", path, number)
+                return
+
+
+def write_lines(records: Sequence[ImageRecord]) -> bytes:
+    """The JSON Lines file that goes beside a result: one line an image, in the set's order."""
+    lines = (record.model_dump_json(exclude_defaults=True) for record in sorted(records, key=lambda r: r.index))
+    return "".join(f"{line}\n" for line in lines).encode()

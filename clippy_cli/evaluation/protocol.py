@@ -1,0 +1,243 @@
+"""Protocols: all that stands between a model, a set of images and a number, as data files that anyone can change."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from clippy_cli.checked_yaml import load_checked
+from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
+from clippy_cli.data.prompts import resolve_templates
+from clippy_cli.errors import ClippyError
+from clippy_cli.inference.class_map import BackgroundRule
+from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.centring import patch_form
+
+_FOLDER = Path(__file__).parent / "protocols"
+
+Background = Literal["words", "threshold", "words+threshold"]
+Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
+class Rules(BaseModel):
+    """The part of a protocol that may differ from set to set; None leaves it to the protocol."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resolution: Annotated[int, Field(ge=1)] | Literal["model"] | None = None
+    window: Annotated[int, Field(ge=1)] | None = None
+    stride: Annotated[int, Field(ge=1)] | None = None
+    templates: Words | None = None
+    logit_scale: Annotated[float, Field(gt=0)] | Literal["model"] | None = None
+    background: Background | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    classes: dict[str, Words] = {}
+    context: Words | None = None
+
+
+class Protocol(Rules):
+    """A named protocol. ``sets`` holds what differs for single sets, by their names on the command line."""
+
+    name: str = "custom"
+    source: str = ""
+    sets: dict[str, Rules] = {}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is really used for one set and one model.
+
+    Attributes:
+        protocol: its name.
+        resolution: short side in pixels; aspect is kept and sides are rounded to multiples of the patch.
+        window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
+        template_name: what was asked for; ``templates`` are the texts.
+        logit_scale: factor of a cosine before a softmax.
+        background: the rule, for sets with a background class.
+        threshold, min_area: of the rule, where it has them.
+        classes: prompts that replace the set's own, by class name.
+        context: context words that replace the set's own, or None.
+        patches: whether patch embeddings are plain or centred, or None where the model does not say.
+        overridden: what the command line changed of what the protocol fixes.
+    """
+
+    protocol: str
+    resolution: int
+    window: int | None
+    stride: int | None
+    template_name: str
+    templates: tuple[str, ...]
+    logit_scale: float
+    background: Background
+    threshold: float | None
+    min_area: float | None
+    classes: dict[str, tuple[str, ...]]
+    context: tuple[str, ...] | None
+    patches: str | None
+    overridden: tuple[str, ...]
+
+    @property
+    def protocol_name(self) -> str:
+        """``sclip``, or ``sclip, changed: resolution`` where the command line changed something."""
+        changes = ", ".join(self.overridden)
+        return f"{self.protocol}, changed: {changes}" if changes else self.protocol
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says against the protocol; None leaves it."""
+
+    resolution: int | None = None
+    window: int | None = None
+    stride: int | None = None
+    templates: str | None = None
+    background: str | None = None
+    patches: str | None = None
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, value in vars(self).items() if value is not None)
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """The K texts that a model is asked for, and the class that each stands for."""
+
+    texts: tuple[str, ...]
+    classes: tuple[int, ...]
+
+
+def protocol_names() -> tuple[str, ...]:
+    """The protocols that ship with the package."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+def load_protocol(source: str) -> Protocol:
+    """A shipped protocol by its name, or one from a YAML file; ClippyError with every mistake in it."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        if source not in protocol_names():
+            close = difflib.get_close_matches(source, protocol_names(), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ClippyError(
+                f"No protocol is called {source!r}{meant}",
+                f"Choose among {', '.join(protocol_names())}, or name a YAML file of your own.",
+            )
+        path = _FOLDER / f"{source}.yaml"
+    return load_checked(path, Protocol, what="protocol").model_copy(update={"name": path.stem})
+
+
+def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
+    """Join protocol, its rules for this set, the command line's wishes and the model's defaults.
+
+    ClippyError where they do not fit together, such as a stride beyond the window.
+    """
+    own = protocol.sets.get(info.name, Rules())
+
+    def rule(name: str, fallback: Any = None) -> Any:
+        for rules in (own, protocol):
+            if (value := getattr(rules, name)) is not None:
+                return value
+        return fallback
+
+    patch = model.preprocess.patch_size
+    resolution = overrides.resolution or rule("resolution", "model")
+    wanted = (overrides.templates,) if overrides.templates else rule("templates", ("model",))
+    names = tuple(model.defaults.templates if name == "model" else name for name in wanted)
+    window = rule("window") if overrides.window is None else overrides.window or None
+    stride = overrides.stride or rule("stride")
+    if window is None and overrides.stride is not None:
+        raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
+    if window is not None:
+        window = max(patch, round(window / patch) * patch)
+        stride = min(max(patch, round((stride or window) / patch) * patch), window)
+    background, threshold = rule("background", "words"), rule("threshold")
+    if overrides.background is not None:
+        background, threshold = parse_background(overrides.background)
+    if background != "words" and threshold is None:
+        raise ClippyError(
+            f"The background rule {background!r} of protocol {protocol.name} has no threshold",
+            "Write threshold: 0.1, a probability, beside it.",
+        )
+    scale = rule("logit_scale", "model")
+    return Settings(
+        protocol=protocol.name,
+        resolution=model.defaults.resolution if resolution == "model" else resolution,
+        window=window,
+        stride=None if window is None else stride,
+        template_name=names[0] if len(names) == 1 else f"{len(names)} of the protocol",
+        templates=tuple(template for name in names for template in resolve_templates(name)),
+        logit_scale=model.defaults.logit_scale if scale == "model" else scale,
+        background=background,
+        threshold=None if background == "words" else threshold,
+        min_area=None if background == "words" else rule("min_area"),
+        classes=dict(own.classes) or dict(protocol.classes),
+        context=rule("context"),
+        patches=patch_form(model),
+        overridden=tuple(
+            name for name in overrides.names() if name != "resolution" or rule("resolution", "model") != "model"
+        ),
+    )
+
+
+def class_texts(images: SegmentationSet, settings: Settings) -> ClassTexts:
+    """What to ask a model for. ClippyError where the protocol renames a class that the set does not have."""
+    names = [entry.name for entry in images.classes]
+    unknown = [name for name in settings.classes if name not in names]
+    if unknown:
+        raise ClippyError(
+            f"Protocol {settings.protocol} gives words for {', '.join(unknown)}, not among the classes of "
+            f"{images.info.name}",
+            f"Its classes are {', '.join(names)}.",
+        )
+    pairs = [
+        (word, index)
+        for index, entry in enumerate(images.classes)
+        if not (index == images.background and settings.background == "threshold")
+        for word in settings.classes.get(entry.name, entry.prompts)
+    ]
+    if images.background is not None and settings.background != "threshold":
+        context = images.context if settings.context is None else settings.context
+        pairs += [(word, images.background) for word in context]
+    return ClassTexts(tuple(word for word, _ in pairs), tuple(index for _, index in pairs))
+
+
+def background_rule(images: SegmentationSet, settings: Settings) -> BackgroundRule | None:
+    """The rule by which pixels fall to the background class, or None where words alone decide."""
+    if images.background is None or settings.threshold is None:
+        return None
+    return BackgroundRule(images.background, settings.threshold, settings.logit_scale, settings.min_area)
+
+
+def describe_background(images: SegmentationSet, settings: Settings) -> str:
+    """The rule in words, for results."""
+    if images.background is None:
+        return "no background class: pixels outside the classes are ignored"
+    asked = class_texts(images, settings).classes.count(images.background)
+    parts = []
+    if settings.background != "threshold":
+        parts.append(f"{asked} words count as {images.classes[images.background].name!r}")
+    if settings.threshold is not None:
+        parts.append(f"pixels below probability {settings.threshold:g} at logit scale {settings.logit_scale:g}")
+    if settings.min_area:
+        parts.append(f"classes below {settings.min_area:.0%} of the foreground are taken back")
+    return "; ".join(parts)
+
+
+def parse_background(text: str) -> tuple[Background, float | None]:
+    """Read ``words``, ``0.4`` or ``words+0.1``."""
+    hint = "Write words, a probability such as 0.4, or both as in words+0.1."
+    words, _, number = text.rpartition("+")
+    if text == "words":
+        return "words", None
+    try:
+        threshold = float(number)
+    except ValueError:
+        raise ClippyError(f"--background cannot be {text!r}", hint) from None
+    if words not in ("", "words") or not 0 <= threshold <= 1:
+        raise ClippyError(f"--background cannot be {text!r}", hint)
+    return ("words+threshold" if words else "threshold"), threshold

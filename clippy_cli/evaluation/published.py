@@ -1,0 +1,122 @@
+"""Figures from the literature beside ours, and whether the two may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from clippy_cli.evaluation.result import PublishedFigure, Task
+
+_FILE = resources.files("clippy_cli.evaluation") / "published.yaml"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Source(_Part):
+    cite: str
+    read: Literal["primary", "second-hand"]
+
+
+class _Row(_Part):
+    model: str
+    source: str
+    protocol: Literal["clippy", "tcl", "sclip", "other"]
+    values: tuple[float | None, ...]
+
+
+class _Table(_Part):
+    task: Task
+    metric: str
+    sets: tuple[str, ...]
+    caveats: dict[str, str] = {}
+    rows: tuple[_Row, ...]
+
+
+class Literature(_Part):
+    """The content of ``published.yaml``: one table a task and metric, one value a row and set."""
+
+    sources: dict[str, _Source]
+    tables: tuple[_Table, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Literature:
+        for table in self.tables:
+            for row in table.rows:
+                if len(row.values) != len(table.sets) or row.source not in self.sources:
+                    raise ValueError(f"{row.model}: needs {len(table.sets)} values and a source among those listed")
+            if unknown := set(table.caveats) - set(table.sets):
+                raise ValueError(f"caveats of sets that are not in the table: {', '.join(sorted(unknown))}")
+        return self
+
+
+@cache
+def literature() -> Literature:
+    """All published figures."""
+    return Literature.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
+
+
+def published_for(
+    set_name: str,
+    task: Task,
+    metric: str,
+    *,
+    protocol: str,
+    subset: bool,
+    images: int | None = None,
+    complete: int | None = None,
+    changed: Sequence[str] = (),
+) -> tuple[PublishedFigure, ...]:
+    """The published figures of one set, task and metric, comparable ones first, highest first.
+
+    Args:
+        set_name: as the command line calls it.
+        task: which the figures are of.
+        metric: a key of a result's metrics.
+        protocol: name of the protocol that our figure was made with.
+        subset: whether our images are not the whole published split.
+        images: how many images we counted, for the explanation.
+        complete: how many the whole split has, for the explanation.
+        changed: settings of the protocol that were overridden; any makes our figure incomparable.
+    """
+    ours = []
+    if subset:
+        ours.append(
+            "part of the images" if images is None or complete is None else f"{images:,} of {complete:,} images"
+        )
+    if changed:
+        ours.append(f"protocol {protocol} with another {', '.join(changed)}")
+    figures = []
+    for table in literature().tables:
+        if (table.task, table.metric) != (task, metric) or set_name not in table.sets:
+            continue
+        column = table.sets.index(set_name)
+        for row in table.rows:
+            value = row.values[column]
+            if value is None:
+                continue
+            reasons = [*ours, *_protocol_differs(row.protocol, protocol), *filter(None, [table.caveats.get(set_name)])]
+            source = literature().sources[row.source]
+            figures.append(
+                PublishedFigure(
+                    model=row.model,
+                    metric=metric,
+                    value=value,
+                    source=source.cite if source.read == "primary" else f"{source.cite} (second-hand)",
+                    comparable=not reasons,
+                    why_not="; ".join(reasons),
+                )
+            )
+    return tuple(sorted(figures, key=lambda figure: (not figure.comparable, -figure.value)))
+
+
+def _protocol_differs(theirs: str, ours: str) -> list[str]:
+    if theirs == "other":
+        return [f"its own protocol, ours {ours}"]
+    return [f"protocol {theirs}, ours {ours}"] if theirs != ours else []

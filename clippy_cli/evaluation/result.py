@@ -1,0 +1,106 @@
+"""What an evaluation leaves behind: figures, and everything needed to know how they were made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "clippy-result/1"
+
+Task = Literal["segment", "group", "cluster", "classify", "retrieve"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataRecord(_Record):
+    """The images that were measured on."""
+
+    name: str = Field(description="What the command line calls the set.")
+    title: str = Field(description="Release and split.")
+    images: int = Field(description="Images that count.")
+    available: int = Field(description="Images in the folder.")
+    complete: int | None = Field(description="Images of the whole published split, where that is known.")
+    subset: bool = Field(description="Whether images are missing from the whole split, or --limit left some out.")
+    annotation: str = Field("", description="Which annotation was read, where there is a choice.")
+    failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
+
+
+class ModelRecord(_Record):
+    """The model that was measured."""
+
+    name: str
+    source: str = Field(description="What --model said.")
+    fingerprint: str = Field(description="Hash of the model's answers to a fixed image and fixed texts.")
+
+
+class ClassScore(_Record):
+    """One class: its figures in [0, 1], null where undefined, and how much of it was annotated."""
+
+    name: str
+    score: float | None = Field(description="IoU for segment and cluster, accuracy for classify.")
+    accuracy: float | None = Field(None, description="Share of its annotated pixels that are right (segment, cluster).")
+    count: int = Field(description="Annotated pixels (segment, cluster) or images (classify).")
+
+
+class PublishedFigure(_Record):
+    """A figure from the literature beside ours."""
+
+    model: str
+    metric: str
+    value: float = Field(description="In per cent, as printed.")
+    source: str
+    comparable: bool = Field(description="Same protocol and the whole split.")
+    why_not: str = Field("", description="What differs, where it is not comparable.")
+
+
+class TaskResult(_Record):
+    """One set, one model, one task."""
+
+    data: DataRecord
+    model: ModelRecord
+    task: Task
+    headline: str = Field(description="The key in metrics that tables show first.")
+    metrics: dict[str, float | None] = Field(
+        description="In [0, 1], variation_of_information in bits; null where undefined, as for a set without images."
+    )
+    definitions: dict[str, str] = Field(description="What each metric is, in a sentence.")
+    protocol: dict[str, Any] = Field(description="What was really used: resolution, window, templates, background, ...")
+    classes: tuple[ClassScore, ...] = Field((), description="Per class, in the set's order.")
+    absent: tuple[str, ...] = Field((), description="Classes without annotation in these images.")
+    confusion: tuple[tuple[int, int, int], ...] = Field(
+        (), description="Non-zero counts as (annotated class, predicted class, pixels or images)."
+    )
+    published: tuple[PublishedFigure, ...] = ()
+    images_file: str | None = Field(None, description="JSON Lines with the figures of each image, beside this file.")
+    seconds: float = Field(description="Wall time, without loading the model; of all parts, where it was continued.")
+    images_per_second: float | None = None
+    encoder_share: float | None = Field(None, description="Share of the wall time spent in the image encoder.")
+
+
+class Document(_Record):
+    """``result.json``."""
+
+    schema_name: Literal["clippy-result/1"] = Field("clippy-result/1", alias="schema")
+    created: str = Field(description="UTC, ISO 8601.")
+    command: str = Field(description="The arguments, as they were given.")
+    device: str
+    versions: dict[str, str] = Field(description="clippy, Python and the libraries that make the figures.")
+    seed: int
+    results: tuple[TaskResult, ...]
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ImageRecord(_Record):
+    """One line of ``images_file``: what an image adds to the set's figures."""
+
+    index: int = Field(description="Position in the set.")
+    key: str
+    counts: tuple[tuple[int, int, int], ...] = Field(
+        (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
+    )
+    scores: dict[str, float | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
+    error: str | None = Field(None, description="Why the image does not count.")

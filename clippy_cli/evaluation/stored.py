@@ -1,0 +1,84 @@
+"""Reads what an evaluation has left on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.result import SCHEMA, Document, ImageRecord, TaskResult
+
+DOCUMENT_NAME = "result.json"
+
+
+def load_document(path: Path) -> tuple[Path, Document]:
+    """The file, or ``result.json`` of the folder, and what it holds.
+
+    ClippyError where there is none, or it is not JSON, of another schema version, or not as the schema says.
+    """
+    file = path / DOCUMENT_NAME if path.is_dir() else path
+    again = "Give the result.json that clippy evaluate --out wrote, or its folder."
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ClippyError(f"{file}: no such file", again) from None
+    except OSError as error:
+        raise ClippyError(f"{file}: cannot be read ({error.strerror or error})", again) from error
+    except (ValueError, RecursionError) as error:
+        raise ClippyError(f"{file}: not JSON ({error})", again) from error
+    stated = content.get("schema") if isinstance(content, dict) else None
+    if stated != SCHEMA:
+        found = f"its schema is {stated!r}" if stated is not None else "it names no schema"
+        raise ClippyError(
+            f"{file}: {found}, not {SCHEMA!r}",
+            "Run the evaluation again with this version of clippy, or compare with the version that wrote the file.",
+        )
+    try:
+        return file, Document.model_validate(content)
+    except ValidationError as error:
+        raise ClippyError(f"{file}: not as {SCHEMA} says: {_first(error)}", "Run the evaluation again.") from error
+
+
+def load_images(file: Path, result: TaskResult) -> dict[str, ImageRecord]:
+    """The images of one result of ``file`` that count, by key, in the set's order.
+
+    ClippyError where the result names no file of images, or that file is absent, outside the folder of ``file``, or has
+    a line that is no record.
+    """
+    what = f"{result.data.name} ({result.task}) of {file}"
+    remedy = "Run the evaluation again with --out; comparing needs the figures of each image."
+    if result.images_file is None:
+        raise ClippyError(f"{what}: no file of per-image figures is named", remedy)
+    images = file.parent / result.images_file
+    if not images.resolve().is_relative_to(file.parent.resolve()):
+        raise ClippyError(f"{what}: {result.images_file} lies outside {file.parent}", remedy)
+    try:
+        lines = images.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise ClippyError(
+            f"{what}: {images} is missing", "Copy it beside result.json again, or run the evaluation again."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClippyError(f"{images}: cannot be read ({error})", remedy) from error
+    records = [_record(images, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    records.sort(key=lambda record: record.index)
+    return {record.key: record for record in records if record.error is None}
+
+
+def _record(file: Path, number: int, line: str) -> ImageRecord:
+    try:
+        return ImageRecord.model_validate_json(line)
+    except ValidationError as error:
+        raise ClippyError(
+            f"{file}, line {number}: no record of an image: {_first(error)}", "Run the evaluation again."
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first of the errors: where it is and what it says."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

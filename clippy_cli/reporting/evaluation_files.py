@@ -1,0 +1,51 @@
+"""The files of an evaluation: ``result.json``, figures of single images, the report and a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clippy_cli.evaluation.evaluate import Evaluated
+from clippy_cli.evaluation.journal import write_lines
+from clippy_cli.evaluation.result import Document, TaskResult
+from clippy_cli.evaluation.stored import DOCUMENT_NAME
+from clippy_cli.reporting.evaluation_markdown import markdown_rows
+from clippy_cli.reporting.evaluation_report import Example, write_report
+from clippy_cli.reporting.files import safe_name, write_whole
+from clippy_cli.reporting.products import save_json
+
+JOURNALS = "unfinished"
+_IMAGES = "images"
+
+
+def save_images(out: Path, evaluations: Sequence[Evaluated]) -> tuple[TaskResult, ...]:
+    """Write the figures of single images, and return the results with the names of those files in them."""
+    taken: set[str] = set()
+    results = []
+    for evaluated in evaluations:
+        for result in evaluated.results:
+            name = f"{safe_name(f'{result.data.name}-{result.model.name}-{result.task}', taken)}.jsonl"
+            lines = write_lines(evaluated.records[result.task])
+            write_whole(out / _IMAGES / name, lambda stream, lines=lines: stream.write(lines))  # type: ignore[misc]
+            results.append(result.model_copy(update={"images_file": f"{_IMAGES}/{name}"}))
+    return tuple(results)
+
+
+def save_document(out: Path, document: Document, examples: Sequence[Example]) -> list[Path]:
+    """Write ``result.json``, ``report.html`` and ``report.md``, each whole or not at all."""
+    table = markdown_rows(document).encode()
+    return [
+        save_json(out / DOCUMENT_NAME, document.model_dump(by_alias=True)),
+        write_report(out / "report.html", document, examples),
+        write_whole(out / "report.md", lambda stream: stream.write(table)),
+    ]
+
+
+def remove_journals(out: Path, evaluations: Sequence[Evaluated]) -> None:
+    """Forget what was noted for an interruption, now that results are written."""
+    for evaluated in evaluations:
+        if evaluated.journal is not None:
+            evaluated.journal.remove()
+    folder = out / JOURNALS
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,51 @@
+"""An evaluation as a Markdown table, to paste into a README or notes."""
+
+from __future__ import annotations
+
+from clippy_cli.evaluation.result import Document
+from clippy_cli.reporting.evaluation_figures import Summary, SummaryRow, figure, metric_name, summarize
+
+
+def markdown_rows(document: Document) -> str:
+    """One row a model, one column a set and metric; a column's head says how its figures were made.
+
+    Best figures are bold where models differ. Ends with a line break; empty without results.
+    """
+    summary = summarize(document)
+    if not summary.rows:
+        return ""
+    heads = ["model", *(_head(row) for row in summary.rows)]
+    lines = [_line(heads), "|---|" + "---:|" * len(summary.rows)]
+    lines += [_line(_cells(summary, column)) for column in range(len(summary.models))]
+    return "\n".join(lines) + "\n"
+
+
+def _head(row: SummaryRow) -> str:
+    protocol, resolution = row.distinct("name"), row.distinct("resolution")
+    made = [
+        f"protocol {protocol}" if protocol else "",
+        f"{resolution} px" if resolution else "",
+        f"{row.images} {'image' if row.images == '1' else 'images'}",
+    ]
+    return f"{_plain(row.data)} {_plain(metric_name(row.headline))}<br>{_plain(', '.join(filter(None, made)))}"
+
+
+def _cells(summary: Summary, column: int) -> list[str]:
+    cells = [_plain(summary.models[column])]
+    for row in summary.rows:
+        result = row.cells[column]
+        value = None if result is None else result.metrics.get(row.headline)
+        text = "" if result is None else figure(row.headline, value)
+        cells.append(f"**{text}**" if value is not None and value == row.best else text)
+    return cells
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    for character in "\\`*_[]|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
