@@ -268,8 +268,9 @@ class _Run:
 
 @contextmanager
 def _shown_progress(name: str, expected: int, *, alone: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar that begins when it is known how many images are left, and a word where some were counted before."""
-    with ExitStack() as stack:
+    """A spinner until it is known how many images are left, then a bar; and a word where some were counted before."""
+    with ExitStack() as stack, ExitStack() as preparation:
+        preparation.enter_context(console.status(f"{name}: embedding texts"))
         advance: Callable[[], None] = lambda: None  # noqa: E731
 
         def on_progress(done: int, total: int) -> None:
@@ -277,6 +278,7 @@ def _shown_progress(name: str, expected: int, *, alone: bool) -> Iterator[Callab
             if done:
                 advance()
                 return
+            preparation.close()
             if alone and total < expected:
                 console.err.print(f"{name}: {expected - total} of {expected} images were counted before")
             advance = stack.enter_context(console.progress(f"evaluating {name}", total, unit="images"))
@@ -336,18 +338,25 @@ def _list_sets(data_root: Path | None, json: bool) -> None:
     table.add_column("where", overflow="fold")
     for status in statuses:
         found = status.images is not None
-        where = "generated" if found and status.folder is None else str(status.folder)
-        looked = f"missing: looked for {status.looked_for[0]}" if status.looked_for else "missing"
+        where = "generated" if status.folder is None else _below(root, status.folder)
+        tried = [_below(root, path) for path in status.looked_for[:1]]
+        looked = status.problem or f"missing: looked for {''.join(tried)}"
         table.add_row(
             Text(status.name, "bold"),
             status.kind,
-            "" if status.classes is None else str(status.classes),
+            str(status.classes or ""),
             f"{status.images:,}" if found else "-",
-            Text(where) if found else Text(looked if root is not None else "no data folder is named", "dim"),
+            Text(where) if found else Text(looked if status.looked_for else "no data folder is named", "dim"),
         )
+    if root is not None:
+        console.out.print(Text.assemble("data folder ", (str(root), "bold")), soft_wrap=True)
     console.out.print(table)
     if root is None:
         console.print_hint(f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds the data sets.")
+
+
+def _below(root: Path | None, path: Path) -> str:
+    return str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else str(path)
 
 
 def _compare(files: Sequence[str], json: bool) -> None:

@@ -11,6 +11,7 @@ from clippy_cli import __version__
 from clippy_cli.data.benchmarks.base import ClassificationSet, ImageSet, SegmentationSet
 from clippy_cli.data.benchmarks.catalogue import SCENES, benchmark_names, load_spec
 from clippy_cli.evaluation.journal import Journal, fingerprint
+from clippy_cli.evaluation.measure import Segmenter
 from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, class_texts, describe_background, settle
 from clippy_cli.evaluation.provenance import model_fingerprint
@@ -29,6 +30,7 @@ class Evaluated:
     settings: Settings
     results: tuple[TaskResult, ...]
     records: dict[Task, list[ImageRecord]]
+    segmenter: Segmenter | None
     journal: Journal | None
 
 
@@ -62,6 +64,7 @@ def evaluate_set(
     journal = None
     if journals is not None:
         journal = Journal(journals, _journal_name(model, images, tasks, settings, options, identity), _rank(processes))
+    segmenter = Segmenter(model, cast(SegmentationSet, images), settings) if "segment" in tasks else None
     try:
         measured = measure_set(
             model,
@@ -69,6 +72,7 @@ def evaluate_set(
             tasks,
             settings,
             options,
+            segmenter=segmenter,
             journal=journal,
             processes=processes,
             on_progress=on_progress,
@@ -78,7 +82,7 @@ def evaluate_set(
             journal.close()
     record = ModelRecord(name=model.name, source=source or model.name, fingerprint=identity)
     results = tuple(_result(task, record, images, settings, options, measured) for task in tasks)
-    return Evaluated(images, settings, results, measured.records, journal)
+    return Evaluated(images, settings, results, measured.records, segmenter, journal)
 
 
 def _result(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -32,7 +31,7 @@ from clippy_cli.evaluation.grouping import (
     segmentation_covering,
     variation_of_information,
 )
-from clippy_cli.evaluation.metrics import confusion_matrix, dense_counts, mean_iou, sparse_counts
+from clippy_cli.evaluation.metrics import confusion_matrix, mean_iou, sparse_counts
 from clippy_cli.evaluation.protocol import Settings, background_rule, class_texts
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.inference.class_map import class_map
@@ -129,24 +128,6 @@ class Classifier:
             counts=((sample.target, int(merged.argmax()), 1),),
             scores={f"top{k}": float(hit) for k, hit in hits.items()},
         )
-
-
-def measures(
-    model: VisionLanguageModel, images: SegmentationSet, settings: Settings, *, centres: Tensor | None
-) -> Mapping[str, Measure]:
-    """The measures of dense tasks that a set with classes takes part in, by task; ``cluster`` needs centres."""
-    classes = len(images.classes)
-    dense: dict[str, Measure] = {
-        "segment": partial(measure_segmentation, Segmenter(model, images, settings), classes),
-    }
-    if centres is not None:
-        dense["cluster"] = partial(measure_clusters, centres, classes)
-    return dense
-
-
-def image_miou(counts: tuple[tuple[int, int, int], ...], num_classes: int) -> float:
-    """Mean IoU over the classes of one image, from its counts."""
-    return mean_iou(dense_counts(counts, num_classes))
 
 
 def number(value: float) -> float | None:

@@ -23,7 +23,14 @@ from clippy_cli.data.benchmarks.captioned import CaptionedSet
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.clustering import fit_centres
 from clippy_cli.evaluation.journal import Journal, Records
-from clippy_cli.evaluation.measure import Classifier, Measure, measure_groups, measures
+from clippy_cli.evaluation.measure import (
+    Classifier,
+    Measure,
+    Segmenter,
+    measure_clusters,
+    measure_groups,
+    measure_segmentation,
+)
 from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord, Task
@@ -92,15 +99,16 @@ def measure_set(
     settings: Settings,
     options: Options,
     *,
+    segmenter: Segmenter | None = None,
     journal: Journal | None = None,
     processes: Processes | None = None,
     on_progress: Progress | None = None,
 ) -> Measured:
     """Measure ``tasks`` on every image, skipping those that ``journal`` has; all processes return the same.
 
-    ``on_progress`` is called with (images done by this process, images that it has to do), first with none done.
-    ClippyError where the set does not have what a task needs; images that cannot be read become records with an
-    ``error``.
+    The task ``segment`` needs a ``segmenter``. ``on_progress`` is called with (images done by this process, images that
+    it has to do), first with none done. ClippyError where the set does not have what a task needs; images that cannot
+    be read become records with an ``error``.
     """
     processes = processes or Processes()
     check_tasks(images, tasks)
@@ -112,7 +120,7 @@ def measure_set(
     blocks = [range(start, min(start + options.batch_size, total)) for start in range(0, total, options.batch_size)]
     mine = processes.share([block for block in blocks if not all(index in done for index in block)])
     clock = _Clock(model.device)
-    read, encode, task_measures, crop = _plan(model, images, tasks, settings, options, clock)
+    read, encode, task_measures, crop = _plan(model, images, tasks, settings, options, segmenter, clock)
     fresh: dict[int, Records] = {}
     count = sum(map(len, mine))
     results = encode_images(
@@ -236,6 +244,7 @@ def _plan(
     tasks: Sequence[Task],
     settings: Settings,
     options: Options,
+    segmenter: Segmenter | None,
     clock: _Clock,
 ) -> tuple[Callable[[int], _Indexed], Encode, dict[Task, Measure], bool]:
     """How to read, how to encode, what to make of it, and whether images are cropped to squares."""
@@ -254,11 +263,12 @@ def _plan(
     chosen: dict[Task, Measure] = {}
     if images.info.kind == "segmentation":
         classified = cast(SegmentationSet, images)
-        centres = None
+        classes = len(classified.classes)
+        if segmenter is not None:
+            chosen["segment"] = partial(measure_segmentation, segmenter, classes)
         if "cluster" in tasks:
             centres = _centres(model, classified, encode, settings, options)
-        possible = measures(model, classified, settings, centres=centres)
-        chosen |= {task: possible[task] for task in tasks if task in possible}
+            chosen["cluster"] = partial(measure_clusters, centres, classes)
     if "group" in tasks:
         chosen["group"] = partial(measure_groups, options.groups, options.method)
     return lambda index: _Indexed(index, annotated.read(index)), clock.timed(encode), chosen, False

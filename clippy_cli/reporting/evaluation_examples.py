@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from clippy_cli.data.benchmarks.base import IGNORE, AnnotatedRegions, SegmentationSet, SegmentedImage
 from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.evaluation.evaluate import Evaluated
-from clippy_cli.evaluation.measure import Segmenter
 from clippy_cli.evaluation.result import ImageRecord, TaskResult
 from clippy_cli.evaluation.run import Options
 from clippy_cli.inference.features import dense_embeddings
@@ -62,9 +61,8 @@ def _draw(
     patches = dense_embeddings(model, [resized], window=settings.window, stride=settings.stride)[0]
     if result.task == "segment":
         images = cast(SegmentationSet, evaluated.images)
-        predicted = (
-            Segmenter(model, images, settings).predict(patches, height, width).cpu().numpy().astype(np.int16) + 1
-        )
+        assert evaluated.segmenter is not None
+        predicted = evaluated.segmenter.predict(patches, height, width).cpu().numpy().astype(np.int16) + 1
         annotated = _class_codes(sample)
         shown = np.union1d(np.unique(predicted), np.unique(annotated))
         names = [entry.name for entry in images.classes]
