@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clippy_cli.evaluation.result import Document, Task, TaskResult
     from clippy_cli.evaluation.run import Options
     from clippy_cli.model.base import VisionLanguageModel
-    from clippy_cli.reporting.evaluation_report import Example
+    from clippy_cli.reporting.evaluation.report import Example
 
 _BATCH = 16
 _OUT = Path("clippy_out/evaluate")
@@ -207,7 +207,7 @@ class _Run:
     def finish(self, json: bool) -> None:
         """Write the files, and show results side by side where there are several."""
         from clippy_cli.commands.evaluation_tables import print_summary
-        from clippy_cli.reporting.evaluation_files import remove_journals, save_document, save_images
+        from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
         results = save_images(self._out, self._evaluations)
         document = self._document(results)
@@ -224,8 +224,8 @@ class _Run:
         from clippy_cli.commands.evaluation_tables import print_result
         from clippy_cli.evaluation.evaluate import evaluate_set
         from clippy_cli.evaluation.run import TASKS
-        from clippy_cli.reporting.evaluation_examples import draw_examples
-        from clippy_cli.reporting.evaluation_files import JOURNALS
+        from clippy_cli.reporting.evaluation.examples import draw_examples
+        from clippy_cli.reporting.evaluation.files import JOURNALS
 
         possible = [task for task in self._tasks if task in TASKS[images.info.kind]]
         expected = min(self._settings.limit or len(images), len(images))

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.reporting.evaluation_figures import BITS, figure, metric_name, percent, points
+from clippy_cli.reporting.evaluation.figures import BITS, figure, metric_name, percent, points
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.compare import Comparison, PairedResult

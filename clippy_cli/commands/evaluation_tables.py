@@ -8,7 +8,7 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.evaluation.result import ClassScore, Document, TaskResult
-from clippy_cli.reporting.evaluation_figures import (
+from clippy_cli.reporting.evaluation.figures import (
     counted,
     figure,
     metric_name,

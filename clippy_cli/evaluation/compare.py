@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.bootstrap import (
+from clippy_cli.evaluation.metrics.bootstrap import (
     Counts,
     Interval,
     class_areas,
@@ -17,8 +17,8 @@ from clippy_cli.evaluation.bootstrap import (
     paired_bootstrap_mean,
     paired_bootstrap_miou,
 )
-from clippy_cli.evaluation.grouping import hungarian_assignment
-from clippy_cli.evaluation.metrics import dense_counts
+from clippy_cli.evaluation.metrics.grouping import hungarian_assignment
+from clippy_cli.evaluation.metrics.segmentation import dense_counts
 from clippy_cli.evaluation.result import ImageRecord, Task, TaskResult
 from clippy_cli.evaluation.stored import load_document, load_images
 

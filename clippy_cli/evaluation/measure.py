@@ -21,9 +21,9 @@ from clippy_cli.data.benchmarks.base import (
 )
 from clippy_cli.data.prompts import prompt_embeddings
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.classification import topk_hits
 from clippy_cli.evaluation.clustering import cluster_logits
-from clippy_cli.evaluation.grouping import (
+from clippy_cli.evaluation.metrics.classification import topk_hits
+from clippy_cli.evaluation.metrics.grouping import (
     contingency,
     jaccard,
     jaccard_best,
@@ -31,7 +31,7 @@ from clippy_cli.evaluation.grouping import (
     segmentation_covering,
     variation_of_information,
 )
-from clippy_cli.evaluation.metrics import confusion_matrix, mean_iou, sparse_counts
+from clippy_cli.evaluation.metrics.segmentation import confusion_matrix, mean_iou, sparse_counts
 from clippy_cli.evaluation.protocol import Settings, background_rule, class_texts
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.inference.class_map import class_map

@@ -31,10 +31,10 @@ from clippy_cli.evaluation.measure import (
     measure_groups,
     measure_segmentation,
 )
+from clippy_cli.evaluation.metrics.retrieval import ranks_before
 from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord, Task
-from clippy_cli.evaluation.retrieval import ranks_before
 from clippy_cli.inference.features import Encode, Failed, dense_embeddings, encode_images, image_scores
 from clippy_cli.inference.group import DEFAULT_GROUPS, Method
 from clippy_cli.model.base import VisionLanguageModel

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clippy_cli.evaluation.grouping import hungarian_confusion
 from clippy_cli.evaluation.measure import number
-from clippy_cli.evaluation.metrics import (
+from clippy_cli.evaluation.metrics.grouping import hungarian_confusion
+from clippy_cli.evaluation.metrics.segmentation import (
     class_accuracy,
     dense_counts,
     iou_per_class,

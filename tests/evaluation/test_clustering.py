@@ -4,8 +4,8 @@ import torch.nn.functional as F
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.clustering import cluster_logits, fit_centres
-from clippy_cli.evaluation.grouping import hungarian_confusion
-from clippy_cli.evaluation.metrics import confusion_matrix, mean_iou
+from clippy_cli.evaluation.metrics.grouping import hungarian_confusion
+from clippy_cli.evaluation.metrics.segmentation import confusion_matrix, mean_iou
 
 
 def cones(kinds, each, width=16, seed=0):

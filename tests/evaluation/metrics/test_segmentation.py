@@ -10,7 +10,7 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
-from clippy_cli.evaluation.metrics import (
+from clippy_cli.evaluation.metrics.segmentation import (
     class_accuracy,
     confusion_matrix,
     dense_counts,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clippy_cli.evaluation.result import ClassScore, DataRecord, ModelRecord
-from clippy_cli.reporting.evaluation_figures import (
+from clippy_cli.reporting.evaluation.figures import (
     confused_classes,
     figure,
     metric_name,
@@ -18,7 +18,7 @@ from clippy_cli.reporting.evaluation_figures import (
     worst_order,
     written,
 )
-from clippy_cli.reporting.evaluation_report import Example, write_report
+from clippy_cli.reporting.evaluation.report import Example, write_report
 from clippy_cli.reporting.overlay import LegendItem
 from tests.fixtures.evaluation import BETTER, CLASSES, document, segment_result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clippy_cli.evaluation.result import Document
-from clippy_cli.reporting.evaluation_figures import Summary, SummaryRow, figure, metric_name, summarize
+from clippy_cli.reporting.evaluation.figures import Summary, SummaryRow, figure, metric_name, summarize
 
 
 def markdown_rows(document: Document) -> str:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clippy_cli.evaluation import retrieval
-from clippy_cli.evaluation.retrieval import recall_at_k
+from clippy_cli.evaluation.metrics import retrieval
+from clippy_cli.evaluation.metrics.retrieval import recall_at_k
 
 
 def loops(scores, owner, k):

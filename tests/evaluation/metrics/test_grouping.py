@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.metrics import variation_of_information as skimage_variation
 from sklearn.metrics import rand_score
 
-from clippy_cli.evaluation.grouping import (
+from clippy_cli.evaluation.metrics.grouping import (
     contingency,
     hungarian_assignment,
     hungarian_confusion,
@@ -20,7 +20,7 @@ from clippy_cli.evaluation.grouping import (
     segmentation_covering,
     variation_of_information,
 )
-from clippy_cli.evaluation.metrics import iou_per_class, mean_iou, pixel_accuracy
+from clippy_cli.evaluation.metrics.segmentation import iou_per_class, mean_iou, pixel_accuracy
 
 FIGURES = [
     jaccard,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.evaluation.result import Document, Task, TaskResult
-from clippy_cli.reporting import evaluation_figures as figures
+from clippy_cli.reporting.evaluation import figures as figures
 from clippy_cli.reporting.files import write_whole
 from clippy_cli.reporting.overlay import LegendItem
 

@@ -1,7 +1,7 @@
 """The Markdown table says what its figures are."""
 
 from clippy_cli.evaluation.result import DataRecord
-from clippy_cli.reporting.evaluation_markdown import markdown_rows
+from clippy_cli.reporting.evaluation.markdown import markdown_rows
 from tests.fixtures.evaluation import BETTER, document, segment_result
 
 

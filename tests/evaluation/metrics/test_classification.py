@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from clippy_cli.evaluation.classification import accuracy_per_class, mean_per_class_accuracy, topk_hits
+from clippy_cli.evaluation.metrics.classification import accuracy_per_class, mean_per_class_accuracy, topk_hits
 
 
 def test_agrees_with_scikit_learn_without_ties():

@@ -16,7 +16,7 @@ from clippy_cli.evaluation.run import Options
 from clippy_cli.inference.features import dense_embeddings
 from clippy_cli.inference.group import group_patches
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.reporting.evaluation_report import Example, Rank
+from clippy_cli.reporting.evaluation.report import Example, Rank
 from clippy_cli.reporting.overlay import LegendItem, tint
 from clippy_cli.reporting.palette import colour
 

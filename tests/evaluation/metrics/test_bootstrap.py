@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from clippy_cli.evaluation import bootstrap
-from clippy_cli.evaluation.bootstrap import class_areas, mean_iou, paired_bootstrap_mean, paired_bootstrap_miou
+from clippy_cli.evaluation.metrics import bootstrap
+from clippy_cli.evaluation.metrics.bootstrap import class_areas, mean_iou, paired_bootstrap_mean, paired_bootstrap_miou
 from tests.fixtures.evaluation import BETTER, COUNTS
 
 A, B = list(COUNTS.values()), list(BETTER.values())
