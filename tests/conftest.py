@@ -19,10 +19,15 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def nano():
-    """clippy-nano with random weights, in evaluation mode; tests must not change it."""
+def nano_model():
+    """clippy-nano with random weights, the same each time, in evaluation mode."""
     from clippy_cli.model.build import build_model
     from clippy_cli.model.registry import load_architecture
 
     return build_model(load_architecture("clippy-nano"), seed=1).eval()
+
+
+@pytest.fixture(scope="session")
+def nano():
+    """One :func:`nano_model` for all; tests must not change it."""
+    return nano_model()

@@ -1,14 +1,23 @@
-"""``clippy evaluate`` from the command line to the report, with a real model behind it."""
+"""``clippy evaluate`` from the command line to its files, with a tiny real model behind it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
+from clippy_cli.evaluation.result import Document
 from clippy_cli.model.store import save_model
+from tests.conftest import REPOSITORY
+from tests.fixtures.benchmark_trees import write_set
 
 
 @pytest.fixture
@@ -16,42 +25,149 @@ def run(nano, tmp_path, monkeypatch):
     save_model(nano, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CLIPPY_DATA", raising=False)
-    return lambda *arguments: CliRunner().invoke(app, ["evaluate", *arguments, "--model", "model", "--device", "cpu"])
+
+    def evaluate(*arguments, model=("model",)):
+        models = [part for source in model for part in ("--model", source)]
+        outcome = CliRunner().invoke(app, ["evaluate", *map(str, arguments), *models, "--device", "cpu"])
+        if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+            raise outcome.exception
+        return outcome
+
+    return evaluate
 
 
-def test_scenes_are_measured_and_the_protocol_is_named(run):
-    outcome = run("scenes", "--limit", "4", "--out", "results.json")
+@pytest.fixture
+def data(tmp_path):
+    """A folder with a tiny VOC of four photos: the mask of one is cut short, that of another has another size."""
+    root = tmp_path / "data"
+    masks = {f"photo_{index}": np.full((40, 60), 1 + index, np.uint8) for index in range(4)}
+    folder = write_set(root, "voc", masks)
+    damaged = folder / "SegmentationClass" / "photo_1.png"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    other = write_set(tmp_path / "other", "voc", {"photo_2": np.full((40, 50), 3, np.uint8)})
+    (other / "SegmentationClass" / "photo_2.png").replace(folder / "SegmentationClass" / "photo_2.png")
+    return root
+
+
+def test_figures_protocol_and_files(run):
+    outcome = run("scenes", "--limit", "4", "--task", "segment,group", "--out", "out")
     assert outcome.exit_code == 0, outcome.output
-    assert "mIoU" in outcome.stdout and "whole image" in outcome.stdout
-    (result,) = json.loads(Path("results.json").read_text(encoding="utf-8"))["results"]
-    assert (result["images"], result["model"], len(result["iou"])) == (4, "clippy-nano", 16)
-    assert 0 <= result["miou"] <= 1
-    again = json.loads(run("scenes", "--limit", "4", "--json").stdout)["results"][0]
-    assert again == result
-    plain = json.loads(run("scenes", "--limit", "4", "--json", "--patches", "plain").stdout)["results"][0]
-    assert plain["images"] == 4
+    assert "mIoU" in outcome.stdout and "Jaccard (Hungarian, per image)" in outcome.stdout
+    assert "whole image" in outcome.stdout and "4 of 200 images" in outcome.stdout
+    text = Path("out/result.json").read_text(encoding="utf-8")
+    document = Document.model_validate_json(text)
+    segment, group = document.results
+    assert (segment.data.images, segment.model.name, len(segment.classes)) == (4, "clippy-nano", 16)
+    assert segment.protocol["templates"] == "none" and group.protocol["groups"] == 8
+    for result in document.results:
+        assert len(Path("out", result.images_file).read_text().splitlines()) == 4
+    assert {path.name for path in Path("out").iterdir()} == {"result.json", "report.html", "report.md", "images"}
+    assert "data:image/jpeg" in Path("out/report.html").read_text(encoding="utf-8")
+    assert Path("out/report.md").read_text().count("\n") == 3
+    again = json.loads(run("scenes", "--limit", "4", "--task", "segment,group", "--out", "again", "--json").stdout)
+    assert [result["metrics"] for result in again["results"]] == [result.metrics for result in document.results]
+
+
+def test_broken_images_are_counted_named_and_left_out(run, data):
+    outcome = run("voc", "voc20", "--data-root", data, "--task", "segment", "--out", "out")
+    assert outcome.exit_code == 3, outcome.output
+    for result in json.loads(Path("out/result.json").read_text())["results"]:
+        assert result["data"]["images"] == 2 and len(result["data"]["failed"]) == 2
+        assert "photo_1.png" in result["data"]["failed"][0] and "differ in size" in result["data"]["failed"][1]
+    (data / "VOCdevkit/VOC2012/JPEGImages/photo_0.jpg").unlink()
+    (data / "VOCdevkit/VOC2012/SegmentationClass/photo_3.png").write_bytes(b"")
+    outcome = run("voc", "--data-root", data, "--task", "segment", "--out", "out")
+    assert outcome.exit_code == 1 and "4 could not be used" in outcome.stdout and "mIoU –" in outcome.stdout
+
+
+def test_several_models_side_by_side_and_compared(run, nano, tmp_path):
+    assert run("scenes", "--limit", "3", "--task", "segment", "--out", "a").exit_code == 0
+    both = run("scenes", "--limit", "3", "--task", "segment", "--out", "b", "--templates", "photo", model=["model"] * 2)
+    assert both.exit_code == 0 and len(json.loads(Path("b/result.json").read_text())["results"]) == 1
+    compared = CliRunner().invoke(app, ["evaluate", "--compare", "a/result.json", "b/result.json"])
+    assert compared.exit_code == 0, compared.output
+    assert "95 % interval" in compared.stdout and "templates: none and photo" in compared.stdout
+    document = json.loads(CliRunner().invoke(app, ["evaluate", "--compare", "a", "a", "--json"]).stdout)
+    (pair,) = document["pairs"]
+    assert (pair["interval"]["low"], pair["interval"]["high"]) == (0.0, 0.0)
+
+
+def test_the_list_says_what_is_there_and_where_the_rest_was_looked_for(run, data):
+    outcome = CliRunner().invoke(app, ["evaluate", "--list", "--data-root", str(data)])
+    assert outcome.exit_code == 0, outcome.output
+    lines = {line.split()[0]: line for line in outcome.stdout.splitlines() if line.strip()}
+    assert "VOCdevkit/VOC2012" in lines["voc"] and " 4 " in lines["voc"]
+    assert "missing" in lines["cityscapes"] and "generated" in lines["scenes"]
+    document = json.loads(CliRunner().invoke(app, ["evaluate", "--list", "--json"]).stdout)
+    assert document["data_root"] is None and {"ade20k", "bsds500", "imagenet"} <= {s["name"] for s in document["sets"]}
+
+
+def test_an_own_set_in_a_few_lines(run, tmp_path):
+    write_set(tmp_path / "data", "voc", {"a": np.full((40, 60), 1, np.uint8)})
+    Path("mine.yaml").write_text(
+        "title: Mine\n"
+        "images: data/VOCdevkit/VOC2012/JPEGImages/{}.jpg\n"
+        "masks: data/VOCdevkit/VOC2012/SegmentationClass/{}.png\n"
+        "classes: [cat, dog]\n"
+        "background: cat\n"
+    )
+    outcome = run("mine.yaml", "--task", "segment", "--background", "0.9", "--out", "out")
+    assert outcome.exit_code == 0, outcome.output
+    (result,) = json.loads(Path("out/result.json").read_text())["results"]
+    assert result["data"]["name"] == "mine" and result["protocol"]["background"].startswith("pixels below probability")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ([], "No data set is named"),
         (["vox"], "did you mean 'voc'"),
         (["voc"], "CLIPPY_DATA"),
         (["voc", "--data-root", "model"], "VOCtrainval_11-May-2012.tar"),
         (["scenes", "--patches", "fancy"], "plain or centred"),
         (["scenes", "--patches", "centred"], "holds no mean patch"),
+        (["scenes", "--task", "retrieve"], "no captions"),
+        (["scenes", "--task", "segmnt"], "did you mean 'segment'"),
+        (["scenes", "--protocol", "slcip"], "did you mean 'sclip'"),
+        (["scenes", "--method", "magic"], "pca, kmeans, spectral"),
+        (["scenes", "--stride", "8"], "--stride needs windows"),
+        (["scenes", "--groups", "900", "--limit", "1"], "Lower --groups"),
+        (["a", "b", "c", "--compare"], "takes two results"),
+        (["none.json", "model", "--compare"], "no such file"),
     ],
 )
 def test_mistakes_are_explained(run, arguments, says):
     outcome = run(*arguments)
     assert outcome.exit_code == 1
-    assert says in outcome.stderr and "Traceback" not in outcome.output
+    assert says in outcome.stderr.replace("\n", " ") and "Traceback" not in outcome.output
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_journal_and_the_same_command_goes_on(nano, tmp_path):
+    save_model(nano, tmp_path / "model")
+    command = [sys.executable, "-m", "clippy_cli", "evaluate", "scenes", "--model", "model", "--batch-size", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    settings = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    stopped = subprocess.Popen([*command, "--out", "stopped"], **settings)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("stopped/unfinished/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=120)
+    assert stopped.returncode == 130 and "goes on from what was counted" in errors, errors
+    assert not (tmp_path / "stopped" / "result.json").exists()
+    again = subprocess.run([*command, "--out", "stopped"], timeout=120, **settings)
+    whole = subprocess.run([*command, "--out", "whole"], timeout=120, **settings)
+    assert again.returncode == whole.returncode == 0 and "images were counted before" in again.stderr
+    for file in (tmp_path / "whole" / "images").iterdir():
+        assert (tmp_path / "stopped" / "images" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_the_flags_are_these():
     command = typer.main.get_command(app).commands["evaluate"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
-        "datasets", "--data-root", "--model", "--resolution", "--templates", "--patches", "--limit", "--out",
-        "--batch-size", "--device", "--json",
+        "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
+        "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
+        "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
     }  # fmt: skip

@@ -1,0 +1,169 @@
+"""Evaluations whose figures can be worked out by hand: counts, failures, protocols, tasks."""
+
+import numpy as np
+import pytest
+import torch
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.evaluate import evaluate_set
+from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.run import Options, parse_tasks
+from tests.fixtures.colour_model import ColourModel
+from tests.fixtures.image_sets import Captioned, Cloths, Flags, Outlines, halves
+
+HALF = 48 * 24
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def evaluate(images, *tasks, protocol="clippy", **changes):
+    return evaluate_set(ColourModel(), images, load_protocol(protocol), tasks=tasks, **changes)
+
+
+def test_counts_over_the_set_and_leaves_out_what_cannot_be_read():
+    seen = []
+    images = Flags([halves(0, 1), None, halves(0, 0), halves(255, 1)])
+    evaluated = evaluate(images, "segment", on_progress=lambda done, total: seen.append((done, total)))
+    (result,) = evaluated.results
+    assert result.confusion == ((0, 0, 2 * HALF), (0, 1, HALF), (1, 1, 2 * HALF))
+    assert [entry.score for entry in result.classes] == [pytest.approx(2 / 3)] * 2
+    assert [entry.count for entry in result.classes] == [3 * HALF, 2 * HALF]
+    assert result.metrics == {
+        "miou": pytest.approx(2 / 3),
+        "pixel_accuracy": pytest.approx(4 / 5),
+        "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),
+    }
+    assert (result.data.images, result.data.available, result.data.subset) == (3, 4, True)
+    assert result.data.failed == ("flag 1 is torn",)
+    assert [record.error is None for record in evaluated.records["segment"]] == [True, False, True, True]
+    assert seen == [(done, 4) for done in range(5)]
+
+
+def test_context_words_and_thresholds_make_background():
+    images = Flags([halves(1, 0)], classes=("green", "red"), background=0, context=("blue",))
+    (words,) = evaluate(images, "segment").results
+    assert words.metrics["miou"] == 1.0 and words.protocol["background"] == "2 words count as 'green'"
+    blue = Flags([halves(1, 0)], classes=("none", "red", "green"), background=0)
+    (threshold,) = evaluate(blue, "segment", overrides=Overrides(background="0.6")).results
+    # Between the patch centres at 20 and 28 red falls to nothing, so that four columns too many are still red.
+    assert threshold.metrics["pixel_accuracy"] == pytest.approx(44 / 48)
+    assert threshold.absent == ("green",) and threshold.protocol["name"] == "clippy, changed: background"
+
+
+def test_ignored_images_and_empty_sets_have_no_figures():
+    (result,) = evaluate(Flags([halves(255, 255)]), "segment").results
+    assert set(result.metrics.values()) == {None} and result.data.images == 1
+    assert [entry.score for entry in result.classes] == [0.0, 0.0] or all(e.score is None for e in result.classes)
+    segment, group = evaluate(Flags([None, None]), "segment", "group").results
+    assert set(segment.metrics.values()) | set(group.metrics.values()) == {None}
+
+
+def test_groups_find_the_two_halves():
+    images = Flags([halves(0, 1), halves(0, 0)])
+    (result,) = evaluate(images, "group", options=Options(groups=2, method="kmeans")).results
+    # The second flag is one segment, of which the better group covers half.
+    assert result.metrics == {"jaccard": pytest.approx(0.75), "jaccard_best": pytest.approx(0.75)}
+    assert result.protocol["segments"] == "classes of each image" and result.protocol["groups"] == 2
+
+
+def test_outlines_of_several_people():
+    images = Outlines([(halves(0, 1), halves(0, 0))])
+    (result,) = evaluate(images, options=Options(groups=2, method="kmeans")).results
+    pixels = 48 * 48
+    joined = (HALF * (HALF - 1)) / (pixels * (pixels - 1) / 2)
+    assert result.task == "group"
+    assert result.metrics == {
+        "jaccard": pytest.approx(0.75),
+        "jaccard_best": pytest.approx(0.75),
+        "covering": pytest.approx((1 + 0.5) / 2),
+        "probabilistic_rand_index": pytest.approx((1 + joined) / 2),
+        "variation_of_information": pytest.approx(0.5),
+    }
+
+
+def test_clusters_of_the_whole_set_are_matched_with_classes():
+    images = Flags([halves(1, 0), halves(1, 0), halves(1, 255)])
+    (result,) = evaluate(images, "cluster").results
+    assert result.metrics == {"hungarian_miou": 1.0, "hungarian_pixel_accuracy": 1.0}
+    (more,) = evaluate(images, "cluster", options=Options(clusters=1)).results
+    assert more.metrics["hungarian_pixel_accuracy"] == pytest.approx(3 / 5)
+
+
+def test_classification_counts_classes_and_ties():
+    images = Cloths([(RED, 0), (RED, 0), (GREEN, 2), (BLUE, 2), ((128, 0, 128), 0)])
+    (result,) = evaluate(images).results
+    # Purple is as near to red as to blue, and a tie is no hit.
+    assert result.metrics == {"top1": pytest.approx(3 / 5), "mean_per_class_accuracy": pytest.approx((2 / 3 + 1 / 2) / 2)}
+    assert [entry.count for entry in result.classes] == [3, 0, 2] and result.absent == ("green",)
+    assert sum(count for _, _, count in result.confusion) == 5
+
+
+def test_retrieval_both_ways_with_several_captions():
+    images = Captioned([(RED, ("red", "green")), (GREEN, ("green blue",)), (None, ("red",)), (BLUE, ("blue",))])
+    evaluated = evaluate(images)
+    (result,) = evaluated.results
+    # "green" belongs to the red cloth: its nearest image is the green one. The torn image takes its caption along.
+    assert result.data.failed == ("image 2 is torn",)
+    assert result.metrics["text_to_image_r1"] == pytest.approx(2 / 4)
+    assert result.metrics["image_to_text_r1"] == pytest.approx(2 / 3)
+    assert result.metrics["image_to_text_r5"] == result.metrics["text_to_image_r10"] == 1.0
+    assert [record.error for record in evaluated.records["retrieve"]] == [None, None, "image 2 is torn", None]
+
+
+def test_all_tasks_share_one_pass():
+    images = Flags([halves(0, 1)] * 3)
+    evaluated = evaluate(images, "segment", "group", options=Options(groups=2))
+    assert images.reads == [0, 1, 2] and [result.task for result in evaluated.results] == ["segment", "group"]
+    assert len({result.model.fingerprint for result in evaluated.results}) == 1
+
+
+def test_limit_makes_a_subset_and_published_figures_are_not_comparable():
+    (part,) = evaluate(Flags([halves(0, 1)] * 3, name="voc20", complete=3), "segment", options=Options(limit=2)).results
+    assert part.data.subset and part.published and not any(figure.comparable for figure in part.published)
+    assert "2 of 3 images" in part.published[0].why_not
+
+
+def test_windows_of_the_whole_image_change_nothing():
+    images = Flags([halves(0, 1)])
+    plain = evaluate(images, "segment").results[0]
+    windowed = evaluate(images, "segment", overrides=Overrides(window=24, stride=8)).results[0]
+    assert windowed.confusion == plain.confusion and windowed.protocol["window"].startswith("24 at stride 8")
+
+
+@pytest.mark.parametrize(
+    ("images", "task", "says"),
+    [
+        (Flags([]), "classify", "not for the whole"),
+        (Outlines([]), "segment", "no names"),
+        (Cloths([]), "group", "no masks"),
+        (Captioned([]), "segment", "captions only"),
+    ],
+)
+def test_tasks_that_a_set_cannot_measure(images, task, says):
+    with pytest.raises(ClippyError, match=says):
+        evaluate(images, task)
+
+
+def test_task_lists():
+    assert parse_tasks("group, segment,group") == ("group", "segment")
+    with pytest.raises(ClippyError, match="did you mean 'segment'"):
+        parse_tasks("segments")
+
+
+def test_another_model_has_another_fingerprint():
+    class Other(ColourModel):
+        def embed_texts(self, texts):
+            return super().embed_texts(texts) + 1e-3
+
+    images = Flags([halves(0, 1)])
+    prints = {
+        evaluate_set(model, images, load_protocol("clippy"), tasks=("segment",)).results[0].model.fingerprint
+        for model in (ColourModel(), ColourModel(), Other())
+    }
+    assert len(prints) == 2
+
+
+def test_masks_of_another_size_than_the_photo_are_counted_at_their_own():
+    images = Flags([np.kron(halves(0, 1), np.ones((2, 2), np.uint8))])
+    (result,) = evaluate(images, "segment").results
+    assert sum(count for *_, count in result.confusion) == 4 * 48 * 48
+    assert torch.tensor(result.metrics["miou"]) == 1.0

@@ -1,0 +1,110 @@
+"""Protocols: what a file says, what the command line changes, what is then really used."""
+
+import pytest
+
+from clippy_cli.data.prompts import resolve_templates
+from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.protocol import (
+    Overrides,
+    background_rule,
+    class_texts,
+    describe_background,
+    load_protocol,
+    protocol_names,
+    settle,
+)
+from tests.fixtures.colour_model import ColourModel
+from tests.fixtures.image_sets import Flags, halves
+
+
+def flags(**changes):
+    return Flags([halves(0, 1)], **{"classes": ("green", "red"), "background": 0, "context": ("blue",), **changes})
+
+
+def settled(protocol, images=None, **overrides):
+    return settle(load_protocol(protocol), (images or flags()).info, ColourModel(), Overrides(**overrides))
+
+
+def test_the_papers_protocol_leaves_resolution_to_the_model():
+    settings = settled("clippy")
+    assert (settings.resolution, settings.window, settings.templates) == (48, None, resolve_templates("photo"))
+    assert settled("clippy", resolution=96).protocol_name == "clippy"
+    assert settled("clippy", templates="none").protocol_name == "clippy, changed: templates"
+    assert settled("clippy", flags(name="scenes")).template_name == ColourModel.defaults.templates
+    asked = class_texts(flags(), settings)
+    assert (asked.texts, asked.classes) == (("green", "red", "blue"), (0, 1, 0))
+    assert background_rule(flags(), settings) is None
+    assert describe_background(flags(), settings) == "2 words count as 'green'"
+
+
+def test_tcl_asks_for_no_background():
+    settings = settled("tcl")
+    assert (settings.resolution, settings.window, settings.stride) == (448, 448, 224)
+    assert len(settings.templates) == 9
+    assert class_texts(flags(), settings).texts == ("red",)
+    rule = background_rule(flags(), settings)
+    assert (rule.index, rule.threshold, rule.logit_scale) == (0, 0.4, 10.0)
+    assert background_rule(flags(background=None, context=()), settings) is None
+
+
+def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
+    settings = settled("sclip")
+    assert (settings.resolution, settings.window, settings.stride, settings.logit_scale) == (336, 224, 112, 40)
+    assert len(settings.templates) == 80
+    assert settled("sclip", flags(name="cityscapes")).resolution == 560
+    voc = settled("sclip", flags(name="voc"))
+    assert (voc.logit_scale, voc.min_area, len(voc.classes["background"])) == (65, 0.1, 26)
+    names = ("background", "boat", "dining table", "person", "potted plant", "tv monitor", "dog")
+    images = Flags([halves(0, 1)], classes=names, background=0, context=("wall",), name="voc")
+    asked = class_texts(images, voc)
+    assert asked.texts.count("wall") == 1 and asked.classes.count(0) == 26 and asked.texts[-1] == "dog"
+    with pytest.raises(ClippyError, match=r"boat.*not among the classes"):
+        class_texts(flags(name="voc"), voc)
+
+
+def test_the_command_line_wins():
+    settings = settled("sclip", window=0, background="words")
+    assert (settings.window, settings.stride, settings.threshold) == (None, None, None)
+    settings = settled("clippy", window=30, stride=11, background="words+0.2")
+    assert (settings.window, settings.stride, settings.threshold) == (32, 8, 0.2)
+    assert settled("clippy", window=24, stride=640).stride == 24
+    assert settled("clippy", background="0.5").background == "threshold"
+
+
+@pytest.mark.parametrize("text", ["", "2", "-0.1", "word+0.1", "words+", "words+x", "nan", "words+0.1+0.2"])
+def test_background_rules_that_say_nothing(text):
+    with pytest.raises(ClippyError, match="--background cannot be"):
+        settled("clippy", background=text)
+
+
+def test_a_stride_needs_a_window():
+    with pytest.raises(ClippyError, match="--stride needs windows"):
+        settled("clippy", stride=16)
+
+
+def test_own_files_are_checked_as_a_whole(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("resolution: 96\nbackground: threshold\nthreshold: 0.3\nsets:\n  flags: {window: 64, stride: 32}\n")
+    settings = settled(str(own))
+    assert (settings.protocol, settings.resolution, settings.window) == ("mine", 96, 64)
+    own.write_text("resolution: big\ntemplate: photo\n")
+    with pytest.raises(ClippyError) as caught:
+        load_protocol(str(own))
+    assert "resolution" in caught.value.message and "did you mean templates" in caught.value.message
+    own.write_text("background: threshold\n")
+    with pytest.raises(ClippyError, match="no threshold"):
+        settled(str(own))
+    with pytest.raises(ClippyError, match="no such file|cannot be read|does not exist|There is no"):
+        load_protocol(str(tmp_path / "none.yaml"))
+    with pytest.raises(ClippyError, match="did you mean 'sclip'"):
+        load_protocol("sclop")
+
+
+def test_every_shipped_protocol_fits_every_set_it_names():
+    from clippy_cli.data.benchmarks.catalogue import load_spec
+
+    assert protocol_names() == ("clippy", "sclip", "tcl")
+    for name in protocol_names():
+        for set_name, rules in load_protocol(name).sets.items():
+            if set_name != "scenes":
+                assert set(rules.classes) <= set(load_spec(set_name).classes)

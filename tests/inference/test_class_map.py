@@ -1,0 +1,92 @@
+"""The class of each pixel, against PyTorch's interpolation of everything."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clippy_cli.inference import class_map as module
+from clippy_cli.inference.class_map import BackgroundRule, class_map
+
+
+def upsampled(maps, height, width):
+    return F.interpolate(maps[None].double(), size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def random_maps(texts, h, w, seed=0):
+    return torch.randn(texts, h, w, generator=torch.Generator().manual_seed(seed))
+
+
+sides = st.integers(1, 9)
+lengths = st.integers(1, 60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 7), sides, sides, lengths, lengths, st.integers(0, 99), st.sampled_from([1, 60, 10**6]))
+def test_every_pixel_has_the_class_of_a_highest_text(texts, h, w, height, width, seed, strip):
+    maps = random_maps(texts, h, w, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CPU_STRIP_PIXELS", strip)
+        predicted = class_map(maps, range(texts), height, width)
+    values = upsampled(maps, height, width)
+    assert predicted.shape == (height, width) and predicted.dtype == torch.uint8
+    chosen = values.gather(0, predicted[None].long())[0]
+    assert float((values.amax(dim=0) - chosen).max()) < 1e-5
+
+
+def test_texts_share_classes_and_the_first_of_equal_texts_wins():
+    maps = random_maps(4, 5, 6)
+    doubled = torch.cat([maps, maps])
+    merged = class_map(doubled, [3, 1, 3, 0, 9, 9, 9, 9], 40, 50)
+    lookup = torch.tensor([3, 1, 3, 0], dtype=torch.uint8)
+    torch.testing.assert_close(merged, lookup[class_map(maps, range(4), 40, 50).long()])
+
+
+def test_other_devices_path_gives_the_same(monkeypatch):
+    maps = random_maps(5, 6, 7)
+    expected = class_map(maps, range(5), 45, 61)
+    meta = torch.empty(5, 6, 7, device="meta")
+    assert class_map(meta, range(5), 45, 61).shape == (45, 61)  # no value of the maps is looked at on the host
+    monkeypatch.setattr(module, "_GPU_STRIP_ELEMENTS", 700)
+    rows = [module.upsample_rows(maps, 45, 61, start, stop).argmax(dim=0) for start, stop in module._strips(45, 2)]
+    torch.testing.assert_close(torch.cat(rows).to(torch.uint8), expected)
+
+
+def test_pixels_below_the_threshold_fall_to_the_background():
+    maps = random_maps(5, 6, 7) * 0.1
+    rule = BackgroundRule(index=4, threshold=0.35, logit_scale=12.0)
+    probabilities = (upsampled(maps, 45, 61) * 12).softmax(dim=0)
+    best, winner = probabilities.max(dim=0)
+    expected = torch.where(best < 0.35, 4, torch.tensor([0, 1, 2, 4, 4])[winner])
+    predicted = class_map(maps, [0, 1, 2, 4, 4], 45, 61, background=rule)
+    close = (best - 0.35).abs() < 1e-5
+    assert bool(((predicted == expected) | close).all()) and 0 < int((best < 0.35).sum()) < best.numel()
+
+
+def test_small_classes_give_their_pixels_to_the_next_best():
+    maps = torch.zeros(4, 10, 10)
+    maps[0] += 0.1  # background words everywhere
+    maps[1, :, :5] = 3.0
+    maps[2, 0, 9] = 3.0  # one corner
+    maps[3, 0, 9] = 2.0  # and what comes next there
+    classes = [0, 1, 2, 1]
+    rule = BackgroundRule(index=0, threshold=0.0, logit_scale=10.0)
+    assert 2 in class_map(maps, classes, 30, 30, background=rule)
+    kept = class_map(maps, classes, 30, 30, background=BackgroundRule(0, 0.0, 10.0, min_area=0.1))
+    assert sorted(kept.unique().tolist()) == [0, 1]
+    assert kept[0, -1] == 1
+
+
+def test_a_class_for_each_map_is_needed():
+    with pytest.raises(ValueError, match="3 maps and 2 classes"):
+        class_map(random_maps(3, 2, 2), [0, 1], 4, 4)
+
+
+@pytest.mark.cuda
+def test_the_gpu_agrees_with_the_cpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    maps = random_maps(21, 28, 37)
+    on_gpu = class_map(maps.cuda(), range(21), 375, 500).cpu()
+    assert float((on_gpu == class_map(maps, range(21), 375, 500)).float().mean()) > 0.9999
