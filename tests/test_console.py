@@ -42,7 +42,11 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
             advance()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines() == ["counting: 3 of 6", "counting: 6 of 6"]
+    assert captured.err.splitlines() == ["counting: 3 of 6, 12 s left", "counting: 6 of 6, 0 s left"]
+    with console.progress("reading", 6, unit="images") as advance:
+        for _ in range(3):
+            advance()
+    assert capsys.readouterr().err.splitlines() == ["reading: 3 of 6, 0.2 images/s, 12 s left"]
 
 
 def test_json_has_no_nan_and_is_not_wrapped(capsys):
