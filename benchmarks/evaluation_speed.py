@@ -2,7 +2,8 @@
 
 The same patch embeddings, texts and masks go through both sides in one process. The other side of the first is the way
 of CLIPpy's public notebook: features upsampled to the mask's size, then compared with every text on the CPU, and a
-confusion matrix in numpy. On a CUDA device the last table is images a second of an encoder in bfloat16, with torch.compile off and on.
+confusion matrix in numpy. On a CUDA device the last rows are images a second of an encoder in bfloat16, with
+torch.compile off and on.
 
     python benchmarks/evaluation_speed.py --data-root ~/data
     python benchmarks/evaluation_speed.py --data-root ~/data --architecture clippy-b16 --device cuda

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clippy_cli.evaluation.processes import Processes
     from clippy_cli.evaluation.protocol import Overrides, Protocol
     from clippy_cli.evaluation.result import Document, Task, TaskResult
-    from clippy_cli.evaluation.run import Options
+    from clippy_cli.evaluation.run import Options, Progress
     from clippy_cli.model.base import VisionLanguageModel
     from clippy_cli.reporting.evaluation.report import Example
 
@@ -86,7 +86,7 @@ def evaluate(
     method: Annotated[str, typer.Option(metavar="pca|kmeans|spectral", help="How images are grouped.")] = "pca",
     clusters: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Clusters of the set, for the task cluster. Default: classes."),
+        typer.Option(min=1, max=256, metavar="N", help="Clusters of the set, for the task cluster. Default: classes."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
     batch_size: options.BatchSize = _BATCH,
@@ -138,31 +138,41 @@ def evaluate(
     from clippy_cli.evaluation.processes import launched_processes
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
     from clippy_cli.evaluation.run import Options
+    from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
     from clippy_cli.inference.group import METHODS
+    from clippy_cli.model.store import find_model
+    from clippy_cli.reporting.evaluation.files import prepare_folder
 
     if method not in METHODS:
         raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(METHODS)}.")
-    tasks = _parse_tasks(task)
+    tasks = () if task is None else parse_tasks(task)
     rules = load_protocol(protocol)
     overrides = Overrides(resolution, window, stride, templates, background, patches)
     settings = Options(batch_size, workers, groups, method, clusters, limit, seed)
+    sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     with launched_processes() as processes:
         if not processes.first:
             console.be_silent()
-        sets = _open_sets(datasets, data_root, download and processes.first)
-        run = _Run(sets, tasks, rules, overrides, settings, out, processes, quiet=json, worst_first=worst_first)
+        sets = _open_sets(datasets, data_root, download, processes)
+        jobs = list(zip(sets, tasks_of_sets(sets, tasks), strict=True))
+        for source in sources:
+            find_model(source)
+        prepare_folder(out)
+        run = _Run(jobs, rules, overrides, settings, out, processes, json=json, worst_first=worst_first)
         try:
-            for source in dict.fromkeys(model or [DEFAULT_MODEL]):
+            for source in sources:
                 run.model(source, processes.device(device))
         except KeyboardInterrupt:
             raise ClippyError(
                 "Interrupted.", "The same command goes on from what was counted.", ExitCode.INTERRUPTED
             ) from None
+        except ClippyError:
+            run.finish(unfinished=True)
+            raise
+        run.finish()
+        processes.gather(None)  # torchrun would end the first process with the others
         if processes.first:
-            run.finish(json)
-    failed = [result for result in run.results if result.data.failed]
-    if failed:
-        raise typer.Exit(ExitCode.PARTIAL if any(result.data.images for result in run.results) else ExitCode.FAILED)
+            run.leave()
 
 
 class _Run:
@@ -170,27 +180,22 @@ class _Run:
 
     def __init__(
         self,
-        sets: Sequence[ImageSet],
-        tasks: tuple[Task, ...],
+        jobs: Sequence[tuple[ImageSet, tuple[Task, ...]]],
         protocol: Protocol,
         overrides: Overrides,
         settings: Options,
         out: Path,
         processes: Processes,
         *,
-        quiet: bool,
+        json: bool,
         worst_first: bool,
     ) -> None:
-        self._sets, self._tasks, self._protocol, self._overrides = sets, tasks, protocol, overrides
+        self._jobs, self._protocol, self._overrides = jobs, protocol, overrides
         self._settings, self._out, self._processes = settings, out, processes
-        self._quiet, self._worst_first = quiet, worst_first
+        self._json, self._worst_first = json, worst_first
         self._evaluations: list[Evaluated] = []
-        self._examples: list[Example] = []
+        self._examples: list[list[Example]] = []
         self._device = ""
-
-    @property
-    def results(self) -> list[TaskResult]:
-        return [result for evaluated in self._evaluations for result in evaluated.results]
 
     def model(self, source: str, device: str) -> None:
         """Measure one model on every set, printing each result as it comes."""
@@ -201,50 +206,59 @@ class _Run:
         if self._overrides.patches is not None:
             clip = with_centring(clip, self._overrides.patches)
         self._device = describe_device(clip.device)
-        for images in self._sets:
-            self._evaluations.append(self._set(clip, source, images))
+        for images, tasks in self._jobs:
+            self._evaluations.append(self._set(clip, source, images, tasks))
 
-    def finish(self, json: bool) -> None:
-        """Write the files, and show results side by side where there are several."""
+    def finish(self, *, unfinished: bool = False) -> None:
+        """Write the files of what was measured, and show results side by side.
+
+        Where the run is ``unfinished``, since something failed later, what was counted stays noted for the next try.
+        """
+        if not self._processes.first or not self._evaluations:
+            return
         from clippy_cli.commands.evaluation_tables import print_summary
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
         results = save_images(self._out, self._evaluations)
         document = self._document(results)
         written = save_document(self._out, document, self._examples)
-        remove_journals(self._out, self._evaluations)
-        if json:
+        if not unfinished:
+            remove_journals(self._out, self._evaluations)
+        if self._json:
             console.print_json(document.model_dump(by_alias=True))
             return
         if len(results) > 1:
             print_summary(document)
         console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
 
-    def _set(self, clip: VisionLanguageModel, source: str, images: ImageSet) -> Evaluated:
+    def leave(self) -> None:
+        """Leave with the exit code for images that could not be used; return where there are none."""
+        data = [result.data for evaluated in self._evaluations for result in evaluated.results]
+        if any(entry.failed for entry in data):
+            raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
+
+    def _set(self, clip: VisionLanguageModel, source: str, images: ImageSet, tasks: tuple[Task, ...]) -> Evaluated:
         from clippy_cli.commands.evaluation_tables import print_result
         from clippy_cli.evaluation.evaluate import evaluate_set
-        from clippy_cli.evaluation.run import TASKS
         from clippy_cli.reporting.evaluation.examples import draw_examples
         from clippy_cli.reporting.evaluation.files import JOURNALS
 
-        possible = [task for task in self._tasks if task in TASKS[images.info.kind]]
-        expected = min(self._settings.limit or len(images), len(images))
-        with _shown_progress(f"{images.info.name}", expected, alone=self._processes.size == 1) as on_progress:
+        with _shown_progress(images.info.name) as progress:
             evaluated = evaluate_set(
                 clip,
                 images,
                 self._protocol,
-                tasks=possible or self._tasks,
+                tasks=tasks,
                 source=source,
                 overrides=self._overrides,
                 options=self._settings,
                 journals=self._out / JOURNALS,
                 processes=self._processes,
-                on_progress=on_progress,
+                progress=progress,
             )
         if self._processes.first:
             self._examples += draw_examples(clip, evaluated, self._settings)
-            if not self._quiet:
+            if not self._json:
                 for result in evaluated.results:
                     print_result(result, worst_first=self._worst_first)
                     console.out.print()
@@ -267,44 +281,38 @@ class _Run:
 
 
 @contextmanager
-def _shown_progress(name: str, expected: int, *, alone: bool) -> Iterator[Callable[[int, int], None]]:
+def _shown_progress(name: str) -> Iterator[Progress]:
     """A spinner until it is known how many images are left, then a bar; and a word where some were counted before."""
+    from clippy_cli.evaluation.run import Progress
+
     with ExitStack() as stack, ExitStack() as preparation:
         preparation.enter_context(console.status(f"{name}: embedding texts"))
-        advance: Callable[[], None] = lambda: None  # noqa: E731
+        count: Callable[[], None] = lambda: None  # noqa: E731
 
-        def on_progress(done: int, total: int) -> None:
-            nonlocal advance
-            if done:
-                advance()
-                return
+        def start(before: int, left: int) -> None:
+            nonlocal count
             preparation.close()
-            if alone and total < expected:
-                console.err.print(f"{name}: {expected - total} of {expected} images were counted before")
-            advance = stack.enter_context(console.progress(f"evaluating {name}", total, unit="images"))
+            if before:
+                console.err.print(f"{name}: {before} of {before + left} images were counted before", soft_wrap=True)
+            count = stack.enter_context(console.progress(f"evaluating {name}", left, unit="images"))
 
-        yield on_progress
+        yield Progress(start, lambda: count())
 
 
-def _open_sets(names: Sequence[str], data_root: Path | None, download: bool) -> list[ImageSet]:
+def _open_sets(names: Sequence[str], data_root: Path | None, download: bool, processes: Processes) -> list[ImageSet]:
     from clippy_cli.data.benchmarks import catalogue, open_benchmark
     from clippy_cli.data.benchmarks.base import data_root as find_root
 
-    if download:
+    if download and processes.first:
         root = find_root(data_root)
         for name in names:
-            missing = name in catalogue.benchmark_names() and name != catalogue.SCENES
-            if missing and all(catalogue.locate(spec, root) is None for spec in catalogue.layouts(name)):
+            known = name in catalogue.benchmark_names() and name != catalogue.SCENES
+            if known and all(catalogue.locate(spec, root) is None for spec in catalogue.layouts(name)):
                 with console.status(f"downloading {name} into {root}"):
                     catalogue.download(name, root)
+    processes.gather(None)  # the others wait for the download
     with console.status("looking for data sets"):
         return [open_benchmark(name, data_root) for name in dict.fromkeys(names)]
-
-
-def _parse_tasks(text: str | None) -> tuple[Task, ...]:
-    from clippy_cli.evaluation.run import parse_tasks
-
-    return () if text is None else parse_tasks(text)
 
 
 def _list_sets(data_root: Path | None, json: bool) -> None:
@@ -340,7 +348,8 @@ def _list_sets(data_root: Path | None, json: bool) -> None:
         found = status.images is not None
         where = "generated" if status.folder is None else _below(root, status.folder)
         tried = [_below(root, path) for path in status.looked_for[:1]]
-        looked = status.problem or f"missing: looked for {''.join(tried)}"
+        fetch = "; --download fetches it" if status.downloadable else ""
+        looked = status.problem or f"missing: looked for {''.join(tried)}{fetch}"
         table.add_row(
             Text(status.name, "bold"),
             status.kind,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +19,8 @@ from clippy_cli.reporting.evaluation.figures import (
     published_groups,
     score_name,
     setting_name,
-    summarize,
+    side_by_side,
+    why_undefined,
     worst_order,
     written,
 )
@@ -25,11 +28,12 @@ from clippy_cli.reporting.evaluation.figures import (
 _MANY_CLASSES = 40
 _SHOWN_CLASSES = 15
 _SHOWN_FAILURES = 3
+_SHOWN_FIGURES = 4
 
 
 def print_summary(document: Document) -> None:
     """Sets and tasks against models: the headline figures, each under its metric's name."""
-    summary = summarize(document)
+    summary = side_by_side(document)
     table = Table("set", "task", "metric", "images", box=box.SIMPLE_HEAD, pad_edge=False)
     for model in summary.models:
         table.add_column(Text(model), justify="right")
@@ -43,10 +47,10 @@ def print_summary(document: Document) -> None:
     console.out.print(table)
 
 
-def print_result(result: TaskResult, worst_first: bool = False, all_classes: bool = False) -> None:
+def print_result(result: TaskResult, worst_first: bool = False) -> None:
     """Headline, metrics, classes, protocol, published figures and failures of one result.
 
-    Of more than 40 classes the 15 worst and the 15 best are shown, unless all are asked for.
+    Of more than 40 classes the 15 worst and the 15 best are shown; the report has them all.
     """
     console.out.print(
         Text.assemble((result.data.name, "bold"), f"  {result.task}, {result.model.name}, {counted(result)}"),
@@ -64,10 +68,12 @@ def print_result(result: TaskResult, worst_first: bool = False, all_classes: boo
         ),
         soft_wrap=True,
     )
+    if result.metrics.get(result.headline) is None:
+        _note(f"no figure: {why_undefined(result)}")
     if result.classes:
-        _print_classes(result, worst_first, all_classes)
+        _print_classes(result, worst_first)
     if result.absent:
-        _note(f"not annotated in these images: {', '.join(result.absent)}")
+        _note(f"not annotated in these images: {_some(result.absent, _SHOWN_CLASSES)}")
     _note("; ".join(f"{setting_name(key)}: {written(value)}" for key, value in result.protocol.items()))
     _print_published(result)
     if result.data.failed:
@@ -83,10 +89,9 @@ def print_result(result: TaskResult, worst_first: bool = False, all_classes: boo
     console.out.print()
 
 
-def _print_classes(result: TaskResult, worst_first: bool, all_classes: bool) -> None:
+def _print_classes(result: TaskResult, worst_first: bool) -> None:
     order = worst_order(result.classes)
-    few = len(order) <= _MANY_CLASSES or all_classes
-    if few:
+    if len(order) <= _MANY_CLASSES:
         _class_table(result, [result.classes[index] for index in (order if worst_first else range(len(order)))])
         return
     defined = [result.classes[index] for index in order if result.classes[index].score is not None]
@@ -117,11 +122,16 @@ def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
 def _print_published(result: TaskResult) -> None:
     """One line for each metric and reason, so that a long list stays short."""
     for group in published_groups(result):
-        figures = ", ".join(f"{entry.model} {printed(entry.value)}" for entry in group.figures)
+        figures = _some([f"{entry.model} {printed(entry.value)}" for entry in group.figures], _SHOWN_FIGURES)
         if group.why_not:
             _note(f"published {metric_name(group.metric)}, not comparable ({group.why_not}): {figures}")
         else:
             console.out.print(Text(f"published {metric_name(group.metric)}: {figures}"), soft_wrap=True)
+
+
+def _some(texts: Sequence[str], most: int) -> str:
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _note(text: str) -> None:

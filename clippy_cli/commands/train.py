@@ -181,6 +181,7 @@ def _evaluate_scenes(result: TrainingResult, count: int) -> None:
     from clippy_cli.data.benchmarks.scenes import SceneBenchmark
     from clippy_cli.evaluation.evaluate import evaluate_set
     from clippy_cli.evaluation.protocol import load_protocol
+    from clippy_cli.evaluation.run import Progress
     from clippy_cli.reporting.products import save_json
 
     model = result.model
@@ -190,7 +191,7 @@ def _evaluate_scenes(result: TrainingResult, count: int) -> None:
             SceneBenchmark(count, model.preprocess.resolution),
             load_protocol("clippy"),
             tasks=("segment",),
-            on_progress=lambda done, total: advance() if done else None,
+            progress=Progress(advance=advance),
         )
     (measured,) = evaluated.results
     save_json(result.folder.root / "evaluation.json", {"command": "train", "results": [measured.model_dump()]})

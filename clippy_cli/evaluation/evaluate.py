@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from clippy_cli import __version__
 from clippy_cli.data.benchmarks.base import ClassificationSet, ImageSet, SegmentationSet
-from clippy_cli.data.benchmarks.catalogue import SCENES, benchmark_names, load_spec
+from clippy_cli.data.benchmarks.captioned import CaptionedSet
+from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
 from clippy_cli.evaluation.journal import Journal, fingerprint
 from clippy_cli.evaluation.measure import Segmenter
 from clippy_cli.evaluation.processes import Processes
@@ -17,8 +18,10 @@ from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, class_
 from clippy_cli.evaluation.provenance import model_fingerprint
 from clippy_cli.evaluation.published import published_for
 from clippy_cli.evaluation.result import DataRecord, ImageRecord, ModelRecord, PublishedFigure, Task, TaskResult
-from clippy_cli.evaluation.run import DEFAULT_TASKS, Measured, Options, Progress, check_tasks, measure_set
+from clippy_cli.evaluation.retrieval import measure_retrieval
+from clippy_cli.evaluation.run import Measured, Options, Progress, measure_set
 from clippy_cli.evaluation.summary import summarise
+from clippy_cli.evaluation.tasks import DEFAULT_TASKS, check_tasks
 from clippy_cli.model.base import VisionLanguageModel
 
 
@@ -45,13 +48,13 @@ def evaluate_set(
     options: Options | None = None,
     journals: Path | None = None,
     processes: Processes | None = None,
-    on_progress: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Evaluated:
     """Measure ``tasks`` (by default what the kind of set is for) of one model on one set under one protocol.
 
     ``source`` is what the model was asked for by, ``overrides`` what departs from the protocol. What was counted is
     noted in the folder ``journals``, and taken up from there, where one is given. ``processes`` share the work, and
-    each gets the same results. ``on_progress`` as for :func:`measure_set`.
+    each gets the same results. ``progress`` is told how far it is.
 
     Raises:
         ClippyError: a task that the set does not have, settings that do not fit together, a full disk.
@@ -66,17 +69,23 @@ def evaluate_set(
         journal = Journal(journals, _journal_name(model, images, tasks, settings, options, identity), _rank(processes))
     segmenter = Segmenter(model, cast(SegmentationSet, images), settings) if "segment" in tasks else None
     try:
-        measured = measure_set(
-            model,
-            images,
-            tasks,
-            settings,
-            options,
-            segmenter=segmenter,
-            journal=journal,
-            processes=processes,
-            on_progress=on_progress,
-        )
+        if images.info.kind == "retrieval":
+            captioned = cast(CaptionedSet, images)
+            measured = measure_retrieval(
+                model, captioned, settings, options, processes or Processes(), progress or Progress()
+            )
+        else:
+            measured = measure_set(
+                model,
+                images,
+                tasks,
+                settings,
+                options,
+                segmenter=segmenter,
+                journal=journal,
+                processes=processes,
+                progress=progress,
+            )
     finally:
         if journal is not None:
             journal.close()
@@ -123,13 +132,15 @@ def _result(
 
 def _is_variant(images: ImageSet) -> bool:
     """Whether a set of the catalogue was read from other annotation than its figures in the literature are of."""
-    name = images.info.name
-    return name in benchmark_names() and name != SCENES and load_spec(name).annotation != images.info.annotation
+    return load_spec(images.info.name).annotation != images.info.annotation
 
 
 def _published(
     images: ImageSet, task: Task, metrics: Sequence[str], settings: Settings, subset: bool, count: int
 ) -> tuple[PublishedFigure, ...]:
+    """Figures of the same set of the catalogue; a set of one's own has none, whatever it is called."""
+    if not images.info.catalogued or images.info.name == SCENES:
+        return ()
     return tuple(
         figure
         for metric in metrics
@@ -162,11 +173,13 @@ def _protocol_record(task: Task, images: ImageSet, settings: Settings, options: 
         record["refinement"] = "none"
     if task == "segment":
         annotated = cast(SegmentationSet, images)
-        record["templates"] = settings.template_name
+        record["templates"] = _one_or_list(settings.template_names)
         record["texts"] = len(class_texts(annotated, settings).texts)
         record["background"] = describe_background(annotated, settings)
+        if settings.classes:
+            record["words of the protocol"] = {name: list(words) for name, words in settings.classes.items()}
     elif task == "classify":
-        record["templates"] = settings.template_name
+        record["templates"] = _one_or_list(settings.template_names)
         record["classes"] = len(cast(ClassificationSet, images).classes)
     elif task == "retrieve":
         record["texts"] = "captions as they are"
@@ -178,6 +191,10 @@ def _protocol_record(task: Task, images: ImageSet, settings: Settings, options: 
         record["clusters"] = options.clusters or classes
         record["method"] = "mini-batch k-means on unit patch embeddings of up to 500 images"
     return record
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
 
 
 def _segments(images: ImageSet) -> str:
@@ -198,14 +215,15 @@ def _journal_name(
     """Another name for whatever could change a count."""
     facts = {
         "version": __version__,
-        "set": (images.info.name, str(images.info.folder), [images.key(index) for index in range(len(images))]),
+        "set": (asdict(images.info), [images.key(index) for index in range(len(images))]),
+        "classes": [asdict(entry) for entry in getattr(images, "classes", ())],
         "model": identity,
         "tasks": sorted(tasks),
         "settings": asdict(settings),
         "options": {**asdict(options), "workers": None},
         "device": model.device.type,
     }
-    return f"{images.info.name}-{fingerprint(facts)}"
+    return fingerprint(facts)
 
 
 def _rank(processes: Processes | None) -> int:

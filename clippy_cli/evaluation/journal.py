@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import ImageRecord, Task
@@ -26,6 +27,20 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change with any of these plain values."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Entry(BaseModel):
+    """One image: a record a task."""
+
+    index: NonNegativeInt
+    tasks: Records
+
+
+class _Line(BaseModel):
+    """One block of images, and how long it took."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    images: tuple[_Entry, ...]
 
 
 class Journal:
@@ -44,33 +59,28 @@ class Journal:
     def read(self) -> tuple[dict[int, Records], float]:
         """What all processes have counted, by the image's index, and the seconds that it took.
 
-        A last line that was cut short is left out, and everything behind a damaged one.
+        Images that could not be used are left out, since they may be there by now; so are a last line that was cut
+        short, and everything behind a damaged one.
         """
         done: dict[int, Records] = {}
         seconds = 0.0
         for path in sorted(self._folder.glob(f"{self._name}.part*.jsonl")):
-            for line in self._lines(path):
-                seconds += line["seconds"]
-                for entry in line["images"]:
-                    done[entry["index"]] = {
-                        task: ImageRecord.model_validate(record) for task, record in entry["tasks"].items()
-                    }
+            for line, _ in self._lines(path):
+                seconds += line.seconds
+                for entry in line.images:
+                    if not any(record.error for record in entry.tasks.values()):
+                        done[entry.index] = entry.tasks
         return done, seconds
 
     def append(self, block: Mapping[int, Records], seconds: float) -> None:
-        """Note a block of images and the seconds that it took, on disk before this returns."""
-        images = [
-            {
-                "index": index,
-                "tasks": {task: record.model_dump(exclude_defaults=True) for task, record in tasks.items()},
-            }
-            for index, tasks in block.items()
-        ]
+        """Note a block of images and the seconds that it took, so that it outlives this process."""
+        images = tuple(_Entry(index=index, tasks=tasks) for index, tasks in block.items())
+        line = _Line(seconds=seconds, images=images).model_dump_json(exclude_defaults=True)
         try:
             if self._stream is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._stream = self._open()
-            self._stream.write(json.dumps({"seconds": seconds, "images": images}, ensure_ascii=False) + "\n")
+            self._stream.write(f"{line}\n")
             self._stream.flush()
         except OSError as error:
             raise ClippyError(
@@ -87,35 +97,33 @@ class Journal:
     def close(self) -> None:
         """Let go of the file; what is in it stays."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # what a full disk did not take has been said already
+                self._stream.close()
             self._stream = None
 
     def _open(self) -> TextIO:
         """This process's file, after what was cut short in it."""
         path = self._folder / f"{self._name}.part{self._process}.jsonl"
-        whole = sum(len(line["raw"]) for line in self._lines(path)) if path.is_file() else 0
+        whole = sum(len(raw) for _, raw in self._lines(path)) if path.is_file() else 0
         stream = path.open("r+" if path.is_file() else "w", encoding="utf-8", newline="\n")
         stream.seek(whole)
         stream.truncate()
         return stream
 
-    def _lines(self, path: Path) -> Iterable[dict[str, Any]]:
+    def _lines(self, path: Path) -> Iterator[tuple[_Line, bytes]]:
         try:
             content = path.read_bytes().splitlines(keepends=True)
         except OSError as error:
             raise ClippyError(f"{path}: cannot be read ({error})", "Delete it to count from the beginning.") from error
         for number, raw in enumerate(content, start=1):
             try:
-                line = json.loads(raw)
                 if not raw.endswith(b"\n"):
                     raise ValueError("cut short")
-                for entry in line["images"]:
-                    for record in entry["tasks"].values():
-                        ImageRecord.model_validate(record)
-                yield {"seconds": float(line["seconds"]), "images": line["images"], "raw": raw}
-            except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+                line = _Line.model_validate_json(raw)
+            except ValueError:  # pydantic's errors are such
                 logger.warning("%s: line %d is damaged; what follows is counted again", path, number)
                 return
+            yield line, raw
 
 
 def write_lines(records: Sequence[ImageRecord]) -> bytes:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,8 @@ import torch.distributed as dist
 from clippy_cli.errors import ClippyError
 
 T = TypeVar("T")
+_JOINING = timedelta(seconds=60)
+_WORKING = timedelta(days=7)  # the first to finish waits for the last
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    group: Any = None
 
     @property
     def first(self) -> bool:
@@ -34,11 +38,11 @@ class Processes:
         return list(blocks[self.rank :: self.size])
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in order of their ranks; every process must call it."""
+        """The values of all processes, in order of their ranks; every process must call it, and waits for all."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def device(self, wanted: str) -> str:
@@ -54,17 +58,21 @@ def launched_processes() -> Iterator[Processes]:
 
     Counts are gathered over gloo, on CPU and GPU machines alike, so that they stay exact.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    stated = os.environ.get("WORLD_SIZE", "1")
+    if stated == "1":
         yield Processes()
         return
     try:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_JOINING)
+        group = dist.new_group(backend="gloo", timeout=_WORKING)
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     except (ValueError, RuntimeError) as error:
         raise ClippyError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but the other processes cannot be joined ({error})",
+            f"WORLD_SIZE is {stated!r}, but the other processes could not be joined within "
+            f"{_JOINING.total_seconds():.0f} s ({str(error).splitlines()[0]})",
             "Launch with torchrun --nproc-per-node N -m clippy_cli evaluate ..., or unset WORLD_SIZE.",
         ) from error
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank, group)
     finally:
         dist.destroy_process_group()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
-from clippy_cli.checked_yaml import load_checked
+from clippy_cli.checked_yaml import conflict, load_checked
 from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
@@ -20,7 +20,8 @@ from clippy_cli.model.centring import patch_form
 _FOLDER = Path(__file__).parent / "protocols"
 
 Background = Literal["words", "threshold", "words+threshold"]
-Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Rules(BaseModel):
@@ -31,21 +32,51 @@ class Rules(BaseModel):
     resolution: Annotated[int, Field(ge=1)] | Literal["model"] | None = None
     window: Annotated[int, Field(ge=1)] | None = None
     stride: Annotated[int, Field(ge=1)] | None = None
-    templates: Words | None = None
+    templates: Annotated[Words, Field(min_length=1)] | None = None
     logit_scale: Annotated[float, Field(gt=0)] | Literal["model"] | None = None
     background: Background | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     min_area: Annotated[float, Field(ge=0, le=1)] | None = None
-    classes: dict[str, Words] = {}
+    classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
     context: Words | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.background == "words" and self.threshold is not None:
+            raise conflict("words alone decide, so a threshold says nothing; write words+threshold", "threshold")
+        if self.stride is not None and self.window is not None and self.stride > self.window:
+            raise conflict("a stride beyond the window leaves gaps", "stride")
+        return self
 
 
 class Protocol(Rules):
-    """A named protocol. ``sets`` holds what differs for single sets, by their names on the command line."""
+    """A whole protocol. ``sets`` holds what differs for single sets of the catalogue, and for a user's own, by name."""
 
-    name: str = "custom"
     source: str = ""
     sets: dict[str, Rules] = {}
+    _name: str = PrivateAttr(default="")
+
+    @property
+    def name(self) -> str:
+        """``sclip`` for a shipped protocol, ``own:mine`` for a file of one's own called mine.yaml."""
+        return self._name
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's; the rules of a shipped one for single sets are for the catalogue's."""
+        return self._name.startswith("own:")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        parts: list[tuple[str, Rules]] = [("", self), *self.sets.items()]
+        for field, rules in parts:
+            where = f"sets.{field}." if field else ""
+            if rules.stride is not None and rules.window is None and self.window is None:
+                raise conflict("a stride needs a window", f"{where}stride")
+            needs = (rules.background or self.background or "words") != "words"
+            if needs and rules.threshold is None and self.threshold is None:
+                raise conflict("this background rule needs a threshold, a probability", f"{where}background")
+        return self
 
 
 @dataclass(frozen=True)
@@ -56,7 +87,7 @@ class Settings:
         protocol: its name.
         resolution: short side in pixels; aspect is kept and sides are rounded to multiples of the patch.
         window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
-        template_name: what was asked for; ``templates`` are the texts.
+        template_names: sets or texts that were asked for; ``templates`` are all texts.
         logit_scale: factor of a cosine before a softmax.
         background: the rule, for sets with a background class.
         threshold, min_area: of the rule, where it has them.
@@ -70,7 +101,7 @@ class Settings:
     resolution: int
     window: int | None
     stride: int | None
-    template_name: str
+    template_names: tuple[str, ...]
     templates: tuple[str, ...]
     logit_scale: float
     background: Background
@@ -118,7 +149,7 @@ def protocol_names() -> tuple[str, ...]:
 
 def load_protocol(source: str) -> Protocol:
     """A shipped protocol by its name, or one from a YAML file; ClippyError with every mistake in it."""
-    path = Path(source)
+    path, own = Path(source), True
     if path.suffix not in (".yaml", ".yml"):
         if source not in protocol_names():
             close = difflib.get_close_matches(source, protocol_names(), n=1)
@@ -127,8 +158,10 @@ def load_protocol(source: str) -> Protocol:
                 f"No protocol is called {source!r}{meant}",
                 f"Choose among {', '.join(protocol_names())}, or name a YAML file of your own.",
             )
-        path = _FOLDER / f"{source}.yaml"
-    return load_checked(path, Protocol, what="protocol").model_copy(update={"name": path.stem})
+        path, own = _FOLDER / f"{source}.yaml", False
+    protocol = load_checked(path, Protocol, what="protocol")
+    protocol._name = f"own:{path.stem}" if own else source
+    return protocol
 
 
 def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
@@ -136,7 +169,7 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
 
     ClippyError where they do not fit together, such as a stride beyond the window.
     """
-    own = protocol.sets.get(info.name, Rules())
+    own = protocol.sets.get(info.name, Rules()) if info.catalogued or protocol.is_own else Rules()
 
     def rule(name: str, fallback: Any = None) -> Any:
         for rules in (own, protocol):
@@ -152,24 +185,21 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
     stride = overrides.stride or rule("stride")
     if window is None and overrides.stride is not None:
         raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
+    if window is not None and stride is not None and stride > window:
+        raise ClippyError(f"A stride of {stride} pixels leaves gaps between windows of {window}", "Lower --stride.")
     if window is not None:
         window = max(patch, round(window / patch) * patch)
         stride = min(max(patch, round((stride or window) / patch) * patch), window)
     background, threshold = rule("background", "words"), rule("threshold")
     if overrides.background is not None:
         background, threshold = parse_background(overrides.background)
-    if background != "words" and threshold is None:
-        raise ClippyError(
-            f"The background rule {background!r} of protocol {protocol.name} has no threshold",
-            "Write threshold: 0.1, a probability, beside it.",
-        )
     scale = rule("logit_scale", "model")
     return Settings(
         protocol=protocol.name,
         resolution=model.defaults.resolution if resolution == "model" else resolution,
         window=window,
         stride=None if window is None else stride,
-        template_name=names[0] if len(names) == 1 else f"{len(names)} of the protocol",
+        template_names=names,
         templates=tuple(template for name in names for template in resolve_templates(name)),
         logit_scale=model.defaults.logit_scale if scale == "model" else scale,
         background=background,
@@ -203,6 +233,11 @@ def class_texts(images: SegmentationSet, settings: Settings) -> ClassTexts:
     if images.background is not None and settings.background != "threshold":
         context = images.context if settings.context is None else settings.context
         pairs += [(word, images.background) for word in context]
+    if not pairs:
+        raise ClippyError(
+            f"No class of {images.info.name} is asked for: its only one is the background, which has no words here",
+            "Use --background words, or name more classes.",
+        )
     return ClassTexts(tuple(word for word, _ in pairs), tuple(index for _, index in pairs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 
 SCHEMA = "clippy-result/1"
 
@@ -99,8 +99,8 @@ class ImageRecord(_Record):
 
     index: int = Field(description="Position in the set.")
     key: str
-    counts: tuple[tuple[int, int, int], ...] = Field(
+    counts: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], ...] = Field(
         (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
     )
-    scores: dict[str, float | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
+    scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
     error: str | None = Field(None, description="Why the image does not count.")

@@ -1,5 +1,7 @@
 """Evaluations whose figures can be worked out by hand: counts, failures, protocols, tasks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
-from clippy_cli.evaluation.run import Options, parse_tasks
+from clippy_cli.evaluation.run import Options, Progress
+from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Captioned, Cloths, Flags, Outlines, halves
 
@@ -22,7 +25,8 @@ def evaluate(images, *tasks, protocol="clippy", **changes):
 def test_counts_over_the_set_and_leaves_out_what_cannot_be_read():
     seen = []
     images = Flags([halves(0, 1), None, halves(0, 0), halves(255, 1)])
-    evaluated = evaluate(images, "segment", on_progress=lambda done, total: seen.append((done, total)))
+    progress = Progress(lambda before, left: seen.append((before, left)), lambda: seen.append("image"))
+    evaluated = evaluate(images, "segment", progress=progress)
     (result,) = evaluated.results
     assert result.confusion == ((0, 0, 2 * HALF), (0, 1, HALF), (1, 1, 2 * HALF))
     assert [entry.score for entry in result.classes] == [pytest.approx(2 / 3)] * 2
@@ -35,7 +39,7 @@ def test_counts_over_the_set_and_leaves_out_what_cannot_be_read():
     assert (result.data.images, result.data.available, result.data.subset) == (3, 4, True)
     assert result.data.failed == ("flag 1 is torn",)
     assert [record.error is None for record in evaluated.records["segment"]] == [True, False, True, True]
-    assert seen == [(done, 4) for done in range(5)]
+    assert seen == [(0, 4), *["image"] * 4]
 
 
 def test_context_words_and_thresholds_make_background():
@@ -92,7 +96,10 @@ def test_classification_counts_classes_and_ties():
     images = Cloths([(RED, 0), (RED, 0), (GREEN, 2), (BLUE, 2), ((128, 0, 128), 0)])
     (result,) = evaluate(images).results
     # Purple is as near to red as to blue, and a tie is no hit.
-    assert result.metrics == {"top1": pytest.approx(3 / 5), "mean_per_class_accuracy": pytest.approx((2 / 3 + 1 / 2) / 2)}
+    assert result.metrics == {
+        "top1": pytest.approx(3 / 5),
+        "mean_per_class_accuracy": pytest.approx((2 / 3 + 1 / 2) / 2),
+    }
     assert [entry.count for entry in result.classes] == [3, 0, 2] and result.absent == ("green",)
     assert sum(count for _, _, count in result.confusion) == 5
 
@@ -117,9 +124,25 @@ def test_all_tasks_share_one_pass():
 
 
 def test_limit_makes_a_subset_and_published_figures_are_not_comparable():
-    (part,) = evaluate(Flags([halves(0, 1)] * 3, name="voc20", complete=3), "segment", options=Options(limit=2)).results
+    images = Flags([halves(0, 1)] * 3, name="voc20", complete=3)
+    images.info = replace(images.info, catalogued=True)
+    (part,) = evaluate(images, "segment", options=Options(limit=2), protocol="sclip").results
     assert part.data.subset and part.published and not any(figure.comparable for figure in part.published)
     assert "2 of 3 images" in part.published[0].why_not
+    (whole,) = evaluate(images, "segment", protocol="sclip").results
+    assert {figure.model for figure in whole.published if figure.comparable} == {"SCLIP"}
+    (changed,) = evaluate(images, "segment", protocol="sclip", overrides=Overrides(resolution=48)).results
+    assert not any(figure.comparable for figure in changed.published)
+
+
+def test_a_set_or_protocol_of_ones_own_is_never_taken_for_a_published_one(tmp_path):
+    own = tmp_path / "sclip.yaml"
+    own.write_text("resolution: 48\n")
+    images = Flags([halves(0, 1)], name="voc20", complete=1)
+    assert evaluate(images, "segment", protocol="sclip").results[0].published == ()
+    images.info = replace(images.info, catalogued=True)
+    (result,) = evaluate(images, "segment", protocol=str(own)).results
+    assert result.protocol["name"] == "own:sclip" and not any(figure.comparable for figure in result.published)
 
 
 def test_windows_of_the_whole_image_change_nothing():
@@ -141,6 +164,16 @@ def test_windows_of_the_whole_image_change_nothing():
 def test_tasks_that_a_set_cannot_measure(images, task, says):
     with pytest.raises(ClippyError, match=says):
         evaluate(images, task)
+
+
+def test_tasks_go_to_the_sets_that_have_them():
+    sets = [Flags([]), Outlines([])]
+    assert tasks_of_sets(sets, ()) == [("segment", "group"), ("group",)]
+    assert tasks_of_sets(sets, ("segment", "group")) == [("segment", "group"), ("group",)]
+    with pytest.raises(ClippyError, match="outlines cannot measure"):
+        tasks_of_sets(sets, ("segment",))
+    with pytest.raises(ClippyError, match="'classify'"):
+        tasks_of_sets(sets, ("group", "classify"))
 
 
 def test_task_lists():

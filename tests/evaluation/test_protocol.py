@@ -1,5 +1,7 @@
 """Protocols: what a file says, what the command line changes, what is then really used."""
 
+from dataclasses import replace
+
 import pytest
 
 from clippy_cli.data.prompts import resolve_templates
@@ -18,7 +20,9 @@ from tests.fixtures.image_sets import Flags, halves
 
 
 def flags(**changes):
-    return Flags([halves(0, 1)], **{"classes": ("green", "red"), "background": 0, "context": ("blue",), **changes})
+    images = Flags([halves(0, 1)], **{"classes": ("green", "red"), "background": 0, "context": ("blue",), **changes})
+    images.info = replace(images.info, catalogued=True)
+    return images
 
 
 def settled(protocol, images=None, **overrides):
@@ -30,7 +34,7 @@ def test_the_papers_protocol_leaves_resolution_to_the_model():
     assert (settings.resolution, settings.window, settings.templates) == (48, None, resolve_templates("photo"))
     assert settled("clippy", resolution=96).protocol_name == "clippy"
     assert settled("clippy", templates="none").protocol_name == "clippy, changed: templates"
-    assert settled("clippy", flags(name="scenes")).template_name == ColourModel.defaults.templates
+    assert settled("clippy", flags(name="scenes")).template_names == (ColourModel.defaults.templates,)
     asked = class_texts(flags(), settings)
     assert (asked.texts, asked.classes) == (("green", "red", "blue"), (0, 1, 0))
     assert background_rule(flags(), settings) is None
@@ -62,12 +66,24 @@ def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
         class_texts(flags(name="voc"), voc)
 
 
+def test_a_set_of_ones_own_takes_no_rule_of_a_shipped_protocol_by_its_name():
+    images = flags(name="cityscapes")
+    images.info = replace(images.info, catalogued=False)
+    assert settled("sclip", images).resolution == 336
+
+
+def test_something_must_be_left_to_ask_for():
+    alone = flags(classes=("green",), context=())
+    with pytest.raises(ClippyError, match="No class of flags is asked for"):
+        class_texts(alone, settled("clippy", alone, background="0.4"))
+
+
 def test_the_command_line_wins():
     settings = settled("sclip", window=0, background="words")
     assert (settings.window, settings.stride, settings.threshold) == (None, None, None)
     settings = settled("clippy", window=30, stride=11, background="words+0.2")
     assert (settings.window, settings.stride, settings.threshold) == (32, 8, 0.2)
-    assert settled("clippy", window=24, stride=640).stride == 24
+    assert settled("clippy", window=26, stride=21).stride == 24
     assert settled("clippy", background="0.5").background == "threshold"
 
 
@@ -77,24 +93,35 @@ def test_background_rules_that_say_nothing(text):
         settled("clippy", background=text)
 
 
-def test_a_stride_needs_a_window():
+def test_strides_that_make_no_sense():
     with pytest.raises(ClippyError, match="--stride needs windows"):
         settled("clippy", stride=16)
+    with pytest.raises(ClippyError, match="leaves gaps"):
+        settled("clippy", window=32, stride=64)
 
 
 def test_own_files_are_checked_as_a_whole(tmp_path):
     own = tmp_path / "mine.yaml"
     own.write_text("resolution: 96\nbackground: threshold\nthreshold: 0.3\nsets:\n  flags: {window: 64, stride: 32}\n")
     settings = settled(str(own))
-    assert (settings.protocol, settings.resolution, settings.window) == ("mine", 96, 64)
+    assert (settings.protocol, settings.resolution, settings.window) == ("own:mine", 96, 64)
     own.write_text("resolution: big\ntemplate: photo\n")
     with pytest.raises(ClippyError) as caught:
         load_protocol(str(own))
     assert "resolution" in caught.value.message and "did you mean templates" in caught.value.message
-    own.write_text("background: threshold\n")
-    with pytest.raises(ClippyError, match="no threshold"):
-        settled(str(own))
-    with pytest.raises(ClippyError, match="no such file|cannot be read|does not exist|There is no"):
+    for text, says in (
+        ("background: threshold\n", "needs a threshold"),
+        ("sets: {flags: {background: words+threshold}}\n", "needs a threshold"),
+        ("stride: 8\n", "needs a window"),
+        ("window: 8\nstride: 16\n", "leaves gaps"),
+        ("background: words\nthreshold: 0.1\n", "says nothing"),
+        ("templates: []\n", "templates"),
+        ("classes: {red: ''}\n", "classes"),
+    ):
+        own.write_text(text)
+        with pytest.raises(ClippyError, match=says):
+            load_protocol(str(own))
+    with pytest.raises(ClippyError, match=r"none\.yaml"):
         load_protocol(str(tmp_path / "none.yaml"))
     with pytest.raises(ClippyError, match="did you mean 'sclip'"):
         load_protocol("sclop")

@@ -64,7 +64,7 @@ def begun(tmp_path):
 def test_a_stopped_run_goes_on_and_ends_in_the_same_counts(begun):
     images = Flags(MASKS)
     evaluated = evaluate(images, begun.parent)
-    assert images.reads == [4, 5, 6]
+    assert images.reads == [2, 3, 4, 5, 6]  # the torn image might have been mended, so its block is tried again
     assert lines(evaluated) == lines(evaluate(Flags(MASKS)))
     assert evaluated.results[0].seconds > 0
     evaluated.journal.remove()
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_counts(begun):
 def test_a_finished_journal_needs_no_image(tmp_path):
     whole = evaluate(Flags(MASKS), tmp_path)
     images = Flags(MASKS)
-    assert lines(evaluate(images, tmp_path)) == lines(whole) and images.reads == []
+    assert lines(evaluate(images, tmp_path)) == lines(whole) and images.reads == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,10 @@ def test_a_finished_journal_needs_no_image(tmp_path):
         lambda text: text.splitlines()[0] + '\n{"seconds": 1, "images": [{"index": 0, "tasks": {"segment": 7}}]}\n',
         lambda text: "",
         lambda text: "[]\n" + text,
+        lambda text: text.replace('"seconds":', '"seconds":-', 1),
+        lambda text: text.replace('"segment":', '"retrieve":', 1),
+        lambda text: text.replace("[[0,0,", "[[9,0,", 1),
+        lambda text: text.replace('"index":0', '"index":70', 1),
     ],
 )
 def test_damaged_journals_are_counted_again(begun, damage):
@@ -93,7 +97,19 @@ def test_damaged_journals_are_counted_again(begun, damage):
     expected = lines(evaluate(Flags(MASKS)))
     assert lines(evaluate(Flags(MASKS), begun.parent)) == expected
     images = Flags(MASKS)
-    assert lines(evaluate(images, begun.parent)) == expected and images.reads == []
+    assert lines(evaluate(images, begun.parent)) == expected and images.reads == [2, 3]
+
+
+def test_a_mended_image_counts(begun):
+    mended = [halves(1, 0) if mask is None else mask for mask in MASKS]
+    evaluated = evaluate(Flags(mended), begun.parent)
+    assert evaluated.results[0].data.failed == () and lines(evaluated) == lines(evaluate(Flags(mended)))
+
+
+def test_other_words_start_another_journal(begun):
+    images = Flags(MASKS, classes=("red", "green"))
+    evaluate(images, begun.parent)
+    assert images.reads == list(range(7))
 
 
 def test_other_settings_start_another_journal(begun):
@@ -167,6 +183,7 @@ def test_two_processes_count_the_same_as_one(nano, tmp_path):
 def test_processes_without_company_are_explained(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ClippyError, match="cannot be joined"), launched_processes():
-        pass
+    for stated in ("2", "many", ""):
+        monkeypatch.setenv("WORLD_SIZE", stated)
+        with pytest.raises(ClippyError, match="could not be joined"), launched_processes():
+            pass

@@ -64,6 +64,8 @@ class SetInfo:
         folder: where it was found; None for generated sets.
         annotation: where the annotation comes from, if that is a choice that changes numbers; else empty.
         complete: the number of images of the whole published split; None where there is no such number.
+        catalogued: whether this is a set of the catalogue, rather than one of a user's that may have the same name.
+        digest: changes with anything that the set's data file says.
     """
 
     name: str
@@ -72,6 +74,8 @@ class SetInfo:
     folder: Path | None = None
     annotation: str = ""
     complete: int | None = None
+    catalogued: bool = False
+    digest: str = ""
 
 
 class ImageSet(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clippy_cli.data.benchmarks.base import AnnotatedRegions, RegionSet, SetInfo
+from clippy_cli.data.benchmarks.base import AnnotatedRegions, RegionSet
 from clippy_cli.data.benchmarks.masks import fill, find_keys
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
@@ -30,7 +30,7 @@ def open_bsds(name: str, spec: SetSpec, folder: Path) -> RegionSet:
 
 class _Bsds:
     def __init__(self, name: str, spec: SetSpec, folder: Path, photos: str, masks: str, keys: tuple[str, ...]) -> None:
-        self.info = SetInfo(name, spec.title, "boundaries", folder, spec.annotation, spec.complete)
+        self.info = spec.info(name, "boundaries", folder)
         self._folder = folder
         self._photos = photos
         self._masks = masks

@@ -227,7 +227,7 @@ def _data_files() -> Mapping[str, SetSpec]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return MappingProxyType(
         {
-            path.stem: SetSpec.model_validate(yaml.load(path.read_text(encoding="utf-8"), loader))
+            path.stem: SetSpec.model_validate(yaml.load(path.read_text(encoding="utf-8"), loader)).as_catalogued()
             for path in sorted(SETS.glob("*.yaml"))
         }
     )

@@ -49,14 +49,8 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> Classif
             f"{folder}: none of {len(folders)} class folders ({', '.join(folders[:3])}, ...) holds an image",
             f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
-    info = SetInfo(
-        name,
-        spec.title if spec else f"{folder.name}, class folders",
-        "classification",
-        folder,
-        spec.annotation if spec else "",
-        spec.complete if spec else None,
-    )
+    title = f"{folder.name}, class folders"
+    info = spec.info(name, "classification", folder) if spec else SetInfo(name, title, "classification", folder)
     return _ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage
 from clippy_cli.data.benchmarks.masks import fill
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
@@ -66,7 +66,7 @@ class _Panoptic:
         masks: str,
         segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
     ) -> None:
-        self.info = SetInfo(name, spec.title, "segmentation", folder, spec.annotation, spec.complete)
+        self.info = spec.info(name, "segmentation", folder)
         self.classes = tuple(BenchmarkClass(name, prompts) for name, prompts in spec.classes.items())
         self.background = None if spec.background is None else list(spec.classes).index(spec.background)
         self.context = spec.context

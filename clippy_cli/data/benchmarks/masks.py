@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, read_image
 from clippy_cli.errors import ClippyError
@@ -54,7 +54,7 @@ class MaskSet:
         table: NDArray[np.int16],
         load: Callable[[Path], NDArray[np.integer[Any]]],
     ) -> None:
-        self.info = SetInfo(name, spec.title, "segmentation", folder, spec.annotation, spec.complete)
+        self.info = spec.info(name, "segmentation", folder)
         self.classes = tuple(BenchmarkClass(one, prompts) for one, prompts in spec.classes.items())
         self.background = None if spec.background is None else list(spec.classes).index(spec.background)
         self.context = spec.context

@@ -18,7 +18,8 @@ class SceneBenchmark:
     context: tuple[str, ...] = ()
 
     def __init__(self, count: int, resolution: int) -> None:
-        self.info = SetInfo("scenes", f"{count} generated scenes of {resolution}x{resolution} pixels", "segmentation")
+        title = f"{count} generated scenes of {resolution}x{resolution} pixels"
+        self.info = SetInfo("scenes", title, "segmentation", catalogued=True)
         self._count = count
         self._resolution = resolution
 

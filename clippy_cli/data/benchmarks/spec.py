@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.data.benchmarks.base import IGNORE
+from clippy_cli.data.benchmarks.base import IGNORE, Kind, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
 
@@ -37,7 +48,8 @@ def _one_key(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(_one_or_many)]
 Prompts = Annotated[Words, Field(min_length=1)]
 Patterns = Annotated[Words, AfterValidator(_one_key)]
 Values = Annotated[tuple[Annotated[int, Field(ge=0, lt=1 << 16)], ...], BeforeValidator(_one_or_many)]
@@ -77,6 +89,19 @@ class SetSpec(BaseModel):
     ignore: Values = Field((255,), description="Mask values of pixels that do not count.")
     background: str | None = Field(None, description="The class that stands for everything else.")
     context: Words = Field((), description="Further words that count as background.")
+
+    _catalogued: bool = PrivateAttr(default=False)
+
+    def as_catalogued(self) -> Self:
+        """This description, as one of the sets that ship with clippy."""
+        copy = self.model_copy()
+        copy._catalogued = True
+        return copy
+
+    def info(self, name: str, kind: Kind, folder: Path) -> SetInfo:
+        """What results say about the set that this describes, found in ``folder``."""
+        digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return SetInfo(name, self.title, kind, folder, self.annotation, self.complete, self._catalogued, digest)
 
     def values_of(self) -> dict[str, tuple[int, ...]]:
         """Class name -> its mask values, in the order of ``classes``."""

@@ -141,6 +141,9 @@ def _interval(differences: Sequence[Floats]) -> Interval | None:
     if not differences:
         return None
     values = np.concatenate(differences)
+    values = values[~np.isnan(values)]  # a resample may hold images only that define no figure
+    if not values.size:
+        return None
     low, high = np.percentile(values, [2.5, 97.5])
     return Interval(float(low), float(high), float(values.mean()))
 

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 _CHUNK = 2**22  # scores compared at once
-
-
-def recall_at_k(scores: Tensor, owner: Tensor, ks: Sequence[int]) -> dict[str, dict[int, float]]:
-    """Recall in [0, 1] both ways, ``{"image_to_text": {k: ...}, "text_to_image": {k: ...}}``.
-
-    ``scores`` and ``owner`` as for :func:`ranks_before`. Images without a caption are not sought; NaN where nothing is.
-    """
-    captions_before, images_before = ranks_before(scores, owner)
-    sought = torch.bincount(owner, minlength=len(scores)) > 0
-    return {
-        "image_to_text": {k: _share(captions_before[sought] < k) for k in ks},
-        "text_to_image": {k: _share(images_before < k) for k in ks},
-    }
 
 
 def ranks_before(scores: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +34,3 @@ def ranks_before(scores: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         best = torch.where(theirs & ~block.isnan(), block, -math.inf).amax(dim=1, keepdim=True)  # (b,1)
         captions_before[start : start + len(block)] = (~(block < best) & ~theirs).sum(dim=1)
     return captions_before, images_before
-
-
-def _share(hits: Tensor) -> float:
-    return int(hits.sum()) / len(hits) if len(hits) else math.nan

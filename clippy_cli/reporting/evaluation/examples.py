@@ -24,18 +24,18 @@ _SCORES = {"segment": "image_miou", "group": "jaccard"}
 _RANKS: tuple[Rank, ...] = ("best", "median", "worst")
 
 
-def draw_examples(model: VisionLanguageModel, evaluated: Evaluated, options: Options) -> list[Example]:
+def draw_examples(model: VisionLanguageModel, evaluated: Evaluated, options: Options) -> list[list[Example]]:
     """Segment or group the best, median and worst image of each result again, and draw them beside their annotation.
 
-    Tasks without masks have none, nor has a result without images.
+    A list for each result; it is empty for tasks without masks, and for a result without images.
     """
-    examples = []
-    for result in evaluated.results:
-        if result.task not in _SCORES:
-            continue
-        for rank, record in pick(evaluated.records[result.task], _SCORES[result.task]):
-            examples.append(_draw(model, evaluated, result, options, rank, record))
-    return examples
+    return [
+        [
+            _draw(model, evaluated, result, options, rank, record)
+            for rank, record in pick(evaluated.records[result.task], _SCORES.get(result.task, ""))
+        ]
+        for result in evaluated.results
+    ]
 
 
 def pick(records: Sequence[ImageRecord], score: str) -> list[tuple[Rank, ImageRecord]]:
@@ -71,9 +71,6 @@ def _draw(
         predicted = group_patches(patches, height, width, groups=options.groups, method=options.method).codes
         annotated, legend = _segment_codes(sample), []
     return Example(
-        set_name=result.data.name,
-        model_name=result.model.name,
-        task=result.task,
         rank=rank,
         key=record.key,
         score=cast(float, record.scores[_SCORES[result.task]]),
@@ -81,7 +78,6 @@ def _draw(
         prediction=tint(sample.image, predicted),
         annotation=tint(sample.image, annotated),
         legend=legend,
-        fingerprint=result.model.fingerprint,
     )
 
 

@@ -83,7 +83,7 @@ def counted(result: TaskResult) -> str:
 def why_undefined(result: TaskResult, entry: ClassScore | None = None) -> str:
     """Why a metric, or the figure of a class, is none."""
     if entry is None:
-        return "undefined: nothing in these images to measure it on" if result.data.images else "no image was counted"
+        return "nothing in these images to measure it on" if result.data.images else "no image was counted"
     if result.task == "classify":
         return "no image of this class"
     return "neither annotated nor predicted in these images"
@@ -205,7 +205,7 @@ class Summary:
     rows: tuple[SummaryRow, ...]
 
 
-def summarize(document: Document) -> Summary:
+def side_by_side(document: Document) -> Summary:
     """Line up all results; models of one name are told apart by their source, then by their fingerprint."""
     keys = list(dict.fromkeys(result.model for result in document.results))
     names = [key.name for key in keys]

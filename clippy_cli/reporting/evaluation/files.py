@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import Evaluated
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
@@ -16,6 +18,17 @@ from clippy_cli.reporting.products import save_json
 
 JOURNALS = "unfinished"
 _IMAGES = "images"
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of the results; ClippyError where it is a file or cannot be written to, before any work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK)
+    except OSError as error:
+        raise ClippyError(f"{out}: cannot be made ({error.strerror or error})", "Choose another --out.") from error
+    if not writable:
+        raise ClippyError(f"{out}: cannot be written to", "Choose another --out.")
 
 
 def save_images(out: Path, evaluations: Sequence[Evaluated]) -> tuple[TaskResult, ...]:
@@ -31,7 +44,7 @@ def save_images(out: Path, evaluations: Sequence[Evaluated]) -> tuple[TaskResult
     return tuple(results)
 
 
-def save_document(out: Path, document: Document, examples: Sequence[Example]) -> list[Path]:
+def save_document(out: Path, document: Document, examples: Sequence[Sequence[Example]]) -> list[Path]:
     """Write ``result.json``, ``report.html`` and ``report.md``, each whole or not at all."""
     table = markdown_rows(document).encode()
     return [

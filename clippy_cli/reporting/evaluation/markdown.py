@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clippy_cli.evaluation.result import Document
-from clippy_cli.reporting.evaluation.figures import Summary, SummaryRow, figure, metric_name, summarize
+from clippy_cli.reporting.evaluation.figures import Summary, SummaryRow, figure, metric_name, side_by_side
 
 
 def markdown_rows(document: Document) -> str:
@@ -11,7 +11,7 @@ def markdown_rows(document: Document) -> str:
 
     Best figures are bold where models differ. Ends with a line break; empty without results.
     """
-    summary = summarize(document)
+    summary = side_by_side(document)
     if not summary.rows:
         return ""
     heads = ["model", *(_head(row) for row in summary.rows)]

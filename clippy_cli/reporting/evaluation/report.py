@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clippy_cli.evaluation.result import Document, Task, TaskResult
+from clippy_cli.evaluation.result import Document, TaskResult
 from clippy_cli.reporting.evaluation import figures as figures
 from clippy_cli.reporting.files import write_whole
 from clippy_cli.reporting.overlay import LegendItem
@@ -38,12 +38,8 @@ class Example:
         score: figure of this image alone, in [0, 1].
         photo, prediction, annotation: (H,W,3) uint8 RGB, the latter two tinted already.
         legend: what the colours stand for.
-        fingerprint: of the model, where several go by one name.
     """
 
-    set_name: str
-    model_name: str
-    task: Task
     rank: Rank
     key: str
     score: float
@@ -51,7 +47,6 @@ class Example:
     prediction: NDArray[np.uint8]
     annotation: NDArray[np.uint8]
     legend: Sequence[LegendItem]
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,10 @@ class _Shown:
     legend: tuple[tuple[str, str], ...]
 
 
-def write_report(path: Path, document: Document, examples: Sequence[Example] = ()) -> Path:
+def write_report(path: Path, document: Document, examples: Sequence[Sequence[Example]] = ()) -> Path:
     """Write the report of all results, with its pictures inside at up to 480 pixels; ``path`` is replaced as a whole.
+
+    ``examples`` has a sequence for each result, in their order, or is empty.
 
     Names of classes and files are shown as text whatever they hold. ClippyError where ``path`` cannot be written.
     """
@@ -92,11 +89,11 @@ def write_report(path: Path, document: Document, examples: Sequence[Example] = (
     environment.filters.update(percent=figures.percent, metric=figures.metric_name, written=figures.written)
     page = environment.get_template(_TEMPLATE).render(
         document=document,
-        summary=figures.summarize(document),
+        summary=figures.side_by_side(document),
         figures=figures,
         bars=_bars,
         duration=_duration,
-        examples=[_shown(result, examples) for result in document.results],
+        examples=[_shown(own) for own in examples] or [[] for _ in document.results],
     )
     return write_whole(path, lambda stream: stream.write(page.encode("utf-8", errors="replace")))
 
@@ -118,16 +115,9 @@ def _bars(result: TaskResult) -> list[_Bar]:
     ]
 
 
-def _shown(result: TaskResult, examples: Sequence[Example]) -> list[_Shown]:
+def _shown(examples: Sequence[Example]) -> list[_Shown]:
     """The examples of one result, best first."""
-    place = (result.data.name, result.model.name, result.task)
-    own = [
-        example
-        for example in examples
-        if (example.set_name, example.model_name, example.task) == place
-        and example.fingerprint in ("", result.model.fingerprint)
-    ]
-    own.sort(key=lambda example: (_RANKS.index(example.rank), -example.score))
+    own = sorted(examples, key=lambda example: (_RANKS.index(example.rank), -example.score))
     return [
         _Shown(
             example.rank,

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clippy_cli.evaluation.metrics import retrieval
-from clippy_cli.evaluation.metrics.retrieval import recall_at_k
+from clippy_cli.evaluation.metrics.retrieval import ranks_before
+
+
+def recall_at_k(scores, owner, ks):
+    """What is made of the ranks; images without a caption are not sought."""
+    captions_before, images_before = ranks_before(scores, owner)
+    sought = torch.bincount(owner, minlength=len(scores)) > 0
+    return {
+        "image_to_text": {k: float((captions_before[sought] < k).double().mean()) for k in ks},
+        "text_to_image": {k: float((images_before < k).double().mean()) for k in ks},
+    }
 
 
 def loops(scores, owner, k):

@@ -14,7 +14,7 @@ from clippy_cli.reporting.evaluation.figures import (
     figure,
     metric_name,
     percent,
-    summarize,
+    side_by_side,
     worst_order,
     written,
 )
@@ -54,9 +54,6 @@ class Page(HTMLParser):
 def example(rank="best", score=0.912, **changes):
     pixels = np.full((600, 960, 3), 90, np.uint8)
     fields = {
-        "set_name": "toy",
-        "model_name": "tiny",
-        "task": "segment",
         "rank": rank,
         "key": f"<img src=x onerror=alert(1)> {rank}",
         "score": score,
@@ -78,7 +75,7 @@ def render(tmp_path):
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(render):
-    page = render(segment_result(), examples=[example()])
+    page = render(segment_result(), examples=[[example()]])
     assert page.addresses
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert not {"script", "iframe", "object", "embed", "form", "base"} & set(page.tags)
@@ -97,7 +94,7 @@ def test_hostile_names_are_text(render):
     data = DataRecord(
         name="<b>toy</b>", title="&amp;", images=3, available=3, complete=10, subset=True, failed=("</ul><script>",)
     )
-    page = render(segment_result(data=data), examples=[example(set_name="<b>toy</b>")])
+    page = render(segment_result(data=data), examples=[[example()]])
     for text in (HOSTILE, "<b>toy</b>", "</ul><script>", "<img src=x onerror=alert(1)> best"):
         assert text in page.text
 
@@ -123,11 +120,11 @@ def test_undefined_figures_say_why(render):
 
 
 def test_examples_come_best_first_and_reduced(render, tmp_path):
-    examples = [example("worst", 0.1), example("median", 0.5), example("best", 0.9), example(model_name="another")]
-    page = render(segment_result(), examples=examples)
+    examples = [example("worst", 0.1), example("median", 0.5), example("best", 0.9)]
+    page = render(segment_result(), segment_result(model="another"), examples=[examples, []])
     assert page.text.index("Best ·") < page.text.index("Median ·") < page.text.index("Worst ·")
     pictures = [address for address in page.addresses if address.startswith("data:image/jpeg;base64,")]
-    assert len(pictures) == 9  # not the other model's
+    assert len(pictures) == 9
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2])))
     assert first.size == (480, 300)
 
@@ -137,9 +134,9 @@ def test_models_of_one_name_have_examples_of_their_own(render):
         segment_result().model_copy(update={"model": ModelRecord(name="tiny", source=source, fingerprint=source)})
         for source in ("here", "there")
     ]
-    page = render(*results, examples=[example(fingerprint="there")])
+    page = render(*results, examples=[[], [example()]])
     assert page.tags.count("img") == 3
-    assert summarize(document(*results)).models == ("tiny (here)", "tiny (there)")
+    assert side_by_side(document(*results)).models == ("tiny (here)", "tiny (there)")
 
 
 def test_a_document_of_nothing_and_a_result_of_nothing_still_render(render):
@@ -180,7 +177,7 @@ def test_figures_as_text():
 
 def test_a_summary_lines_up_sets_and_models():
     group = {"task": "group", "headline": "variation_of_information", "classes": ()}
-    summary = summarize(
+    summary = side_by_side(
         document(
             segment_result(),
             segment_result(BETTER, model="new"),
