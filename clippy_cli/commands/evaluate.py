@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import load_model
+from clippy_cli.commands.evaluation_list import list_sets
+from clippy_cli.commands.evaluation_run import EvaluationRun, open_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from clippy_cli.data.benchmarks.base import ImageSet
-    from clippy_cli.evaluation.evaluate import Evaluated
-    from clippy_cli.evaluation.processes import Processes
-    from clippy_cli.evaluation.protocol import Overrides, Protocol
-    from clippy_cli.evaluation.result import Document, Task, TaskResult
-    from clippy_cli.evaluation.run import Options, Progress
-    from clippy_cli.model.base import VisionLanguageModel
-    from clippy_cli.reporting.evaluation.report import Example
 
 _BATCH = 16
 _OUT = Path("clippy_out/evaluate")
@@ -97,7 +83,7 @@ def evaluate(
         Path, typer.Option(metavar="DIR", help="Folder for result.json, report.html, report.md and images/.")
     ] = _OUT,
     worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
-    list_sets: Annotated[bool, typer.Option("--list", help="Show every set, found or missing, and leave.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Show every set, found or missing, and leave.")] = False,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the named sets that are missing into --data-root first.")
     ] = False,
@@ -127,8 +113,8 @@ def evaluate(
       clippy evaluate my_set.yaml --worst-first
       clippy evaluate --compare a/result.json b/result.json
     """
-    if list_sets:
-        _list_sets(data_root, json)
+    if list_all:
+        list_sets(data_root, json)
         return
     if not datasets:
         raise ClippyError("No data set is named", "Name one, such as voc; clippy evaluate --list shows them all.")
@@ -153,12 +139,12 @@ def evaluate(
     with launched_processes() as processes:
         if not processes.first:
             console.be_silent()
-        sets = _open_sets(datasets, data_root, download, processes)
+        sets = open_sets(datasets, data_root, download, processes)
         jobs = list(zip(sets, tasks_of_sets(sets, tasks), strict=True))
         for source in sources:
             find_model(source)
         prepare_folder(out)
-        run = _Run(jobs, rules, overrides, settings, out, processes, json=json, worst_first=worst_first)
+        run = EvaluationRun(jobs, rules, overrides, settings, out, processes, json=json, worst_first=worst_first)
         try:
             for source in sources:
                 run.model(source, processes.device(device))
@@ -173,199 +159,6 @@ def evaluate(
         processes.gather(None)  # torchrun would end the first process with the others
         if processes.first:
             run.leave()
-
-
-class _Run:
-    """All sets with one model after the other, and what they leave behind."""
-
-    def __init__(
-        self,
-        jobs: Sequence[tuple[ImageSet, tuple[Task, ...]]],
-        protocol: Protocol,
-        overrides: Overrides,
-        settings: Options,
-        out: Path,
-        processes: Processes,
-        *,
-        json: bool,
-        worst_first: bool,
-    ) -> None:
-        self._jobs, self._protocol, self._overrides = jobs, protocol, overrides
-        self._settings, self._out, self._processes = settings, out, processes
-        self._json, self._worst_first = json, worst_first
-        self._evaluations: list[Evaluated] = []
-        self._examples: list[list[Example]] = []
-        self._device = ""
-
-    def model(self, source: str, device: str) -> None:
-        """Measure one model on every set, printing each result as it comes."""
-        from clippy_cli.evaluation.provenance import describe_device
-        from clippy_cli.model.centring import with_centring
-
-        clip = load_model(source, device)
-        if self._overrides.patches is not None:
-            clip = with_centring(clip, self._overrides.patches)
-        self._device = describe_device(clip.device)
-        for images, tasks in self._jobs:
-            self._evaluations.append(self._set(clip, source, images, tasks))
-
-    def finish(self, *, unfinished: bool = False) -> None:
-        """Write the files of what was measured, and show results side by side.
-
-        Where the run is ``unfinished``, since something failed later, what was counted stays noted for the next try.
-        """
-        if not self._processes.first or not self._evaluations:
-            return
-        from clippy_cli.commands.evaluation_tables import print_summary
-        from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
-
-        results = save_images(self._out, self._evaluations)
-        document = self._document(results)
-        written = save_document(self._out, document, self._examples)
-        if not unfinished:
-            remove_journals(self._out, self._evaluations)
-        if self._json:
-            console.print_json(document.model_dump(by_alias=True))
-            return
-        if len(results) > 1:
-            print_summary(document)
-        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
-
-    def leave(self) -> None:
-        """Leave with the exit code for images that could not be used; return where there are none."""
-        data = [result.data for evaluated in self._evaluations for result in evaluated.results]
-        if any(entry.failed for entry in data):
-            raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
-
-    def _set(self, clip: VisionLanguageModel, source: str, images: ImageSet, tasks: tuple[Task, ...]) -> Evaluated:
-        from clippy_cli.commands.evaluation_tables import print_result
-        from clippy_cli.evaluation.evaluate import evaluate_set
-        from clippy_cli.reporting.evaluation.examples import draw_examples
-        from clippy_cli.reporting.evaluation.files import JOURNALS
-
-        with _shown_progress(images.info.name) as progress:
-            evaluated = evaluate_set(
-                clip,
-                images,
-                self._protocol,
-                tasks=tasks,
-                source=source,
-                overrides=self._overrides,
-                options=self._settings,
-                journals=self._out / JOURNALS,
-                processes=self._processes,
-                progress=progress,
-            )
-        if self._processes.first:
-            self._examples += draw_examples(clip, evaluated, self._settings)
-            if not self._json:
-                for result in evaluated.results:
-                    print_result(result, worst_first=self._worst_first)
-                    console.out.print()
-        return evaluated
-
-    def _document(self, results: tuple[TaskResult, ...]) -> Document:
-        from datetime import UTC, datetime
-
-        from clippy_cli.evaluation.provenance import library_versions
-        from clippy_cli.evaluation.result import Document
-
-        return Document(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=shlex.join(["clippy", *sys.argv[1:]]),
-            device=self._device,
-            versions=library_versions(),
-            seed=self._settings.seed,
-            results=results,
-        )
-
-
-@contextmanager
-def _shown_progress(name: str) -> Iterator[Progress]:
-    """A spinner until it is known how many images are left, then a bar; and a word where some were counted before."""
-    from clippy_cli.evaluation.run import Progress
-
-    with ExitStack() as stack, ExitStack() as preparation:
-        preparation.enter_context(console.status(f"{name}: embedding texts"))
-        count: Callable[[], None] = lambda: None  # noqa: E731
-
-        def start(before: int, left: int) -> None:
-            nonlocal count
-            preparation.close()
-            if before:
-                console.err.print(f"{name}: {before} of {before + left} images were counted before", soft_wrap=True)
-            count = stack.enter_context(console.progress(f"evaluating {name}", left, unit="images"))
-
-        yield Progress(start, lambda: count())
-
-
-def _open_sets(names: Sequence[str], data_root: Path | None, download: bool, processes: Processes) -> list[ImageSet]:
-    from clippy_cli.data.benchmarks import catalogue, open_benchmark
-    from clippy_cli.data.benchmarks.base import data_root as find_root
-
-    if download and processes.first:
-        root = find_root(data_root)
-        for name in names:
-            known = name in catalogue.benchmark_names() and name != catalogue.SCENES
-            if known and all(catalogue.locate(spec, root) is None for spec in catalogue.layouts(name)):
-                with console.status(f"downloading {name} into {root}"):
-                    catalogue.download(name, root)
-    processes.gather(None)  # the others wait for the download
-    with console.status("looking for data sets"):
-        return [open_benchmark(name, data_root) for name in dict.fromkeys(names)]
-
-
-def _list_sets(data_root: Path | None, json: bool) -> None:
-    """Every set of the catalogue, and where it is or was looked for."""
-    import os
-
-    from clippy_cli.data.benchmarks.base import DATA_VARIABLE
-    from clippy_cli.data.benchmarks.base import data_root as find_root
-    from clippy_cli.data.benchmarks.catalogue import describe_all
-
-    root = find_root(data_root) if data_root is not None or os.environ.get(DATA_VARIABLE) else None
-    statuses = describe_all(root)
-    if json:
-        records = [
-            {
-                "name": status.name,
-                "title": status.title,
-                "kind": status.kind,
-                "classes": status.classes,
-                "images": status.images,
-                "folder": None if status.folder is None else str(status.folder),
-                "looked_for": [str(path) for path in status.looked_for],
-            }
-            for status in statuses
-        ]
-        console.print_json({"command": "evaluate", "data_root": None if root is None else str(root), "sets": records})
-        return
-    table = Table("set", "kind", box=None, pad_edge=False)
-    table.add_column("classes", justify="right")
-    table.add_column("images", justify="right")
-    table.add_column("where", overflow="fold")
-    for status in statuses:
-        found = status.images is not None
-        where = "generated" if status.folder is None else _below(root, status.folder)
-        tried = [_below(root, path) for path in status.looked_for[:1]]
-        fetch = "; --download fetches it" if status.downloadable else ""
-        looked = status.problem or f"missing: looked for {''.join(tried)}{fetch}"
-        table.add_row(
-            Text(status.name, "bold"),
-            status.kind,
-            str(status.classes or ""),
-            f"{status.images:,}" if found else "-",
-            Text(where) if found else Text(looked if status.looked_for else "no data folder is named", "dim"),
-        )
-    if root is not None:
-        console.out.print(Text.assemble("data folder ", (str(root), "bold")), soft_wrap=True)
-    console.out.print(table)
-    if root is None:
-        console.print_hint(f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds the data sets.")
-
-
-def _below(root: Path | None, path: Path) -> str:
-    return str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else str(path)
 
 
 def _compare(files: Sequence[str], json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,16 @@ class ClassificationSet(ImageSet, Protocol):
     def read(self, index: int) -> ClassifiedImage:
         """Image ``index``; ClippyError where it cannot be used."""
         ...
+
+
+def check_size(path: Path, annotation: NDArray[Any], image: NDArray[np.uint8]) -> None:
+    """ClippyError where the annotation in ``path`` and its photo have not the same height and width."""
+    if annotation.shape != image.shape[:2]:
+        sizes = " and ".join(f"{width}x{height}" for height, width in (annotation.shape, image.shape[:2]))
+        raise ClippyError(
+            f"{path}: the annotation and its photo differ in size ({sizes} pixels)",
+            "Unpack the set again; a photo turned by its EXIF orientation needs a mask turned likewise.",
+        )
 
 
 def data_root(option: Path | None) -> Path:

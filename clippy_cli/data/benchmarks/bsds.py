@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clippy_cli.data.benchmarks.base import AnnotatedRegions, RegionSet
+from clippy_cli.data.benchmarks.base import AnnotatedRegions, RegionSet, check_size
 from clippy_cli.data.benchmarks.masks import fill, find_keys
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
@@ -48,9 +48,7 @@ class _Bsds:
         path = self._folder / fill(self._masks, key)
         annotations = _read_regions(path)
         for regions in annotations:
-            if regions.shape != image.shape[:2]:
-                sizes = " and ".join(f"{width}x{height}" for height, width in (regions.shape, image.shape[:2]))
-                raise ClippyError(f"{path}: annotation and photo differ in size ({sizes} pixels)", _AGAIN)
+            check_size(path, regions, image)
         return AnnotatedRegions(key, image, annotations)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size
 from clippy_cli.data.benchmarks.masks import fill
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
@@ -67,8 +67,7 @@ class _Panoptic:
         segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
     ) -> None:
         self.info = spec.info(name, "segmentation", folder)
-        self.classes = tuple(BenchmarkClass(name, prompts) for name, prompts in spec.classes.items())
-        self.background = None if spec.background is None else list(spec.classes).index(spec.background)
+        self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
         self._folder = folder
         self._photos = photos
@@ -88,9 +87,7 @@ class _Panoptic:
         path = self._folder / fill(self._masks, key)
         red, green, blue = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)  # (H,W,3) -> 3 of (H,W)
         pixels = red + (green << 8) + (blue << 16)
-        if pixels.shape != image.shape[:2]:
-            sizes = " and ".join(f"{width}x{height}" for height, width in (pixels.shape, image.shape[:2]))
-            raise ClippyError(f"{path}: the annotation and its photo differ in size ({sizes} pixels)", _AGAIN)
+        check_size(path, pixels, image)
         ids, targets = self._segments[index]
         place = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
         unknown = pixels[ids[place] != pixels]

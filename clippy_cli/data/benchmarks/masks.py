@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SegmentationSet, SegmentedImage
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, read_image
 from clippy_cli.errors import ClippyError
@@ -55,8 +55,7 @@ class MaskSet:
         load: Callable[[Path], NDArray[np.integer[Any]]],
     ) -> None:
         self.info = spec.info(name, "segmentation", folder)
-        self.classes = tuple(BenchmarkClass(one, prompts) for one, prompts in spec.classes.items())
-        self.background = None if spec.background is None else list(spec.classes).index(spec.background)
+        self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
         self._folder = folder
         self._table = table
@@ -85,9 +84,7 @@ class MaskSet:
         image = read_image(self._image(key))
         path = self._mask(key)
         values = self._load(path)
-        if values.shape != image.shape[:2]:
-            sizes = " and ".join(f"{width}x{height}" for height, width in (values.shape, image.shape[:2]))
-            raise ClippyError(f"{path}: the mask and its photo differ in size ({sizes} pixels)", _AGAIN)
+        check_size(path, values, image)
         return SegmentedImage(key, image, look_up(values, self._table, where=str(path)))
 
     def _image(self, key: str) -> Path:

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.data.benchmarks.base import IGNORE, Kind, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, Kind, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
 
@@ -102,6 +102,14 @@ class SetSpec(BaseModel):
         """What results say about the set that this describes, found in ``folder``."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
         return SetInfo(name, self.title, kind, folder, self.annotation, self.complete, self._catalogued, digest)
+
+    def benchmark_classes(self) -> tuple[BenchmarkClass, ...]:
+        """The classes, in order."""
+        return tuple(BenchmarkClass(name, prompts) for name, prompts in self.classes.items())
+
+    def background_index(self) -> int | None:
+        """Which of the classes stands for everything else."""
+        return None if self.background is None else list(self.classes).index(self.background)
 
     def values_of(self) -> dict[str, tuple[int, ...]]:
         """Class name -> its mask values, in the order of ``classes``."""
