@@ -48,17 +48,36 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, or a file of your own.")
     ] = "clippy",
-    resolution: options.Resolution = None,
-    window: Annotated[
-        int | None, typer.Option(min=0, metavar="PIXELS", help="Side of sliding windows; 0: the whole image.")
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Short side that images are resized to; aspect is kept. Default: the protocol's.",
+        ),
     ] = None,
-    stride: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows.")] = None,
-    templates: options.Templates = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="PIXELS", help="Side of sliding windows; 0: the whole image. Default: the protocol's."
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows. Default: the protocol's.")
+    ] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET|TEXT",
+            help="Prompts around each class: none, photo, simple, openai, or your own. Default: the protocol's.",
+        ),
+    ] = None,
     background: Annotated[
         str | None,
         typer.Option(
             metavar="words|P|words+P",
-            help="What makes a pixel background: words for it, a probability below P, or both.",
+            help="What makes a pixel background: words for it, a probability below P, or both. "
+            "Default: the protocol's.",
         ),
     ] = None,
     patches: Annotated[
