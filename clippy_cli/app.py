@@ -13,6 +13,9 @@ from clippy_cli.commands.evaluate import evaluate
 from clippy_cli.commands.group import group
 from clippy_cli.commands.segment import segment
 from clippy_cli.commands.train import train
+from clippy_cli.commands.waterbirds import waterbirds
+from clippy_cli.commands.waterbirds_analyse import analyse
+from clippy_cli.commands.waterbirds_build import build
 from clippy_cli.console import log_to_stderr, print_error
 from clippy_cli.errors import ClippyError, ExitCode
 
@@ -60,3 +63,9 @@ def root(
 
 for command in (segment, group, classify, train, evaluate):
     app.command()(command)
+
+birds = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
+birds.callback(invoke_without_command=True)(waterbirds)
+birds.command()(build)
+birds.command()(analyse)
+app.add_typer(birds, name="waterbirds")

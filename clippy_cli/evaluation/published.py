@@ -8,11 +8,12 @@ from importlib import resources
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clippy_cli.evaluation.result import PublishedFigure, Task
 
 _FILE = resources.files("clippy_cli.evaluation") / "published.yaml"
+_WATERBIRDS_FILE = resources.files("clippy_cli.evaluation") / "published_waterbirds.yaml"
 
 
 class _Part(BaseModel):
@@ -54,6 +55,33 @@ class Literature(_Part):
             if unknown := set(table.caveats) - set(table.sets):
                 raise ValueError(f"caveats of sets that are not in the table: {', '.join(sorted(unknown))}")
         return self
+
+
+class PublishedWaterbirds(_Part):
+    """Figures of one model on the test split of Waterbirds, in per cent, None where the source gives none.
+
+    Attributes:
+        made: zero-shot, or supervised by the set's own training images.
+        source: a key of the file's sources; the citation in what :func:`published_waterbirds` returns.
+        why_not: what keeps the figures from being compared with ours, on the whole split too.
+        average: over images, however the source weighted them.
+        water_on_water: accuracy of water birds on water.
+        water_on_land: accuracy of water birds on land.
+    """
+
+    model: str
+    made: Literal["zero-shot", "supervised"]
+    source: str
+    why_not: str = Field(min_length=1)
+    worst_group: float | None = None
+    average: float | None = None
+    water_on_water: float | None = None
+    water_on_land: float | None = None
+
+
+class _WaterbirdsFile(_Part):
+    sources: dict[str, _Source]
+    rows: tuple[PublishedWaterbirds, ...]
 
 
 @cache
@@ -102,18 +130,31 @@ def published_for(
             if value is None:
                 continue
             reasons = [*ours, *_protocol_differs(row.protocol, protocol), *filter(None, [table.caveats.get(set_name)])]
-            source = literature().sources[row.source]
             figures.append(
                 PublishedFigure(
                     model=row.model,
                     metric=metric,
                     value=value,
-                    source=source.cite if source.read == "primary" else f"{source.cite} (second-hand)",
+                    source=_cite(literature().sources[row.source]),
                     comparable=not reasons,
                     why_not="; ".join(reasons),
                 )
             )
     return tuple(sorted(figures, key=lambda figure: (not figure.comparable, -figure.value)))
+
+
+@cache
+def published_waterbirds() -> tuple[PublishedWaterbirds, ...]:
+    """Published figures of the official Waterbirds, in the file's order: to read beside ours, never to compare.
+
+    They say nothing about another set (a proxy, a demonstration, one of the user's own), and belong beside none.
+    """
+    content = _WaterbirdsFile.model_validate(yaml.safe_load(_WATERBIRDS_FILE.read_text(encoding="utf-8")))
+    return tuple(row.model_copy(update={"source": _cite(content.sources[row.source])}) for row in content.rows)
+
+
+def _cite(source: _Source) -> str:
+    return source.cite if source.read == "primary" else f"{source.cite} (second-hand)"
 
 
 def _protocol_differs(theirs: str, ours: str) -> list[str]:

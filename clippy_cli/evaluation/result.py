@@ -11,11 +11,13 @@ SCHEMA = "clippy-result/1"
 Task = Literal["segment", "group", "cluster", "classify", "retrieve"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Record(BaseModel):
+    """Frozen, and nothing that its fields do not name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class DataRecord(_Record):
+class DataRecord(Record):
     """The images that were measured on."""
 
     name: str = Field(description="What the command line calls the set.")
@@ -28,7 +30,7 @@ class DataRecord(_Record):
     failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
 
 
-class ModelRecord(_Record):
+class ModelRecord(Record):
     """The model that was measured."""
 
     name: str
@@ -36,7 +38,7 @@ class ModelRecord(_Record):
     fingerprint: str = Field(description="Hash of the model's answers to a fixed image and fixed texts.")
 
 
-class ClassScore(_Record):
+class ClassScore(Record):
     """One class: its figures in [0, 1], null where undefined, and how much of it was annotated."""
 
     name: str
@@ -45,7 +47,7 @@ class ClassScore(_Record):
     count: int = Field(description="Annotated pixels (segment, cluster) or images (classify).")
 
 
-class PublishedFigure(_Record):
+class PublishedFigure(Record):
     """A figure from the literature beside ours."""
 
     model: str
@@ -56,7 +58,7 @@ class PublishedFigure(_Record):
     why_not: str = Field("", description="What differs, where it is not comparable.")
 
 
-class TaskResult(_Record):
+class TaskResult(Record):
     """One set, one model, one task."""
 
     data: DataRecord
@@ -80,7 +82,7 @@ class TaskResult(_Record):
     encoder_share: float | None = Field(None, description="Share of the wall time spent in the image encoder.")
 
 
-class Document(_Record):
+class Document(Record):
     """``result.json``."""
 
     schema_name: Literal["clippy-result/1"] = Field("clippy-result/1", alias="schema")
@@ -91,10 +93,8 @@ class Document(_Record):
     seed: int
     results: tuple[TaskResult, ...]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-
-class ImageRecord(_Record):
+class ImageRecord(Record):
     """One line of ``images_file``: what an image adds to the set's figures."""
 
     index: int = Field(description="Position in the set.")

@@ -1,35 +1,10 @@
-"""Where results go: names that do not collide, and files that are whole or absent."""
+"""Where results go: names that do not collide."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
-
-from clippy_cli.errors import ClippyError
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it; nothing is left behind on any failure.
-
-    Missing folders are made. ClippyError where the disk is full, or the folder is none or forbids writing.
-    """
-    temporary = path.with_name(f".{path.name[:40]}-{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                write(stream)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ClippyError(
-            f"{path}: cannot be written ({error.strerror or error})", "Free some space, or choose another place."
-        ) from error
-    return path
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.files import write_whole
 from clippy_cli.inference.label_map import LabelMap
-from clippy_cli.reporting.files import safe_name, write_whole
+from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.palette import MAX_LABELS, colour, palette
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clippy_cli.files import write_whole
 from clippy_cli.inference.label_map import LabelMap
-from clippy_cli.reporting.files import write_whole
 from clippy_cli.reporting.masks import write_cutouts, write_mask
 from clippy_cli.reporting.overlay import LegendItem, draw_overlay
 from clippy_cli.reporting.palette import colour

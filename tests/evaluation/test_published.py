@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from clippy_cli.evaluation.published import Literature, literature, published_for
+from clippy_cli.evaluation.published import Literature, literature, published_for, published_waterbirds
 
 
 def figures(*arguments, **settings):
@@ -68,3 +68,22 @@ def test_a_row_with_a_value_too_few_is_refused():
     source = {"s": {"cite": "c", "read": "primary"}}
     with pytest.raises(ValidationError, match="needs 2 values"):
         Literature.model_validate({"sources": source, "tables": [table | {"rows": [row]}]})
+
+
+def test_waterbirds_figures_say_how_they_were_made_and_why_they_are_not_ours():
+    rows = {row.model: row for row in published_waterbirds()}
+    assert (rows["CLIPpy"].water_on_water, rows["CLIPpy"].water_on_land) == (76.9, 74.9)
+    clip = rows["CLIP, by CLIPpy's authors"]
+    assert (clip.water_on_water, clip.water_on_land) == (80.2, 48.1)
+    assert {row.model: row.worst_group for row in rows.values() if row.made == "supervised"} == {
+        "ERM": 74.9,
+        "JTT": 86.7,
+        "GroupDRO": 91.4,
+        "DFR": 92.9,
+    }
+    assert (rows["CLIP B/32"].made, rows["CLIP B/32"].average, rows["CLIP B/32"].worst_group) == (
+        "zero-shot",
+        80.7,
+        27.9,
+    )
+    assert all("arXiv" in row.source and row.why_not for row in rows.values())

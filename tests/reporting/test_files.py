@@ -1,4 +1,4 @@
-"""Names that do not collide, files that are whole or absent."""
+"""Names that do not collide."""
 
 import string
 from pathlib import Path
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clippy_cli.errors import ClippyError
-from clippy_cli.reporting.files import output_stems, safe_name, write_whole
+from clippy_cli.reporting.files import output_stems, safe_name
 
 
 @pytest.mark.parametrize(
@@ -55,28 +54,3 @@ def test_labels_become_harmless_different_file_names(labels):
         assert name
         assert not set(name) & set(string.punctuation.replace("-", "").replace("_", "") + " \0\n")
         assert len(name) <= 90
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = write_whole(tmp_path / "new" / "a.txt", lambda stream: stream.write(b"old"))
-
-    def interrupted(stream):
-        stream.write(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(path, interrupted)
-    assert path.read_bytes() == b"old"
-    assert [child.name for child in path.parent.iterdir()] == ["a.txt"]
-
-
-def test_what_the_system_refuses_is_explained(tmp_path):
-    def full(stream):
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(ClippyError, match="No space left on device"):
-        write_whole(tmp_path / "a.png", full)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "file").touch()
-    with pytest.raises(ClippyError, match="cannot be written"):
-        write_whole(tmp_path / "file" / "a.png", lambda stream: None)

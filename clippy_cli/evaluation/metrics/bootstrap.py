@@ -20,7 +20,7 @@ _CHUNK_CELLS = 2**22  # of the (resamples, images) weights held at once: 32 MiB
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % percentile interval of a difference, second minus first, and its mean over the resamples."""
+    """The 95 % percentile interval of a difference or another figure, and the figure's mean over the resamples."""
 
     low: float
     high: float
@@ -104,7 +104,7 @@ def paired_bootstrap_miou(
         sums = (_weights(draws) @ columns).reshape(len(draws), 2, 3, num_classes)  # sums of integers: exact in float64
         miou = mean_iou(ClassAreas(sums[:, :, 0], sums[:, :, 1], sums[:, :, 2]))  # (R,2)
         differences.append(miou[:, 1] - miou[:, 0])
-    return _interval(differences)
+    return percentile_interval(differences)
 
 
 def paired_bootstrap_mean(
@@ -117,7 +117,7 @@ def paired_bootstrap_mean(
     _check(a, b)
     difference = np.array(b, dtype=np.float64) - np.array(a, dtype=np.float64)  # None becomes NaN
     difference = difference[~np.isnan(difference)]
-    return _interval([difference[draws].mean(1) for draws in _draws(len(difference), resamples, seed)])
+    return percentile_interval([difference[draws].mean(1) for draws in _draws(len(difference), resamples, seed)])
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -137,11 +137,15 @@ def _weights(draws: NDArray[np.int64]) -> Floats:
     return np.bincount(cells.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
 
 
-def _interval(differences: Sequence[Floats]) -> Interval | None:
-    if not differences:
+def percentile_interval(resampled: Sequence[Floats]) -> Interval | None:
+    """The interval of a figure that was computed on each resample, given in one or more arrays (r,).
+
+    NaN, a resample that leaves the figure undefined, is left out; None where no resample defines it.
+    """
+    if not resampled:
         return None
-    values = np.concatenate(differences)
-    values = values[~np.isnan(values)]  # a resample may hold images only that define no figure
+    values = np.concatenate(resampled)
+    values = values[~np.isnan(values)]
     if not values.size:
         return None
     low, high = np.percentile(values, [2.5, 97.5])

@@ -11,9 +11,10 @@ from clippy_cli.evaluation.evaluate import Evaluated
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
 from clippy_cli.evaluation.stored import DOCUMENT_NAME
+from clippy_cli.files import write_whole
 from clippy_cli.reporting.evaluation.markdown import markdown_rows
 from clippy_cli.reporting.evaluation.report import Example, write_report
-from clippy_cli.reporting.files import safe_name, write_whole
+from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.products import save_json
 
 JOURNALS = "unfinished"

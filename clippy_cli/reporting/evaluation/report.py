@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from clippy_cli.evaluation.result import Document, TaskResult
-from clippy_cli.reporting.evaluation import figures as figures
-from clippy_cli.reporting.files import write_whole
+from clippy_cli.reporting.evaluation import figures
 from clippy_cli.reporting.overlay import LegendItem
+from clippy_cli.reporting.page import data_uri, write_page
 
 Rank = Literal["best", "median", "worst"]
 
-_TEMPLATES = resources.files("clippy_cli") / "assets"
-_TEMPLATE = "report.html.j2"
-_MAX_SIDE = 480
-_QUALITY = 82
 _RANKS: tuple[Rank, ...] = ("best", "median", "worst")
 
 
@@ -79,23 +70,15 @@ def write_report(path: Path, document: Document, examples: Sequence[Sequence[Exa
 
     Names of classes and files are shown as text whatever they hold. ClippyError where ``path`` cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(_TEMPLATES)),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=figures.percent, metric=figures.metric_name, written=figures.written)
-    page = environment.get_template(_TEMPLATE).render(
+    return write_page(
+        path,
+        "report.html.j2",
         document=document,
         summary=figures.side_by_side(document),
-        figures=figures,
         bars=_bars,
         duration=_duration,
         examples=[_shown(own) for own in examples] or [[] for _ in document.results],
     )
-    return write_whole(path, lambda stream: stream.write(page.encode("utf-8", errors="replace")))
 
 
 def _bars(result: TaskResult) -> list[_Bar]:
@@ -124,23 +107,14 @@ def _shown(examples: Sequence[Example]) -> list[_Shown]:
             example.key,
             example.score,
             (
-                ("photo", _data_uri(example.photo)),
-                ("prediction", _data_uri(example.prediction)),
-                ("annotation", _data_uri(example.annotation)),
+                ("photo", data_uri(example.photo)),
+                ("prediction", data_uri(example.prediction)),
+                ("annotation", data_uri(example.annotation)),
             ),
             tuple(("#{:02x}{:02x}{:02x}".format(*item.rgb), item.text) for item in example.legend),
         )
         for example in own
     ]
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    """(H,W,3) uint8 -> a JPEG within the page."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    picture.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,254 @@
+"""``clippy waterbirds``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from clippy_cli import console
+from clippy_cli.commands import options
+from clippy_cli.commands.image_run import load_model
+from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.model import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from clippy_cli.evaluation.waterbirds.result import BirdDocument, BirdResult
+
+_OUT = Path("clippy_out/waterbirds")
+_RESOLUTION = 448  # the paper's
+_BATCH = 16
+
+
+def waterbirds(
+    context: typer.Context,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder that holds the set, or the set itself. Default: $CLIPPY_DATA."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="train|val|test", help="Which images.")] = "test",
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help=f"Short side that images are resized to; aspect is kept. Default: {_RESOLUTION}; with --demo the "
+            "model's.",
+        ),
+    ] = None,
+    resolutions: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Measure at each of these, and draw accuracy over resolution.")
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Words for the two birds and for background; | joins synonyms. Default: the names in the set.",
+        ),
+    ] = None,
+    templates: options.Templates = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
+    batch_size: options.BatchSize = _BATCH,
+    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")] = 2,
+    device: options.Device = "auto",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for waterbirds.json, waterbirds.html and the sweep's plot.")
+    ] = _OUT,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Draw birds and backgrounds, and run everything on them: no data needed.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure whether a model sees the bird or its background, by its pooled embedding and by its patches.
+
+    \b
+    pooled  the whole image against two prompts
+    patch   every patch against three prompts; patches of the background do not
+            vote, and the bird with more votes wins
+
+    \b
+    Examples:
+      clippy waterbirds --demo
+      clippy waterbirds --data-root ~/data
+      clippy waterbirds --model runs/cls --model runs/max --out cls_or_max
+      clippy waterbirds --resolutions 112,224,448,896
+      clippy waterbirds build --birds ~/CUB --backgrounds ~/places --out ~/mine
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from functools import partial
+
+    from clippy_cli.data.benchmarks.base import data_root as find_root
+    from clippy_cli.data.waterbirds import open_waterbirds
+    from clippy_cli.evaluation.waterbirds.answers import parse_words
+    from clippy_cli.evaluation.waterbirds.run import run_birds
+    from clippy_cli.model.store import find_model
+    from clippy_cli.reporting.evaluation.files import prepare_folder
+    from clippy_cli.reporting.products import save_json
+    from clippy_cli.reporting.waterbirds.report import draw_bird_examples, write_waterbirds
+    from clippy_cli.reporting.waterbirds.sweep import draw_sweep
+
+    sizes: tuple[int | None, ...] = (resolution or (None if demo else _RESOLUTION),)
+    if resolutions is not None:
+        sizes = _parse_resolutions(resolutions)
+    sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    for source in sources:
+        find_model(source)
+    prepare_folder(out)
+    birds = open_waterbirds(_drawn_set(out) if demo else find_root(data_root), split)
+    asked = parse_words(words or f"{birds.birds[0]},{birds.birds[1]},background")
+    run = run_birds(
+        sources,
+        lambda source: load_model(source, device),
+        birds,
+        asked,
+        split=split,
+        resolutions=sizes,
+        templates=templates,
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        command=shlex.join(["clippy", *sys.argv[1:]]),
+        bar=partial(console.progress, unit="images"),
+    )
+    document = run.document
+    written = [save_json(out / "waterbirds.json", document.model_dump(by_alias=True))]
+    plots = draw_sweep(document.results, out) if len(sizes) > 1 else []
+    page = write_waterbirds(
+        out / "waterbirds.html",
+        document,
+        asked,
+        birds.places,
+        examples=draw_bird_examples(birds, run.shown),
+        examples_of=run.shown_of,
+        sweep=plots[0] if plots else None,
+    )
+    if json:
+        console.print_json(document.model_dump(by_alias=True))
+    else:
+        _print(document, birds.places)
+        console.out.print(Text(f"wrote {', '.join(map(str, [*written, page, *plots]))}", "dim"), soft_wrap=True)
+    if demo:
+        _analyse_drawn(out, sources, device, quiet=json)
+    for message in document.data.failed:
+        console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
+    if document.data.failed:
+        raise typer.Exit(ExitCode.PARTIAL if document.data.images else ExitCode.FAILED)
+
+
+def _drawn_set(out: Path) -> Path:
+    """Draw birds and backgrounds below ``out``, build a set of them, and return its folder."""
+    from clippy_cli.data.composites.backgrounds import open_backgrounds
+    from clippy_cli.data.composites.build import build_set
+    from clippy_cli.data.composites.demo import DEMO_SET, write_demo
+    from clippy_cli.data.composites.foregrounds import open_foregrounds
+
+    with console.status("drawing birds and backgrounds"):
+        birds, grounds = write_demo(out / "drawn")
+        objects, scenes = open_foregrounds(birds), open_backgrounds(grounds)
+    with console.progress("building", len(objects), unit="images") as advance:
+        return build_set(objects, scenes, out / DEMO_SET, on_progress=advance).folder
+
+
+def _analyse_drawn(out: Path, sources: list[str], device: str, *, quiet: bool) -> None:
+    """The analyses of the drawn birds and backgrounds, and what they show."""
+    from functools import partial
+
+    from clippy_cli.commands.waterbirds_analyse import print_analysis
+    from clippy_cli.data.composites.backgrounds import open_backgrounds
+    from clippy_cli.data.composites.foregrounds import open_foregrounds
+    from clippy_cli.evaluation.waterbirds.analyse import run_analysis
+    from clippy_cli.reporting.waterbirds.analysis_report import write_analysis
+
+    run = run_analysis(
+        sources,
+        lambda source: load_model(source, device),
+        open_foregrounds(out / "drawn" / "birds"),
+        open_backgrounds(out / "drawn" / "backgrounds"),
+        objects=20,
+        command=shlex.join(["clippy", *sys.argv[1:]]),
+        bar=partial(console.progress, unit="images"),
+    )
+    written = write_analysis(out / "analysis", run)
+    if not quiet:
+        print_analysis(run.document)
+        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
+
+
+def _parse_resolutions(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ClippyError(f"--resolutions cannot be {text!r}", "Write short sides in pixels, as in 112,224,448.")
+    return sizes
+
+
+def _print(document: BirdDocument, places: tuple[str, str]) -> None:
+    """A 2x2 table for each model, readout and resolution; side by side where there are several."""
+    from clippy_cli.data.composites.demo import DEMO_NOTE, DEMO_SET
+    from clippy_cli.reporting.evaluation.figures import percent, points, written
+
+    data = document.data
+    part = f"{data.images:,} of {data.complete:,}" if data.subset and data.complete else f"{data.images:,}"
+    console.out.print(Text.assemble((data.title, "bold"), f"  {part} images"), soft_wrap=True)
+    if data.name == DEMO_SET:
+        console.out.print(Text(DEMO_NOTE, "yellow"), soft_wrap=True)
+    for result in document.results:
+        console.out.print()
+        console.out.print(
+            Text.assemble((result.model.name, "bold"), f"  {result.readout}, {result.resolution} pixels"),
+            soft_wrap=True,
+        )
+        table = Table("", box=None, pad_edge=False)
+        for heading in (f"on {places[0]}", f"on {places[1]}", "gap", "95 % interval"):
+            table.add_column(heading, justify="right")
+        for bird, gap in enumerate(result.gaps):
+            cells = [f"{percent(group.accuracy)}" for group in result.groups[2 * bird : 2 * bird + 2]]
+            interval = "" if gap.low is None else f"{points(gap.low)} to {points(gap.high)}"
+            table.add_row(Text(gap.bird), *cells, points(gap.value), interval)
+        console.out.print(table)
+        worst = f" ({result.worst_group})" if result.worst_group else ""
+        console.out.print(
+            Text.assemble(
+                (f"worst group {percent(result.worst)}", "bold"),
+                f"{worst}   mean over groups {percent(result.mean_over_groups)}"
+                f"   train-weighted {percent(result.weighted_mean)}   average {percent(result.average)}",
+            ),
+            soft_wrap=True,
+        )
+    if len(document.results) > 2:
+        console.out.print(_side_by_side(document.results))
+    settings = "; ".join(f"{key}: {written(value)}" for key, value in document.protocol.items())
+    console.out.print(Text(settings, "dim"), soft_wrap=True)
+
+
+def _side_by_side(results: tuple[BirdResult, ...]) -> Table:
+    from clippy_cli.reporting.evaluation.figures import percent, points
+
+    table = Table("model", "readout", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("pixels", "worst", "mean", *(f"gap, {gap.bird}" for gap in results[0].gaps)):
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(
+            Text(result.model.name),
+            result.readout,
+            str(result.resolution),
+            percent(result.worst),
+            percent(result.mean_over_groups),
+            *(points(gap.value) for gap in result.gaps),
+        )
+    return table

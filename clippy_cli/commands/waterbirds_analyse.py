@@ -1,0 +1,156 @@
+"""``clippy waterbirds analyse``: what of an embedding is the object and what its background."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from clippy_cli import console
+from clippy_cli.commands import options
+from clippy_cli.commands.image_run import load_model
+from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.model import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from clippy_cli.evaluation.waterbirds.analyse import Method
+    from clippy_cli.evaluation.waterbirds.analysis_result import AnalysisDocument
+
+
+def analyse(
+    birds: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="CUB-200-2011 with its segmentations; or any folder with images/, masks/ and classes.csv (key,class).",
+        ),
+    ],
+    backgrounds: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for analysis.json, analysis.html and the pictures.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
+        ),
+    ] = None,
+    objects: Annotated[
+        int, typer.Option(min=4, max=1000, metavar="N", help="Objects to take, half of each class.")
+    ] = 40,
+    scenes: Annotated[
+        int, typer.Option(min=4, max=64, metavar="N", help="Backgrounds to paste each on, half of each place.")
+    ] = 8,
+    resolution: Annotated[
+        int, typer.Option(min=1, metavar="PIXELS", help="Short side that images are resized to; aspect is kept.")
+    ] = 224,
+    method: Annotated[str, typer.Option(metavar="pca|tsne", help="How the picture of the embeddings is made.")] = "pca",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Draws objects and backgrounds.")] = 0,
+    batch_size: options.BatchSize = 16,
+    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that make images.")] = 2,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Paste the same objects on many backgrounds, and see how far that moves a model's embeddings.
+
+    \b
+    pooled        the embedding of the whole image
+    bird patches  the mean of the patches on the object
+
+    \b
+    drift  how far an object's embedding moves with its background, 0 to 1
+    class, place, object  share of the embeddings' variance that each explains
+
+    \b
+    Examples:
+      clippy waterbirds analyse --birds CUB --backgrounds places365 --out analysis
+      clippy waterbirds analyse --birds pets --backgrounds scenes --out pets --model runs/cls --model runs/max
+    """
+    from functools import partial
+
+    from clippy_cli.data.composites.backgrounds import open_backgrounds
+    from clippy_cli.data.composites.foregrounds import open_foregrounds
+    from clippy_cli.evaluation.waterbirds.analyse import run_analysis
+    from clippy_cli.model.store import find_model
+    from clippy_cli.reporting.evaluation.files import prepare_folder
+    from clippy_cli.reporting.waterbirds.analysis_report import write_analysis
+
+    drawn_by = _parse_method(method)
+    with console.status("looking for objects and backgrounds"):
+        cut_out, places = open_foregrounds(birds), open_backgrounds(backgrounds)
+    sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    for source in sources:
+        find_model(source)
+    prepare_folder(out)
+    run = run_analysis(
+        sources,
+        lambda source: load_model(source, device),
+        cut_out,
+        places,
+        objects=objects,
+        scenes=scenes,
+        resolution=resolution,
+        method=drawn_by,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        command=shlex.join(["clippy", *sys.argv[1:]]),
+        bar=partial(console.progress, unit="images"),
+    )
+    written = write_analysis(out, run)
+    if json:
+        console.print_json(run.document.model_dump(by_alias=True))
+    else:
+        print_analysis(run.document)
+        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
+    for message in run.document.failed:
+        console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
+    if run.document.failed:
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+def print_analysis(document: AnalysisDocument) -> None:
+    """A line for each model and readout."""
+    from clippy_cli.reporting.evaluation.figures import percent
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("readout", no_wrap=True)
+    for heading in ("drift", "95 % CI", "class", "place", "object"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in document.results:
+        table.add_row(
+            Text(result.model.name),
+            result.readout,
+            Text(f"{result.drift:.3f}", "bold"),
+            f"{result.drift_low:.3f}–{result.drift_high:.3f}",
+            percent(result.class_share),
+            percent(result.place_share),
+            percent(result.object_share),
+        )
+    console.out.print(table)
+    first = document.results[0]
+    console.out.print(
+        Text(
+            f"{first.objects} objects on {first.backgrounds} backgrounds; class, place and object: share of the "
+            f"variance that each explains ({percent(first.object_chance)} for labels drawn at random)",
+            "dim",
+        ),
+        soft_wrap=True,
+    )
+
+
+def _parse_method(text: str) -> Method:
+    from clippy_cli.evaluation.waterbirds.analyse import METHODS
+
+    for method in METHODS:
+        if text == method:
+            return method
+    raise ClippyError(f"--method cannot be {text!r}", f"Choose among {', '.join(METHODS)}.")

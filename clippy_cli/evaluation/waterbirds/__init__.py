@@ -1,0 +1,1 @@
+"""Waterbirds: two readouts of a model, and what they say about birds and backgrounds."""

@@ -1,0 +1,1 @@
+"""What ``clippy waterbirds`` leaves behind: a report, a plot over resolutions."""
