@@ -32,12 +32,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
-        ),
-    ] = None,
+    model: options.Models = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -95,7 +90,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
     batch_size: options.BatchSize = _BATCH,
-    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")] = 2,
+    workers: options.Workers = 2,
     device: options.Device = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the task cluster.")] = 0,
     out: Annotated[

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model import DEFAULT_MODEL
 
 Images = Annotated[
     list[str],
@@ -24,6 +25,16 @@ Labels = Annotated[
 Model = Annotated[
     str, typer.Option(metavar="NAME|DIR", help="A shipped model's name, a model directory or a run folder.")
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR",
+        help=f"A shipped model, a model directory or a run folder; several are shown side by side. "
+        f"Default: {DEFAULT_MODEL}.",
+    ),
+]
+Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to run; cuda:1 names one of several.")]
 BatchSize = Annotated[
     int, typer.Option(min=1, max=1024, metavar="N", help="Most images of one size in a forward pass.")

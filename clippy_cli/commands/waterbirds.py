@@ -19,6 +19,7 @@ from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from clippy_cli.evaluation.published import PublishedWaterbirds
     from clippy_cli.evaluation.waterbirds.result import BirdDocument, BirdResult
 
 _OUT = Path("clippy_out/waterbirds")
@@ -32,12 +33,7 @@ def waterbirds(
         Path | None,
         typer.Option(metavar="DIR", help="Folder that holds the set, or the set itself. Default: $CLIPPY_DATA."),
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
-        ),
-    ] = None,
+    model: options.Models = None,
     split: Annotated[str, typer.Option(metavar="train|val|test", help="Which images.")] = "test",
     resolution: Annotated[
         int | None,
@@ -61,7 +57,7 @@ def waterbirds(
     templates: options.Templates = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
     batch_size: options.BatchSize = _BATCH,
-    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")] = 2,
+    workers: options.Workers = 2,
     device: options.Device = "auto",
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for waterbirds.json, waterbirds.html and the sweep's plot.")
@@ -200,6 +196,7 @@ def _parse_resolutions(text: str) -> tuple[int, ...]:
 def _print(document: BirdDocument, places: tuple[str, str]) -> None:
     """A 2x2 table for each model, readout and resolution; side by side where there are several."""
     from clippy_cli.data.composites.demo import DEMO_NOTE, DEMO_SET
+    from clippy_cli.evaluation.published import published_waterbirds
     from clippy_cli.reporting.evaluation.figures import percent, points, written
 
     data = document.data
@@ -232,8 +229,22 @@ def _print(document: BirdDocument, places: tuple[str, str]) -> None:
         )
     if len(document.results) > 2:
         console.out.print(_side_by_side(document.results))
+    if data.name == "waterbirds":
+        shown = "; ".join(_published_line(entry) for entry in published_waterbirds())
+        console.out.print(Text(f"published, not comparable: {shown}", "dim"), soft_wrap=True)
     settings = "; ".join(f"{key}: {written(value)}" for key, value in document.protocol.items())
     console.out.print(Text(settings, "dim"), soft_wrap=True)
+
+
+def _published_line(entry: PublishedWaterbirds) -> str:
+    figures = {
+        "worst group": entry.worst_group,
+        "average": entry.average,
+        "water bird on water": entry.water_on_water,
+        "on land": entry.water_on_land,
+    }
+    known = ", ".join(f"{name} {value:g}" for name, value in figures.items() if value is not None)
+    return f"{entry.model} ({entry.made}) {known}"
 
 
 def _side_by_side(results: tuple[BirdResult, ...]) -> Table:

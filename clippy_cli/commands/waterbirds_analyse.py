@@ -36,12 +36,7 @@ def analyse(
         typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for analysis.json, analysis.html and the pictures.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|DIR", help=f"As in the other commands; several side by side. Default: {DEFAULT_MODEL}."
-        ),
-    ] = None,
+    model: options.Models = None,
     objects: Annotated[
         int, typer.Option(min=4, max=1000, metavar="N", help="Objects to take, half of each class.")
     ] = 40,
@@ -54,7 +49,7 @@ def analyse(
     method: Annotated[str, typer.Option(metavar="pca|tsne", help="How the picture of the embeddings is made.")] = "pca",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Draws objects and backgrounds.")] = 0,
     batch_size: options.BatchSize = 16,
-    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that make images.")] = 2,
+    workers: options.Workers = 2,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:

@@ -40,6 +40,7 @@ def test_tables_files_and_sweep(run, data):
     outcome = run("--data-root", data, "--model", "model", "--resolutions", "64,96", "--device", "cpu", "--out", "out")
     assert outcome.exit_code == 0, outcome.output
     assert "worst group" in outcome.stdout and "8 of 5,794 images" in outcome.stdout
+    assert "published, not comparable" in outcome.stdout and "GroupDRO (supervised) worst group 91.4" in outcome.stdout
     document = BirdDocument.model_validate_json(Path("out/waterbirds.json").read_text(encoding="utf-8"))
     assert [(r.readout, r.resolution) for r in document.results] == [
         ("pooled", 64), ("patch", 64), ("pooled", 96), ("patch", 96),
