@@ -54,6 +54,16 @@ Templates = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files that are written; made if missing.")]
+Birds = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="CUB-200-2011 with its segmentations; or any folder with images/, masks/ and classes.csv (key,class).",
+    ),
+]
+Backgrounds = Annotated[
+    Path, typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
 DEFAULT_OUT = Path("clippy_out")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OUT = Path("clippy_out/waterbirds")
 _RESOLUTION = 448  # the paper's
+_ANALYSIS_RESOLUTION = 224
 _BATCH = 16
 
 
@@ -88,7 +89,7 @@ def waterbirds(
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
     from clippy_cli.data.waterbirds import open_waterbirds
-    from clippy_cli.evaluation.waterbirds.answers import parse_words
+    from clippy_cli.evaluation.waterbirds.answers import default_words, parse_words
     from clippy_cli.evaluation.waterbirds.run import run_birds
     from clippy_cli.model.store import find_model
     from clippy_cli.reporting.evaluation.files import prepare_folder
@@ -96,6 +97,10 @@ def waterbirds(
     from clippy_cli.reporting.waterbirds.report import draw_bird_examples, write_waterbirds
     from clippy_cli.reporting.waterbirds.sweep import draw_sweep
 
+    if demo and data_root is not None:
+        raise ClippyError("--demo draws its own birds, so --data-root says nothing", "Leave one of them out.")
+    if resolution is not None and resolutions is not None:
+        raise ClippyError("--resolution and --resolutions say different things", "Leave one of them out.")
     sizes: tuple[int | None, ...] = (resolution or (None if demo else _RESOLUTION),)
     if resolutions is not None:
         sizes = _parse_resolutions(resolutions)
@@ -104,7 +109,7 @@ def waterbirds(
         find_model(source)
     prepare_folder(out)
     birds = open_waterbirds(_drawn_set(out) if demo else find_root(data_root), split)
-    asked = parse_words(words or f"{birds.birds[0]},{birds.birds[1]},background")
+    asked = default_words(birds.birds) if words is None else parse_words(words)
     run = run_birds(
         sources,
         lambda source: load_model(source, device),
@@ -137,7 +142,7 @@ def waterbirds(
         _print(document, birds.places)
         console.out.print(Text(f"wrote {', '.join(map(str, [*written, page, *plots]))}", "dim"), soft_wrap=True)
     if demo:
-        _analyse_drawn(out, sources, device, quiet=json)
+        _analyse_drawn(out, sources, device, resolution or sizes[-1], batch_size, workers, quiet=json)
     for message in document.data.failed:
         console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
     if document.data.failed:
@@ -158,7 +163,9 @@ def _drawn_set(out: Path) -> Path:
         return build_set(objects, scenes, out / DEMO_SET, on_progress=advance).folder
 
 
-def _analyse_drawn(out: Path, sources: list[str], device: str, *, quiet: bool) -> None:
+def _analyse_drawn(
+    out: Path, sources: list[str], device: str, resolution: int | None, batch_size: int, workers: int, *, quiet: bool
+) -> None:
     """The analyses of the drawn birds and backgrounds, and what they show."""
     from functools import partial
 
@@ -174,6 +181,9 @@ def _analyse_drawn(out: Path, sources: list[str], device: str, *, quiet: bool) -
         open_foregrounds(out / "drawn" / "birds"),
         open_backgrounds(out / "drawn" / "backgrounds"),
         objects=20,
+        resolution=resolution or _ANALYSIS_RESOLUTION,
+        batch_size=batch_size,
+        workers=workers,
         command=shlex.join(["clippy", *sys.argv[1:]]),
         bar=partial(console.progress, unit="images"),
     )
@@ -197,6 +207,7 @@ def _print(document: BirdDocument, places: tuple[str, str]) -> None:
     """A 2x2 table for each model, readout and resolution; side by side where there are several."""
     from clippy_cli.data.composites.demo import DEMO_NOTE, DEMO_SET
     from clippy_cli.evaluation.published import published_waterbirds
+    from clippy_cli.evaluation.waterbirds.result import model_labels
     from clippy_cli.reporting.evaluation.figures import percent, points, written
 
     data = document.data
@@ -204,15 +215,16 @@ def _print(document: BirdDocument, places: tuple[str, str]) -> None:
     console.out.print(Text.assemble((data.title, "bold"), f"  {part} images"), soft_wrap=True)
     if data.name == DEMO_SET:
         console.out.print(Text(DEMO_NOTE, "yellow"), soft_wrap=True)
+    names = model_labels(document.results)
     for result in document.results:
         console.out.print()
         console.out.print(
-            Text.assemble((result.model.name, "bold"), f"  {result.readout}, {result.resolution} pixels"),
+            Text.assemble((names[result.model], "bold"), f"  {result.readout}, {result.resolution} pixels"),
             soft_wrap=True,
         )
         table = Table("", box=None, pad_edge=False)
         for heading in (f"on {places[0]}", f"on {places[1]}", "gap", "95 % interval"):
-            table.add_column(heading, justify="right")
+            table.add_column(Text(heading), justify="right")
         for bird, gap in enumerate(result.gaps):
             cells = [f"{percent(group.accuracy)}" for group in result.groups[2 * bird : 2 * bird + 2]]
             interval = "" if gap.low is None else f"{points(gap.low)} to {points(gap.high)}"
@@ -248,14 +260,16 @@ def _published_line(entry: PublishedWaterbirds) -> str:
 
 
 def _side_by_side(results: tuple[BirdResult, ...]) -> Table:
+    from clippy_cli.evaluation.waterbirds.result import model_labels
     from clippy_cli.reporting.evaluation.figures import percent, points
 
+    names = model_labels(results)
     table = Table("model", "readout", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("pixels", "worst", "mean", *(f"gap, {gap.bird}" for gap in results[0].gaps)):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for result in results:
         table.add_row(
-            Text(result.model.name),
+            Text(names[result.model]),
             result.readout,
             str(result.resolution),
             percent(result.worst),

@@ -22,20 +22,15 @@ if TYPE_CHECKING:
     from clippy_cli.evaluation.waterbirds.analyse import Method
     from clippy_cli.evaluation.waterbirds.analysis_result import AnalysisDocument
 
+_OUT = Path("clippy_out/waterbirds_analysis")
+
 
 def analyse(
-    birds: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="CUB-200-2011 with its segmentations; or any folder with images/, masks/ and classes.csv (key,class).",
-        ),
-    ],
-    backgrounds: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for analysis.json, analysis.html and the pictures.")],
+    birds: options.Birds,
+    backgrounds: options.Backgrounds,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for analysis.json, analysis.html and the pictures.")
+    ] = _OUT,
     model: options.Models = None,
     objects: Annotated[
         int, typer.Option(min=4, max=1000, metavar="N", help="Objects to take, half of each class.")

@@ -19,17 +19,8 @@ if TYPE_CHECKING:
 
 
 def build(
-    birds: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="CUB-200-2011 with its segmentations; or any folder with images/, masks/ and classes.csv (key,class).",
-        ),
-    ],
-    backgrounds: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds."),
-    ],
+    birds: options.Birds,
+    backgrounds: options.Backgrounds,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new set; made if missing, else empty.")],
     strength: Annotated[
         float,

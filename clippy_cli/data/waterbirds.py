@@ -43,6 +43,8 @@ _OBTAIN = (
     "WILDS (waterbirds_v1.0); or make one with `clippy waterbirds build`."
 )
 
+_MEND = "Unpack the set again; one of your own is made again by `clippy waterbirds build` into an empty folder."
+
 GroupCounts = tuple[int, int, int, int]
 
 
@@ -167,9 +169,9 @@ def _read_rows(content: bytes, path: Path) -> dict[str, tuple[_Row, ...]]:
     for line, entry in _entries(content, path):
         name = entry["img_filename"]
         if not stays_below(name):
-            raise ClippyError(f"{path}:{line}: {name!r} is no name of an image in the set's folder", _OBTAIN)
+            raise ClippyError(f"{path}:{line}: {name!r} is no name of an image in the set's folder", _MEND)
         if name in lines:
-            raise ClippyError(f"{path}:{line}: {name!r} is there twice, in line {lines[name]} already", _OBTAIN)
+            raise ClippyError(f"{path}:{line}: {name!r} is there twice, in line {lines[name]} already", _MEND)
         lines[name] = line
         code = {
             column: _code(entry[column], limit, f"{path}:{line}: {column}")
@@ -194,15 +196,15 @@ def _entries(content: bytes, path: Path) -> Iterator[tuple[int, dict[str, str]]]
         for entry in reader:
             yield reader.line_num, {name: entry[name] or "" for name in _NEEDED}
     except UnicodeDecodeError as error:
-        raise ClippyError(f"{path}: cannot be read as UTF-8 text ({error})", _OBTAIN) from error
+        raise ClippyError(f"{path}: cannot be read as UTF-8 text ({error})", _MEND) from error
     except csv.Error as error:
-        raise ClippyError(f"{path}:{reader.line_num}: {error}", _OBTAIN) from error
+        raise ClippyError(f"{path}:{reader.line_num}: {error}", _MEND) from error
 
 
 def _code(text: str, limit: int, where: str) -> int:
     codes = [str(code) for code in range(limit)]
     if text.strip() not in codes:
-        raise ClippyError(f"{where} must be {' or '.join(codes)}, it is {text[:40]!r}", _OBTAIN)
+        raise ClippyError(f"{where} must be {' or '.join(codes)}, it is {text[:40]!r}", _MEND)
     return int(text)
 
 

@@ -72,13 +72,14 @@ def test_a_broken_image_is_counted_and_named(run, data):
 
 def test_a_set_of_ones_own_is_built_and_measured_under_its_own_names(run, tmp_path):
     write_objects(tmp_path / "pets", ["cat", "dog"] * 10)
-    write_places(tmp_path / "rooms", 20, ("garden", "kitchen"))
+    write_places(tmp_path / "rooms", 20, ("garden", "[red]"))
     built = run("build", "--birds", "pets", "--backgrounds", "rooms", "--out", "set", "--strength", "0.5")
     assert built.exit_code == 0, built.output
-    assert "cat on garden" in built.stdout and "dog on kitchen" in built.stdout
+    assert "cat on garden" in built.stdout and "dog on [red]" in built.stdout
     outcome = run("--data-root", "set", "--model", "model", "--resolution", "64", "--out", "out")
     assert outcome.exit_code == 0, outcome.output
-    assert "on garden" in outcome.stdout and "words: cat, dog, background" in outcome.stdout
+    assert "on [red]" in outcome.stdout and "words: cat, dog, background" in outcome.stdout
+    assert "on [red]" in Path("out/waterbirds.html").read_text(encoding="utf-8")
     assert "GroupDRO" not in Path("out/waterbirds.html").read_text(encoding="utf-8")
     again = run("build", "--birds", "pets", "--backgrounds", "rooms", "--out", "set", "--strength", "0.9")
     assert again.exit_code == 1 and "Traceback" not in again.output
@@ -90,6 +91,8 @@ def test_a_set_of_ones_own_is_built_and_measured_under_its_own_names(run, tmp_pa
         (["--data-root", "model"], "clippy waterbirds build"),
         ([], "CLIPPY_DATA"),
         (["--resolutions", "64,big"], "--resolutions cannot be"),
+        (["--resolutions", "64", "--resolution", "32"], "Leave one of them out"),
+        (["--demo", "--data-root", "model"], "Leave one of them out"),
         (["--model", "none"], "none"),
     ],
 )

@@ -140,7 +140,7 @@ def _claim(out: Path, described: _BuildFile) -> None:
         changed = [f"{name} was {old[name]}, now {new[name]}" for name in named]
         raise ClippyError(
             f"{out}: holds another set: {'; '.join(changed) or 'its photos, masks or backgrounds were others'}",
-            _ELSEWHERE,
+            "Empty the folder to build again, or name another one with --out.",
         )
 
 

@@ -89,13 +89,18 @@ def make_plan(foregrounds: Foregrounds, backgrounds: Backgrounds, *, strength: f
 
 
 def draw_splits(own: Sequence[Split | None], classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(N,) indices into SPLITS: objects keep their own split, the others are parted; then a part of training is val."""
+    """(N,) indices into SPLITS: objects keep their own split, the others are parted; then a part of training is val.
+
+    Free objects are parted class by class. Those that come with a split give validation as the published generator
+    takes it, from all classes together.
+    """
     splits = np.array([_TEST if split == "test" else _TRAIN for split in own])
     free = np.array([split is None for split in own])
     for class_index in (0, 1):
         members = np.flatnonzero(free & (classes == class_index))
         splits[_some(members, TEST_FRACTION, rng)] = _TEST
-    splits[_some(np.flatnonzero(splits == _TRAIN), VAL_FRACTION, rng)] = _VAL
+        splits[_some(members[splits[members] == _TRAIN], VAL_FRACTION, rng)] = _VAL
+    splits[_some(np.flatnonzero(~free & (splits == _TRAIN)), VAL_FRACTION, rng)] = _VAL
     return splits
 
 

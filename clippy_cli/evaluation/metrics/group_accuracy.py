@@ -6,7 +6,6 @@ water. So groups 0 and 3 show a bird where it belongs and groups 1 and 2 where i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +80,7 @@ class GroupSummary:
         return weighted / total if total else None
 
     def gap(self, bird: int) -> float | None:
-        """A bird's accuracy where it belongs minus where it does not, in [-1, 1] (arXiv 2210.09996, section 4.4).
+        """A bird's accuracy where it belongs minus where it does not, in [-1, 1] (arXiv 2210.09996).
 
         Raises:
             ValueError: ``bird`` is neither 0 nor 1.
@@ -121,17 +120,6 @@ def group_counts(groups: Ints) -> FourInts:
     if outside := groups[(groups < 0) | (groups >= GROUPS)].tolist():
         raise ValueError(f"group {outside[0]} is beyond 0..{GROUPS - 1}")
     a, b, c, d = np.bincount(groups, minlength=GROUPS).tolist()
-    return a, b, c, d
-
-
-def group_accuracies(hits: Bools, groups: Ints) -> tuple[float, float, float, float]:
-    """Share of each group's images that hit, (N,) bool and (N,) groups -> four of [0, 1]; NaN for an empty group.
-
-    Raises:
-        ValueError: as :func:`summarize_groups`.
-    """
-    accuracies = summarize_groups(hits, groups).accuracies
-    a, b, c, d = (math.nan if accuracy is None else accuracy for accuracy in accuracies)
     return a, b, c, d
 
 

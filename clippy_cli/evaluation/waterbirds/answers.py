@@ -1,4 +1,4 @@
-"""Waterbirds: does a model see the bird or the background (arXiv 2210.09996, section 4.5; Sagawa et al. 2020)?"""
+"""What a model makes of each image of Waterbirds (Sagawa et al. 2020), by its pooled embedding and by its patches."""
 
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ class BirdAnswers:
     def groups(self) -> NDArray[np.int64]:
         """(N,) group of each image."""
         return np.array([answer.group for answer in self.answers], dtype=np.int64)
+
+
+def default_words(birds: tuple[str, str]) -> BirdWords:
+    """The names of the two classes, whatever they hold, and "background"."""
+    land, water, other = (Label(name, (name,)) for name in (*birds, "background"))
+    return BirdWords((land, water, other))
 
 
 def parse_words(text: str) -> BirdWords:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -48,6 +50,13 @@ class BirdResult(Record):
     gaps: tuple[Gap, Gap]
     background_share: float | None = Field(None, description="patch: mean share of patches taken for background.")
     undecided: int | None = Field(None, description="patch: images whose vote was a tie or empty.")
+
+
+def model_labels(results: Sequence[BirdResult]) -> dict[ModelRecord, str]:
+    """What tables call each model: its name, with its source where several have one name."""
+    models = list(dict.fromkeys(result.model for result in results))
+    names = Counter(model.name for model in models)
+    return {model: model.name if names[model.name] == 1 else f"{model.name} ({model.source})" for model in models}
 
 
 class BirdDocument(Record):

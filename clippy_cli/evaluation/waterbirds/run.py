@@ -90,7 +90,7 @@ def run_birds(
                 for readout in READOUTS
             ]
     assert first is not None
-    counted = total - len(failed)
+    counted = max(result.images for result in results)
     document = BirdDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,

@@ -42,7 +42,7 @@ def patch_votes(similarity: Tensor, classes: Sequence[int], background: int) -> 
     highest cosine at any patch of the image does, of equals the lowest. Classes are numbered from 0; several texts may
     share one, and where none is the background's all patches vote. C is the highest class plus 1.
 
-    The paper (arXiv 2210.09996, section 4.4) classifies patches with three prompts; how their map becomes a class we
+    The paper (arXiv 2210.09996) classifies patches with three prompts; how their map becomes a class we
     did not find stated, so that this rule is ours.
 
     Raises:

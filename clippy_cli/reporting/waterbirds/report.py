@@ -15,7 +15,7 @@ from clippy_cli.data.composites.demo import DEMO_NOTE, DEMO_SET
 from clippy_cli.data.waterbirds import WaterbirdsSet
 from clippy_cli.evaluation.published import published_waterbirds
 from clippy_cli.evaluation.waterbirds.answers import BACKGROUND, BirdAnswer, BirdAnswers, BirdWords
-from clippy_cli.evaluation.waterbirds.result import BirdDocument
+from clippy_cli.evaluation.waterbirds.result import BirdDocument, model_labels
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.reporting.overlay import tint
 from clippy_cli.reporting.page import data_uri, write_page
@@ -66,6 +66,7 @@ def write_waterbirds(
         path,
         "waterbirds.html.j2",
         document=document,
+        names=model_labels(document.results),
         sweep=picture,
         note=DEMO_NOTE if document.data.name == DEMO_SET else "",
         examples=[

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clippy_cli.evaluation.waterbirds.result import BirdResult
+from clippy_cli.evaluation.waterbirds.result import BirdResult, model_labels
 from clippy_cli.files import write_whole
 
 
@@ -18,19 +18,20 @@ def draw_sweep(results: Sequence[BirdResult], out: Path) -> list[Path]:
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
-    lines = list(dict.fromkeys((result.model.name, result.model.fingerprint, result.readout) for result in results))
-    for line in lines:
-        points = [result for result in results if (result.model.name, result.model.fingerprint, result.readout) == line]
+    labels = model_labels(results)
+    for model, readout in dict.fromkeys((result.model, result.readout) for result in results):
+        points = [result for result in results if (result.model, result.readout) == (model, readout)]
         points.sort(key=lambda result: result.resolution)
         for axes, name in zip(panels, ("worst", "mean_over_groups"), strict=True):
             values = [_percent(getattr(point, name)) for point in points]
-            style = "o-" if line[2] == "patch" else "s--"
-            axes.plot([point.resolution for point in points], values, style, label=f"{line[0]}, {line[2]}")
+            style = "o-" if readout == "patch" else "s--"
+            axes.plot([point.resolution for point in points], values, style, label=f"{labels[model]}, {readout}")
     for axes, title in zip(panels, ("worst group", "mean over groups"), strict=True):
         axes.set(xlabel="short side in pixels", title=title, ylim=(0, 100))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy in per cent")
-    panels[0].legend()
+    for text in panels[0].legend().get_texts():
+        text.set_parse_math(False)  # names may hold dollar signs
     return [_save(figure, out / f"sweep.{form}", form) for form in ("png", "svg")]
 
 

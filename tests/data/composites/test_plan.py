@@ -98,3 +98,9 @@ def test_objects_without_a_split_are_parted_by_class():
 def test_plans_that_make_no_sense(land, water, strength, seed, problem):
     with pytest.raises(ClippyError, match=problem):
         make_plan(birds(land, water), places(9, 9), strength=strength, seed=seed)
+
+
+def test_objects_without_a_split_are_parted_class_by_class():
+    classes = np.array([0] * 20 + [1] * 40)
+    splits = draw_splits([None] * 60, classes, np.random.default_rng(0))
+    assert [np.bincount(splits[classes == index]).tolist() for index in (0, 1)] == [[8, 2, 10], [16, 4, 20]]

@@ -8,7 +8,7 @@ from clippy_cli.data.benchmarks.base import SetInfo
 from clippy_cli.data.waterbirds import PlacedBird
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import ModelRecord
-from clippy_cli.evaluation.waterbirds.answers import answer_birds, parse_words
+from clippy_cli.evaluation.waterbirds.answers import answer_birds, default_words, parse_words
 from clippy_cli.evaluation.waterbirds.run import run_birds
 from clippy_cli.evaluation.waterbirds.summary import summarise_birds
 from tests.fixtures.colour_model import ColourModel
@@ -89,6 +89,7 @@ def test_figures_agree_with_recalls_of_single_groups():
 def test_words_are_three_labels():
     words = parse_words("gull|tern, wren, sea|sky")
     assert (words.texts, words.classes) == (("gull", "tern", "wren", "sea", "sky"), (0, 0, 1, 2, 2))
+    assert default_words(("cat, or cats", "a|b")).texts == ("cat, or cats", "a|b", "background")
     with pytest.raises(ClippyError, match="three labels, 2"):
         parse_words("gull,wren")
 
