@@ -66,13 +66,21 @@ def class_map(
 
 def _classes(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
     """(K,h,w) maps, (K,) uint8 class of each -> (height,width) uint8 class of the highest upsampled map."""
-    classes = torch.empty(height, width, dtype=torch.uint8, device=maps.device)
-    if maps.device.type == "cpu":
-        cells = _Cells(maps, lookup, height, width)
-        for first, last in _strips(maps.shape[1] + 1, cells.rows_within(_CPU_STRIP_PIXELS)):
-            classes[cells.tops[first] : cells.tops[last]] = cells.classes(first, last)
-        return classes
     # Finding contenders would make an accelerator wait for the host, and it is quick enough without.
+    by = _classes_by_cells if maps.device.type == "cpu" else _classes_by_strips
+    return by(maps, lookup, height, width)
+
+
+def _classes_by_cells(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
+    classes = torch.empty(height, width, dtype=torch.uint8)
+    cells = _Cells(maps, lookup, height, width)
+    for first, last in _strips(maps.shape[1] + 1, cells.rows_within(_CPU_STRIP_PIXELS)):
+        classes[cells.tops[first] : cells.tops[last]] = cells.classes(first, last)
+    return classes
+
+
+def _classes_by_strips(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
+    classes = torch.empty(height, width, dtype=torch.uint8, device=maps.device)
     for start, stop in _strips(height, max(1, _GPU_STRIP_ELEMENTS // (len(maps) * width))):
         classes[start:stop] = lookup[upsample_rows(maps, height, width, start, stop).argmax(dim=0)]
     return classes

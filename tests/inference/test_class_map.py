@@ -43,14 +43,12 @@ def test_texts_share_classes_and_the_first_of_equal_texts_wins():
     torch.testing.assert_close(merged, lookup[class_map(maps, range(4), 40, 50).long()])
 
 
-def test_other_devices_path_gives_the_same(monkeypatch):
-    maps = random_maps(5, 6, 7)
-    expected = class_map(maps, range(5), 45, 61)
-    meta = torch.empty(5, 6, 7, device="meta")
-    assert class_map(meta, range(5), 45, 61).shape == (45, 61)  # no value of the maps is looked at on the host
-    monkeypatch.setattr(module, "_GPU_STRIP_ELEMENTS", 700)
-    rows = [module.upsample_rows(maps, 45, 61, start, stop).argmax(dim=0) for start, stop in module._strips(45, 2)]
-    torch.testing.assert_close(torch.cat(rows).to(torch.uint8), expected)
+def test_what_accelerators_do_gives_the_same_and_never_waits_for_the_host(monkeypatch):
+    maps, classes = random_maps(5, 6, 7), torch.tensor([4, 0, 0, 2, 9], dtype=torch.uint8)
+    monkeypatch.setattr(module, "_GPU_STRIP_ELEMENTS", 700)  # strips of two rows
+    by_strips = module._classes_by_strips(maps, classes, 45, 61)
+    torch.testing.assert_close(by_strips, class_map(maps, classes.tolist(), 45, 61))
+    assert class_map(torch.empty(5, 6, 7, device="meta"), range(5), 45, 61).shape == (45, 61)  # there are no values
 
 
 def test_pixels_below_the_threshold_fall_to_the_background():

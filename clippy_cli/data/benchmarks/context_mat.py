@@ -76,7 +76,7 @@ def read_label_map(path: Path) -> NDArray[np.integer[Any]]:
         raise
     except FileNotFoundError:
         raise ClippyError(f"{path}: no such file, so this photo has no mask", hint) from None
-    except Exception as error:  # scipy raises ValueError, TypeError, zlib.error, NotImplementedError, ... on bad data
+    except Exception as error:  # on bad data scipy raises whatever its parts do
         raise ClippyError(f"{path}: cannot be read as a MATLAB file ({error})", hint) from error
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
         values = values.astype(np.int64)
