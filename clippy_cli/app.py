@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 
 from clippy_cli import __version__
 from clippy_cli.commands.classify import classify
+from clippy_cli.commands.data_check import check
+from clippy_cli.commands.data_pack import pack
 from clippy_cli.commands.evaluate import evaluate
 from clippy_cli.commands.group import group
 from clippy_cli.commands.segment import segment
@@ -69,3 +71,13 @@ birds.callback(invoke_without_command=True)(waterbirds)
 birds.command()(build)
 birds.command()(analyse)
 app.add_typer(birds, name="waterbirds")
+
+data = typer.Typer(
+    help="Pack captioned images into tar shards, and check what is in them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data.command()(pack)
+data.command()(check)
+app.add_typer(data, name="data")

@@ -40,6 +40,11 @@ def print_hint(text: str) -> None:
     err.print(Text.assemble(("hint: ", "cyan"), text), soft_wrap=True)
 
 
+def print_warning(text: str) -> None:
+    """Write ``warning: ...`` to stderr."""
+    err.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+
+
 def print_json(document: object) -> None:
     """Write one JSON document to stdout, unstyled and unwrapped; NaN is refused, since JSON has none."""
     import json

@@ -6,12 +6,13 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process returns. Click keeps 2 for wrong usage; 130 is 128 + SIGINT."""
+    """What the process returns. Click keeps 2 for wrong usage; 75 is the system's "try again"; 130 is 128 + SIGINT."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
     PARTIAL = 3
+    PREEMPTED = 75
     INTERRUPTED = 130
 
 

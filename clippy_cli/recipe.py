@@ -11,7 +11,9 @@ import yaml
 
 from clippy_cli.checked_yaml import load_checked
 from clippy_cli.errors import ClippyError
+from clippy_cli.recipe_data import unset_variables_allowed
 from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe_smoke import smoke_recipe
 
 # Changing these leaves the sequence of updates as it was, so that a run may resume with other values.
 FREE_TO_CHANGE = (
@@ -20,20 +22,37 @@ FREE_TO_CHANGE = (
     "model.centre_patches",
     "data.validation",
     "data.workers",
+    "data.prefetch",
+    "data.source.cache",
+    "data.source.cache_gb",
     "train.log_every",
     "train.validate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "evaluate",
+    "log",
+)
+# These keep samples and draws, but not the last bits of the sums, nor which unit dropout silences.
+SAME_BUT_FOR_ROUNDING = (
+    "train.chunk_size",
+    "train.final.chunk_size",
+    "train.local_loss",
+    "train.gather_with_grad",
+    "train.compile",
 )
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
     """Read a recipe by path or by shipped name, apply ``key.sub=value`` overrides, and check it.
 
+    ``smoke`` gives the recipe's small form (see :mod:`clippy_cli.recipe_smoke`), which needs none of its variables.
     Raises ClippyError that lists every problem with its line (or override), field, what is allowed and what was given.
     """
-    return load_checked(find_recipe(source), Recipe, what="recipe", overrides=overrides)
+    path = find_recipe(source)
+    if not smoke:
+        return load_checked(path, Recipe, what="recipe", overrides=overrides)
+    with unset_variables_allowed():
+        return smoke_recipe(load_checked(path, Recipe, what="recipe", overrides=overrides))
 
 
 def find_recipe(source: str) -> Path:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-
-
-def expand_path(text: str) -> str:
-    """Replace ``${NAME}`` by the environment variable of that name and a leading ``~`` by the home folder."""
-
-    def variable(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise PydanticCustomError(
-                "environment", "the environment variable {name} is not set; export {name}=FOLDER first", {"name": name}
-            )
-        return os.environ[name]
-
-    return os.path.expanduser(re.sub(r"\$\{(\w+)\}", variable, text))  # noqa: PTH111 (URLs must stay as they are)
+from clippy_cli.recipe_data import DataRecipe, LocalPath, Positive, Section, expand_path, one_or_many
 
 
 def _init(text: str) -> str:
@@ -35,17 +21,7 @@ def _init(text: str) -> str:
     return expand_path(text)
 
 
-def _one_or_many(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-LocalPath = Annotated[str, Field(min_length=1), AfterValidator(expand_path)]
 Init = Annotated[str, Field(min_length=1), AfterValidator(_init)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ImageRecipe(Section):
@@ -93,77 +69,15 @@ class ModelRecipe(Section):
     text: TextRecipe = TextRecipe()
 
 
-class ShardsRecipe(Section):
-    """WebDataset shards: image and caption members that share a key."""
+class FinalRecipe(Section):
+    """The last part of a run, in which fewer tokens are dropped, or none."""
 
-    kind: Annotated[Literal["shards"], Field(description="tar files of images and captions")]
-    paths: Annotated[
-        tuple[LocalPath, ...],
-        BeforeValidator(_one_or_many),
-        Field(
-            min_length=1,
-            examples=[["train-{0000..0099}.tar"]],
-            description="tar files; brace ranges such as train-{0000..0099}.tar and globs are expanded",
-        ),
-    ]
-
-
-class TableRecipe(Section):
-    """A CSV or TSV file with one image path and one caption a row."""
-
-    kind: Annotated[Literal["table"], Field(description="a CSV or TSV file")]
-    path: Annotated[LocalPath, Field(examples=["captions.csv"], description="the .csv or .tsv file")]
-    image_column: Annotated[str | None, Field(description="header of the image paths; null finds it")] = None
-    caption_column: Annotated[str | None, Field(description="header of the captions; null finds it")] = None
-    root: Annotated[LocalPath | None, Field(description="folder of relative image paths; null: the file's own")] = None
-
-
-class ScenesRecipe(Section):
-    """Captioned scenes drawn on the fly; no data needed."""
-
-    kind: Annotated[Literal["scenes"], Field(description="generated scenes")]
-    count: Annotated[Positive, Field(examples=[20000], description="number of scenes")]
-    seed: Annotated[int, Field(ge=0, description="seed of the scenes")] = 0
-
-
-SourceRecipe = Annotated[
-    ShardsRecipe | TableRecipe | ScenesRecipe,
-    Field(discriminator="kind", description="where captioned images come from: kind shards, table or scenes"),
-]
-
-
-class DataRecipe(Section):
-    """What the model sees."""
-
-    source: SourceRecipe
-    validation: Annotated[
-        SourceRecipe | None, Field(description="a second source whose loss is logged; null for none")
+    share: Annotated[float, Field(ge=0, le=1, description="part of all steps that it takes; 0 for no such part")] = 0.0
+    drop_rate: Annotated[float, Field(ge=0, lt=1, description="share of patch tokens dropped in it")] = 0.0
+    resolution: Annotated[Positive | None, Field(description="side of its images; null keeps data.resolution")] = None
+    chunk_size: Annotated[
+        Positive | None, Field(description="images of one forward pass in it; null keeps train.chunk_size")
     ] = None
-    resolution: Annotated[
-        Positive | None, Field(description="side of the training image in pixels; null takes the architecture's")
-    ] = None
-    crop_scale: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
-        Field(description="range of the random crop's share of the image area; [1, 1] is a plain centre crop"),
-    ] = (1.0, 1.0)
-    flip: Annotated[bool, Field(description="mirror half of the images, at random")] = False
-    workers: Annotated[int, Field(ge=0, le=256, description="processes that read images; 0 reads in the main one")] = 2
-    cache_features: Annotated[
-        bool, Field(description="run the frozen trunk once and train on its stored tokens; needs model.image.freeze")
-    ] = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> DataRecipe:
-        low, high = self.crop_scale
-        if low > high:
-            raise conflict(f"the range [{low}, {high}] is empty; write the smaller share first", "data.crop_scale")
-        if self.cache_features and self.crop_scale != (1.0, 1.0):
-            raise conflict(
-                "cached features cannot follow random crops; set data.crop_scale: [1, 1] or data.cache_features: false",
-                "data.cache_features",
-                "data.crop_scale",
-            )
-        return self
 
 
 class TrainRecipe(Section):
@@ -174,14 +88,40 @@ class TrainRecipe(Section):
     )
     steps: Annotated[Positive | None, Field(description="optimiser steps; exactly one of epochs and steps")] = None
     batch_size: Annotated[
-        int, Field(ge=2, examples=[256], description="images a step; the other captions of a batch are the negatives")
+        int,
+        Field(
+            ge=2,
+            examples=[256],
+            description="images a step, of all processes together; the other captions of a batch are the negatives",
+        ),
     ]
+    chunk_size: Annotated[
+        Positive | None,
+        Field(
+            description="images of one forward pass in a process; where it is smaller than the process's part of the "
+            "batch, gradient caching keeps memory at that of a chunk; null takes the whole part"
+        ),
+    ] = None
+    loss: Annotated[
+        Literal["softmax", "sigmoid"], Field(description="CLIP's contrastive loss, or SigLIP's pairwise one")
+    ] = "softmax"
+    local_loss: Annotated[
+        bool, Field(description="each process computes the loss of its own rows; false: of the whole batch")
+    ] = True
+    gather_with_grad: Annotated[
+        bool, Field(description="gradients travel to the processes that the gathered embeddings came from")
+    ] = True
+    compile: Annotated[bool, Field(description="compile the towers with torch.compile")] = False
     optimizer: Annotated[Literal["adamw", "lamb"], Field(description="update rule")] = "adamw"
     lr: Annotated[float, Field(gt=0, examples=[1e-3], description="peak learning rate")]
     logit_scale_lr: Annotated[
         float | None,
         Field(ge=0, description="peak learning rate of the log logit scale; 0 keeps it fixed, null takes train.lr"),
     ] = None
+    logit_scale_init: Annotated[
+        float | None, Field(gt=0, description="logit scale at the start; null takes the architecture's; SigLIP: 10")
+    ] = None
+    logit_bias_init: Annotated[float, Field(description="bias of the logits at the start; sigmoid loss only")] = -10.0
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
         Field(description="decay of the gradient's running mean and of its square's"),
@@ -196,6 +136,7 @@ class TrainRecipe(Section):
     ] = "fp32"
     grad_clip: Annotated[float | None, Field(gt=0, description="largest gradient norm; null for no limit")] = 1.0
     drop_rate: Annotated[float, Field(ge=0, lt=1, description="share of patch tokens dropped from each image")] = 0.0
+    final: FinalRecipe = FinalRecipe()
     max_logit_scale: Annotated[float, Field(ge=1, description="upper bound of the learned logit scale")] = 100.0
     log_every: Annotated[Positive, Field(description="steps between log lines")] = 10
     validate_every: Annotated[
@@ -204,12 +145,21 @@ class TrainRecipe(Section):
     checkpoint_every: Annotated[
         Positive | None, Field(description="steps between checkpoints; null for once an epoch")
     ] = None
-    keep_checkpoints: Annotated[Positive, Field(description="number of checkpoints left on disk")] = 2
+    keep_checkpoints: Annotated[
+        Positive, Field(description="number of newest checkpoints left on disk; the best one stays beside them")
+    ] = 2
 
     @model_validator(mode="after")
     def _fits(self) -> TrainRecipe:
         if (self.epochs is None) == (self.steps is None):
             raise conflict("set exactly one of train.epochs and train.steps", "train.epochs", "train.steps")
+        if self.local_loss and not self.gather_with_grad:
+            raise conflict(
+                "local_loss: true with gather_with_grad: false gives a wrong gradient, since no process sees how its "
+                "embeddings act in the others' rows; set gather_with_grad: true, or both to false",
+                "train.gather_with_grad",
+                "train.local_loss",
+            )
         if self.steps is not None and self.warmup_steps >= self.steps:
             raise conflict(
                 f"{self.warmup_steps} steps of warm-up leave nothing of {self.steps} steps",
@@ -220,9 +170,44 @@ class TrainRecipe(Section):
 
 
 class EvaluateRecipe(Section):
-    """What is measured once training is over."""
+    """What is measured while training goes on and once it is over; by the evaluator of clippy evaluate."""
 
     scenes: Annotated[int, Field(ge=0, description="held-out generated scenes to segment; 0 for none")] = 0
+    sets: Annotated[
+        tuple[str, ...],
+        BeforeValidator(one_or_many),
+        Field(description="named sets, as clippy evaluate takes them, such as [voc20, imagenet]"),
+    ] = ()
+    data_root: Annotated[LocalPath | None, Field(description="folder of the sets; null takes $CLIPPY_DATA")] = None
+    protocol: Annotated[str, Field(min_length=1, description="protocol of the evaluation: a name or a file")] = "clippy"
+    limit: Annotated[Positive | None, Field(description="first images of each set that are used; null for all")] = None
+    every: Annotated[Positive | None, Field(description="steps between evaluations; null: once training is over")] = (
+        None
+    )
+    best: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[\w\-]+\.[\w\-@]+$",
+            description="which figure makes the best checkpoint, such as voc20.miou; null: the validation loss",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> EvaluateRecipe:
+        if self.every is not None and not self.sets and not self.scenes:
+            raise conflict("nothing is evaluated; name sets, or a number of scenes", "evaluate.every")
+        return self
+
+
+class LogRecipe(Section):
+    """Where figures go beside log.jsonl, which is always written."""
+
+    tensorboard: Annotated[bool, Field(description="also write TensorBoard events; needs clippy-cli[tensorboard]")] = (
+        False
+    )
+    wandb: Annotated[
+        str | None, Field(min_length=1, description="Weights & Biases project; needs clippy-cli[wandb]; null for none")
+    ] = None
 
 
 class Recipe(Section):
@@ -242,9 +227,16 @@ class Recipe(Section):
     data: DataRecipe
     train: TrainRecipe
     evaluate: EvaluateRecipe = EvaluateRecipe()
+    log: LogRecipe = LogRecipe()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
+        if self.data.cache_features and self.train.final.resolution is not None:
+            raise conflict(
+                "stored features have one resolution; leave train.final.resolution out",
+                "train.final.resolution",
+                "data.cache_features",
+            )
         if self.data.cache_features and self.model.image.freeze == "none":
             raise conflict(
                 "stored features need a trunk that does not learn; set model.image.freeze: trunk",

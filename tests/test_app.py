@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from clippy_cli.app import app
 from clippy_cli.errors import ClippyError, ExitCode
 
-COMMANDS = ("segment", "group", "classify", "train", "evaluate")
+COMMANDS = ("segment", "group", "classify", "train", "evaluate", "data pack", "data check")
 HEAVY = ("torch", "torchvision", "timm", "open_clip", "transformers", "sklearn", "scipy", "cv2", "matplotlib")
 
 PROBE = """
@@ -24,7 +24,7 @@ print(",".join(name for name in {heavy!r} if name in sys.modules))
 
 
 def test_help_of_every_command_loads_nothing_heavy():
-    arguments = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+    arguments = [["--help"], ["--version"], *([*command.split(), "--help"] for command in COMMANDS)]
     probe = PROBE.format(arguments=arguments, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
@@ -32,7 +32,7 @@ def test_help_of_every_command_loads_nothing_heavy():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples(command):
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert f"clippy {command} " in result.output
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +9,7 @@ import yaml
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import Pooling
+from clippy_cli.model.registry import load_architecture
 from clippy_cli.recipe import changed_fields, dump_recipe, find_recipe, load_recipe, shipped_recipes
 from clippy_cli.recipe_schema import ModelRecipe
 
@@ -166,13 +168,42 @@ def test_changed_fields_are_those_that_alter_the_course(write) -> None:
 
 def test_shipped_recipes_validate_and_start_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPPY_DATA", "/data")
+    monkeypatch.setenv("HQITP_SHARDS", "s3://bucket/{00000..00009}.tar")
     shipped = shipped_recipes()
-    assert {"quickstart", "flickr8k", "cc12m", "cc12m-clip-baseline"} <= set(shipped)
+    tables = {"cc12m", "cc12m-clip-baseline", "cc12m-align-b5", "cc12m-full-tokens", "hqitp-134m"}
+    pooling, init = {"cc12m-avg", "cc12m-cls"}, {"cc12m-init-in1k", "cc12m-init-random"}
+    without_t5 = {"cc12m-no-t5", "cc12m-no-t5-in1k", "cc12m-no-t5-random"}
+    assert {"quickstart", "flickr8k", "cc12m-lit", "cc12m-siglip"} | tables | pooling | init | without_t5 <= set(
+        shipped
+    )
     for name, path in shipped.items():
         recipe = load_recipe(name)
         assert recipe.output == f"runs/{name}"
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        assert first.startswith("# ") and f"clippy train recipes/{name}.yaml" in first
+        assert recipe.name == name or name == "flickr8k"
+        load_architecture(recipe.model.architecture)
+        launch = rf"# (\w+=\S+ )?(clippy|torchrun .*-m clippy_cli) train recipes/{name}\.yaml\b.*"
+        assert re.fullmatch(launch, path.read_text(encoding="utf-8").splitlines()[0])
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("cc12m-")])
+def test_a_variant_of_cc12m_differs_from_it_in_what_its_name_says_only(name: str, monkeypatch) -> None:
+    monkeypatch.setenv("CLIPPY_DATA", "/data")
+    differ = {
+        "avg": {"model.pooling"},
+        "cls": {"model.pooling"},
+        "init-in1k": {"model.architecture"},
+        "init-random": {"model.image.init"},
+        "no-t5": {"model.text.init"},
+        "no-t5-in1k": {"model.architecture", "model.text.init"},
+        "no-t5-random": {"model.image.init", "model.text.init"},
+        "full-tokens": {"data.resolution", "train.drop_rate"},
+        "lit": {"model.image.freeze"},
+        "siglip": {"train.loss", "train.logit_scale_init"},
+    }
+    base, variant = (load_recipe(recipe).model_dump(mode="json") for recipe in ("cc12m", name))
+    found = set(changed_fields(base, variant))
+    assert found == differ.get(name.removeprefix("cc12m-"), found)
+    assert not any(field.startswith(("train.batch_size", "data.source")) for field in found)
 
 
 def test_an_unknown_recipe_is_met_with_a_guess() -> None:
@@ -190,4 +221,5 @@ def test_every_field_below_a_section_is_documented() -> None:
 
     data = yaml.safe_load(GOOD)
     undocumented = [key for key, info in fields_of(Recipe, (), data) if not info.description]
-    assert undocumented == [("model",), ("model", "image"), ("model", "text"), ("data",), ("train",), ("evaluate",)]
+    sections = [("model",), ("model", "image"), ("model", "text"), ("data",), ("train",), ("train", "final")]
+    assert undocumented == [*sections, ("evaluate",), ("log",)]

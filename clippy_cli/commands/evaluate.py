@@ -135,12 +135,12 @@ def evaluate(
     if compare:
         _compare(datasets, json)
         return
-    from clippy_cli.evaluation.processes import launched_processes
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
     from clippy_cli.evaluation.run import Options
     from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
     from clippy_cli.inference.group import METHODS
     from clippy_cli.model.store import find_model
+    from clippy_cli.processes import launched_processes
     from clippy_cli.reporting.evaluation.files import prepare_folder
 
     if method not in METHODS:

@@ -19,11 +19,11 @@ from clippy_cli.errors import ExitCode
 if TYPE_CHECKING:
     from clippy_cli.data.benchmarks.base import ImageSet
     from clippy_cli.evaluation.evaluate import Evaluated
-    from clippy_cli.evaluation.processes import Processes
     from clippy_cli.evaluation.protocol import Overrides, Protocol
     from clippy_cli.evaluation.result import Document, Task, TaskResult
     from clippy_cli.evaluation.run import Options, Progress
     from clippy_cli.model.base import VisionLanguageModel
+    from clippy_cli.processes import Processes
     from clippy_cli.reporting.evaluation.report import Example
 
 

@@ -64,6 +64,16 @@ Birds = Annotated[
 Backgrounds = Annotated[
     Path, typer.Option(metavar="DIR", help="Places365, by category; or any folder with two folders of backgrounds.")
 ]
+TableRoot = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="Where a table's relative image paths start. Default: its own folder."),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Header of a table's image paths. Default: found.")
+]
+CaptionColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Header of a table's captions. Default: found.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
 DEFAULT_OUT = Path("clippy_out")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.errors import ExitCode
+from clippy_cli.commands.train_display import SHOWN_PROBLEMS, TrainDisplay, best_text
+from clippy_cli.errors import ClippyError, ExitCode
 
 if TYPE_CHECKING:
-    from clippy_cli.training.events import Event
+    from clippy_cli.evaluation.in_training import PeriodicEvaluation
+    from clippy_cli.processes import Processes
+    from clippy_cli.recipe_schema import Recipe
+    from clippy_cli.training.events import Stop
     from clippy_cli.training.run import TrainingResult
 
-PLAIN_SECONDS = 10.0  # between progress lines where stderr is no terminal
-WIDE = 110  # columns of a terminal that has room for a bar beside the figures
-SHOWN_PROBLEMS = 5
+SAME_SIGNAL_SECONDS = 2.0  # a launcher passes on the Ctrl-C or the notice that the terminal or SLURM gave to all
+RENDEZVOUS_PORT = 29400
 
 
 def train(
@@ -37,58 +42,152 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder.")
     ] = False,
+    inexact: Annotated[
+        bool,
+        typer.Option(
+            "--inexact",
+            help="Resume although the number of processes, the chunk size or compilation changed: "
+            "samples and draws stay, rounding and dropout differ.",
+        ),
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="The same recipe, shrunk to seconds on generated data.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the run would cost, and leave.")] = False,
     device: options.Device = "auto",
 ) -> None:
     """Train a model by a recipe, from image-caption pairs alone.
 
     The run folder, the recipe's output, gets the resolved recipe, a log, a loss plot, checkpoints, and at the end the
-    model, which --model of the other commands takes. Ctrl-C saves a checkpoint; --resume goes on from it.
+    model, which --model of the other commands takes. Ctrl-C saves a checkpoint, and so does SIGTERM or SIGUSR1, which
+    announce that the machine is needed elsewhere; --resume goes on from it. Several processes share each batch when
+    launched by torchrun --nproc-per-node N -m clippy_cli train ...
 
     \b
     Examples:
       clippy train quickstart
+      clippy train recipes/cc12m.yaml --smoke
+      clippy train recipes/cc12m.yaml --plan
       clippy train recipes/flickr8k.yaml --set train.epochs=5 --set output=runs/short
       clippy train recipes/flickr8k.yaml --resume
     """
     from clippy_cli.recipe import load_recipe
 
-    checked = load_recipe(recipe, overrides or [])
+    if plan:
+        _print_plan(load_recipe(recipe, overrides or [], smoke=smoke))
+        return
+    from clippy_cli.processes import launched_processes
 
-    from clippy_cli.training.run import train as run_training
+    again = ["train", recipe, *(f"--set={text}" for text in overrides or []), *(["--smoke"] if smoke else [])]
+    again += ["--resume"] if device == "auto" else ["--resume", f"--device={device}"]
+    with launched_processes(command="train", tensors=_tensor_backends(device)) as processes, _naming(processes):
+        if not processes.first:
+            console.be_silent()
+        from clippy_cli.evaluation.in_training import periodic_evaluation
+        from clippy_cli.training.run import train as run_training
 
-    with _stop_on_signal() as should_stop, _Display() as display:
-        result = run_training(checked, device=device, resume=resume, on_event=display.show, should_stop=should_stop)
-    _print_broken(result)
+        checked = load_recipe(recipe, overrides or [], smoke=smoke)
+        display = TrainDisplay()
+        with console.status("looking for data sets"):
+            evaluation = periodic_evaluation(checked, processes, Path(checked.output), display.evaluating)
+        with display, _stop_on_signal() as should_stop:
+            result = run_training(
+                checked,
+                device=processes.device(device),
+                resume=resume,
+                processes=processes,
+                inexact=inexact,
+                on_event=display.show,
+                should_stop=should_stop,
+                evaluate=evaluation,
+            )
+        if processes.first:
+            _print_broken(result)
+            if result.finished:
+                _print_result(result, evaluation)
+            else:
+                console.err.print(Text(f"Stopped after step {result.step} of {result.total_steps}."))
+                console.print_hint(f"Go on with{resume_line(again, os.environ)}")
+        processes.gather(None)  # a launcher would end the first process with the others
     if not result.finished:
-        command = ["clippy", "train", recipe, *(f"--set={text}" for text in overrides or []), "--resume"]
-        command += [] if device == "auto" else [f"--device={device}"]
-        console.err.print(Text(f"Stopped after step {result.step} of {result.total_steps}."))
-        console.print_hint(f"Go on with: {shlex.join(command)}")
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    _print_result(result)
-    if checked.evaluate.scenes:
-        _evaluate_scenes(result, checked.evaluate.scenes)
+        raise typer.Exit(_exit_code(result.stopped))
+
+
+def _print_plan(recipe: Recipe) -> None:
+    from rich.table import Table
+
+    with console.status("counting"):
+        from clippy_cli.training.plan import plan, plan_table
+
+        rows = plan_table(plan(recipe))
+    table = Table("", "", box=None, show_header=False, pad_edge=False)
+    for name, value in rows:
+        table.add_row(Text(name, "bold"), Text(value))
+    console.out.print(table)
+
+
+def resume_line(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """``: clippy train ...``, or the launch of as many processes on as many machines as ``environment`` speaks of."""
+    size, local = (environment.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if size == "1":
+        return f": {shlex.join(['clippy', *arguments])}"
+    if "LOCAL_WORLD_SIZE" not in environment:  # launched by something else, such as srun
+        return f", launched as before: {shlex.join(['python', '-m', 'clippy_cli', *arguments])}"
+    launch, where = ["torchrun", "--nproc-per-node", local], ""
+    if (machines := int(size) // int(local)) > 1:
+        endpoint = f"{environment.get('MASTER_ADDR', 'HOST')}:{RENDEZVOUS_PORT}"
+        launch += ["--nnodes", str(machines), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+        where = f", on each of the {machines} machines"
+    return f"{where}: {shlex.join([*launch, '-m', 'clippy_cli', *arguments])}"
+
+
+def _tensor_backends(device: str) -> str:
+    from clippy_cli.model.device import resolve_device
+
+    return "cpu:gloo,cuda:nccl" if resolve_device(device).type == "cuda" else "gloo"
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM stop the run after the step at hand; a second one leaves at once."""
-    asked = told = False
+def _naming(processes: Processes) -> Iterator[None]:
+    """Where there are several processes, let an error say which one met it."""
+    from clippy_cli.processes import OtherProcessFailed
+
+    try:
+        yield
+    except OtherProcessFailed:
+        raise
+    except ClippyError as error:
+        if processes.size > 1:
+            error.message = f"process {processes.rank + 1} of {processes.size}: {error.message}"
+        raise
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], Stop]]:
+    """Ctrl-C interrupts the run after the step at hand, SIGTERM and SIGUSR1 preempt it; a second one leaves at once."""
+    from clippy_cli.training.events import Stop
+
+    reasons = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.PREEMPTED}
+    if hasattr(signal, "SIGUSR1"):
+        reasons[signal.SIGUSR1] = Stop.PREEMPTED
+    asked, asked_at, told = Stop.GO_ON, 0.0, False
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked, asked_at
+        if asked == Stop.GO_ON:
+            asked_at = time.monotonic()
+        elif time.monotonic() - asked_at > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        asked = True
+        asked = max(asked, reasons[signal.Signals(number)])
 
-    def should_stop() -> bool:
+    def should_stop() -> Stop:
         nonlocal told
-        if asked and not told:  # not in the handler, which may have come in the middle of printing
+        if asked != Stop.GO_ON and not told:  # not in the handler, which may have come in the middle of printing
             told = True
             console.err.print("Stopping; once more leaves at once.")
         return asked
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in reasons}
     try:
         yield should_stop
     finally:
@@ -96,103 +195,50 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class _Display:
-    """Events as a live line on a terminal, as a plain line every ten seconds elsewhere."""
+def _exit_code(stopped: Stop) -> ExitCode:
+    from clippy_cli.training.events import Stop
 
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.table import Column
-
-        figures = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
-        bar = (BarColumn(bar_width=20),) if console.err.width >= WIDE else ()
-        self._bar = Progress(TextColumn("{task.description}"), *bar, MofNCompleteColumn(), figures, console=console.err)
-        self._tasks: dict[str, Any] = {}
-        self._last_plain = -PLAIN_SECONDS
-
-    def __enter__(self) -> _Display:
-        if console.err.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._bar.stop()
-
-    def show(self, event: Event) -> None:
-        from clippy_cli.training import events
-
-        if isinstance(event, events.Started):
-            self._print_start(event)
-        elif isinstance(event, events.CacheProgress):
-            self._advance(f"frozen tower: {event.what}", event.done, event.total, "")
-        elif isinstance(event, events.StepReport):
-            self._advance("step", event.step, event.total_steps, _metrics(event))
-        elif isinstance(event, events.Validated):
-            console.err.print(Text(f"step {event.step}: validation loss {event.loss:.4f}"))
-
-    def _print_start(self, event: Any) -> None:
-        console.err.print(Text(f"{event.data}; {event.steps_per_epoch} steps an epoch"), soft_wrap=True)
-        for problem in event.problems[:SHOWN_PROBLEMS]:
-            _warn(problem)
-        if len(event.problems) > SHOWN_PROBLEMS:
-            _warn(f"and {len(event.problems) - SHOWN_PROBLEMS} problems more")
-        beginning = f"resuming after step {event.first_step} of" if event.first_step else "training for"
-        learning = f"{event.trainable_parameters / 1e6:.1f} million parameters learn"
-        console.err.print(Text(f"{beginning} {event.total_steps} steps on {event.device}; {learning}"))
-
-    def _advance(self, what: str, done: int, total: int, text: str) -> None:
-        if console.err.is_terminal:
-            if what not in self._tasks:
-                self._tasks[what] = self._bar.add_task(what, total=total, text="")
-            self._bar.update(self._tasks[what], completed=done, text=text)
-        elif done == total or time.monotonic() - self._last_plain >= PLAIN_SECONDS:
-            self._last_plain = time.monotonic()
-            console.err.print(Text(f"{what} {done}/{total} {text}"), soft_wrap=True)
-
-
-def _metrics(event: Any) -> str:
-    minutes, seconds = divmod(round(event.seconds_left), 60)
-    broken = f" · {event.broken} broken" if event.broken else ""
-    return (
-        f"loss {event.loss:.3f} · {event.images_per_second:.0f} img/s · wait {event.wait_share:.0%} · "
-        f"scale {event.logit_scale:.1f} · {minutes}:{seconds:02d} left{broken}"
-    )
+    return ExitCode.PREEMPTED if stopped == Stop.PREEMPTED else ExitCode.INTERRUPTED
 
 
 def _print_broken(result: TrainingResult) -> None:
     if result.broken:
         first = "; ".join(list(result.broken.values())[:SHOWN_PROBLEMS])
-        _warn(f"{len(result.broken)} of {result.samples} samples are broken and were skipped: {first}")
+        console.print_warning(f"{len(result.broken)} of {result.samples} samples are broken and were skipped: {first}")
 
 
-def _warn(text: str) -> None:
-    console.err.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
-
-
-def _print_result(result: TrainingResult) -> None:
+def _print_result(result: TrainingResult, evaluation: PeriodicEvaluation | None) -> None:
+    """Where the model is, how good it is, and ``evaluation.json`` in the run folder."""
     assert result.offset is not None
     console.out.print(Text.assemble(("model ", "bold"), str(result.folder.model)), soft_wrap=True)
+    if result.best is not None:
+        best = f"{result.best.path}, after step {result.best.step}: {best_text(result.best)}"
+        console.out.print(Text.assemble(("best  ", "bold"), best), soft_wrap=True)
     cosine = f"cos(mean pooled vector, mean patch vector) {result.offset.pooled_patch_cosine:+.2f}"
     console.out.print(Text(f"{result.step} steps; {cosine}", "dim"), soft_wrap=True)
-
-
-def _evaluate_scenes(result: TrainingResult, count: int) -> None:
-    """Segment held-out scenes, print the figures and keep them in the run folder."""
+    if evaluation is None or evaluation.step != result.step:
+        return
     from clippy_cli.commands.evaluation_tables import print_result
-    from clippy_cli.data.benchmarks.scenes import SceneBenchmark
-    from clippy_cli.evaluation.evaluate import evaluate_set
-    from clippy_cli.evaluation.protocol import load_protocol
-    from clippy_cli.evaluation.run import Progress
     from clippy_cli.reporting.products import save_json
 
-    model = result.model
-    with console.progress("evaluating scenes", count) as advance:
-        evaluated = evaluate_set(
-            model,
-            SceneBenchmark(count, model.preprocess.resolution),
-            load_protocol("clippy"),
-            tasks=("segment",),
-            progress=Progress(advance=advance),
-        )
-    (measured,) = evaluated.results
-    save_json(result.folder.root / "evaluation.json", {"command": "train", "results": [measured.model_dump()]})
-    print_result(measured)
+    measured = [entry.model_dump() for entry in evaluation.results]
+    save_json(result.folder.root / "evaluation.json", {"command": "train", "results": measured})
+    for entry in evaluation.results:
+        print_result(entry)
+    if len(evaluation.results) > 1:
+        _print_figures(evaluation.figures)
+
+
+def _print_figures(figures: Mapping[str, float]) -> None:
+    """All sets below each other."""
+    from rich import box
+    from rich.table import Table
+
+    from clippy_cli.reporting.evaluation.figures import figure, metric_name
+
+    table = Table("set", "metric", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("figure", justify="right")
+    for name, value in figures.items():
+        of, _, metric = name.rpartition(".")
+        table.add_row(Text(of), metric_name(metric), figure(metric, value))
+    console.out.print(table)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.data.images import read_image_bytes
+from clippy_cli.data.pictures import Picture
 from clippy_cli.errors import ClippyError
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """One sample: a key that names it in messages, an image (H,W,3) uint8 RGB, and at least one caption."""
+    """One sample: a key that names it in messages, a picture, and at least one caption."""
 
     key: str
-    image: NDArray[np.uint8]
+    picture: Picture
     captions: tuple[str, ...]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The whole picture (H,W,3) uint8 RGB, decoded anew; ClippyError where it is damaged."""
+        return self.picture.pixels()
 
 
 class BrokenSampleError(Exception):
@@ -45,7 +53,10 @@ class CaptionSource(Protocol):
         ...
 
     def read(self, index: int) -> CaptionedImage:
-        """The sample at ``index``; BrokenSampleError where it cannot be used."""
+        """The sample at ``index``; BrokenSampleError where it cannot be used.
+
+        A damaged image may show only when its pixels are asked for, by a ClippyError that names it.
+        """
         ...
 
     def describe(self) -> str:
@@ -56,3 +67,11 @@ class CaptionSource(Protocol):
 def broken_image(where: str, error: ClippyError) -> BrokenSampleError:
     """The broken sample that an unreadable image makes; ``where`` may start the error's message already."""
     return BrokenSampleError(where, error.message.removeprefix(f"{where}: "))
+
+
+def file_bytes(path: Path) -> bytes:
+    """The content of a sample's image file; BrokenSampleError where it cannot be read."""
+    try:
+        return read_image_bytes(path)
+    except ClippyError as error:
+        raise broken_image(str(path), error) from error

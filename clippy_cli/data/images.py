@@ -27,6 +27,7 @@ MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; 
 MAX_ASPECT = 100
 MAX_FILE_BYTES = 1 << 30
 
+_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,6 +49,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     animation the first frame counts. ClippyError where the file is missing, damaged, truncated, empty, larger than
     ``MAX_PIXELS`` or narrower than one to ``MAX_ASPECT``.
     """
+    return decode_image(read_image_bytes(path), where=str(path))
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """The content of an image file, not decoded; ClippyError where it is missing, no file, or over one GiB."""
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -56,12 +62,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             raise ClippyError(f"{path}: not a regular file", "Name an image file.")
         if size > MAX_FILE_BYTES:
             raise ClippyError(f"{path}: {size / 1e9:.1f} GB is too large for one image", "Save a smaller copy.")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ClippyError(f"{path}: no such file", "Check the path.") from None
     except (OSError, ValueError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", "Check the path and its permissions.") from error
-    return decode_image(data, where=str(path))
 
 
 def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
@@ -72,7 +77,7 @@ def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
     try:
         with io.BytesIO(data) as stream, open_image(stream, where=where) as image:
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))
+            turn = _UPRIGHT.get(orientation(image))
             rgb = _as_rgb(image)
             upright = rgb if turn is None else rgb.transpose(turn)
             return np.array(upright, dtype=np.uint8)
@@ -90,6 +95,13 @@ def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
         raise ClippyError(f"{where}: damaged or truncated image ({error})", hint) from error
 
 
+def image_format(data: bytes) -> str | None:
+    """``jpeg``, ``png`` or ``webp`` by an image's first bytes; None for any other format."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+
+
 def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None = None) -> Image.Image:
     """Pillow's lazily decoded image, after ClippyError for an absurd size; no warning of Pillow's comes through."""
     with _WARNING_FILTERS, warnings.catch_warnings():
@@ -105,6 +117,17 @@ def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None 
             f"{where}: {width}x{height} pixels is narrower than 1:{MAX_ASPECT}", "Cut it into pieces and try those."
         )
     return image
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1-8; 1 where the tag is absent, out of range, or the EXIF block is damaged."""
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
+        except Exception:  # a photo with a broken EXIF block is still a photo
+            return 1
+    return value if value in _UPRIGHT else 1
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -154,17 +177,6 @@ def to_tensor(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Stack B images (H,W,3) of one size into a contiguous (B,3,H,W) uint8 tensor."""
     batch = torch.from_numpy(np.stack(images))  # (B,H,W,3)
     return batch.permute(0, 3, 1, 2).contiguous()
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1-8; 1 where the tag is absent or the EXIF block is damaged."""
-    with _WARNING_FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            value = image.getexif().get(_ORIENTATION_TAG, 1)
-        except Exception:  # a photo with a broken EXIF block is still a photo
-            return 1
-    return value if isinstance(value, int) else 1
 
 
 def _too_large(where: str, what: str) -> ClippyError:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clippy_cli.data.captions import CaptionedImage
+from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.scene_drawing import draw_ground, draw_object, finish
 from clippy_cli.data.scene_vocabulary import (
     BACKGROUNDS,
@@ -73,7 +74,7 @@ class SceneSource:
     def read(self, index: int) -> CaptionedImage:
         """Scene ``index``; it has two or three captions."""
         scene = draw_scene(self._seed, index, self._resolution)
-        return CaptionedImage(f"scene {self._seed}/{index}", scene.image, scene.captions)
+        return CaptionedImage(f"scene {self._seed}/{index}", ArrayPicture(scene.image), scene.captions)
 
     def describe(self) -> str:
         """One line for the training log."""

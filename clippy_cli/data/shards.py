@@ -5,55 +5,80 @@ Each shard's headers are read once, so that samples can be read in any order and
 
 from __future__ import annotations
 
-import glob
-import itertools
 import json
-import os
-import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from braceexpand import braceexpand
-from numpy.typing import NDArray
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage, broken_image
-from clippy_cli.data.images import decode_image
+from clippy_cli.data.index_cache import kept_index
+from clippy_cli.data.pictures import EncodedPicture
+from clippy_cli.data.shard_index import LAYOUT, ShardIndex, index_problems
+from clippy_cli.data.shard_names import local_shards
 from clippy_cli.errors import ClippyError
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-CAPTION_EXTENSIONS = ("txt", "json")
-MAX_IMAGE_BYTES = 256 << 20
-MAX_CAPTION_BYTES = 1 << 20
-MAX_SHARDS = 1_000_000
-
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_LAYOUT = f"looked for KEY.{'|'.join(IMAGE_EXTENSIONS)} beside KEY.{'|'.join(CAPTION_EXTENSIONS)}"
-_THREADS = 8
+_THREADS = 2  # hide some of a disk's latency; more only fight over the interpreter
 
 
-@dataclass(frozen=True)
-class _ShardIndex:
-    """Where the samples of one shard lie, and what was found wrong in it.
+class Shard:
+    """One tar file whose samples, numbered from 0, can be read in any order; ``name`` is what messages call it."""
 
-    ``places`` is (S,5) int64: image offset, image size, caption offset, caption size, whether the caption is JSON.
-    Arrays and joined bytes, not objects: ten million samples stay small, and forked workers share them.
-    """
+    def __init__(self, path: Path, name: str, index: ShardIndex) -> None:
+        self.path, self.name, self.index = path, name, index
 
-    places: NDArray[np.int64]
-    keys: bytes
-    key_sizes: NDArray[np.int64]
-    without_image: tuple[str, ...]
-    without_caption: tuple[str, ...]
-    repeated: tuple[str, ...]
-    extensions: Counter[str]
-    damage: str | None
+    def captions(self, number: int) -> tuple[str, ...]:
+        """The captions of a sample, without its image; BrokenSampleError where there is none."""
+        with self._opened(number) as file:
+            return self._captions(file, number)
+
+    def image_bytes(self, number: int) -> bytes:
+        """The image of a sample as it is stored; BrokenSampleError where it cannot be read."""
+        with self._opened(number) as file:
+            return self._image(file, number)
+
+    def read(self, number: int) -> CaptionedImage:
+        """A sample; BrokenSampleError where it cannot be used."""
+        where = self._where(number)
+        with self._opened(number) as file:
+            captions, data = self._captions(file, number), self._image(file, number)
+        try:
+            return CaptionedImage(self.index.key(number), EncodedPicture(data, where), captions)
+        except ClippyError as error:
+            raise broken_image(where, error) from error
+
+    def _opened(self, number: int) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise BrokenSampleError(self._where(number), f"cannot be read ({error})") from error
+
+    def _captions(self, file: BinaryIO, number: int) -> tuple[str, ...]:
+        _, _, offset, size, is_json = self.index.places[number].tolist()
+        where, data = self._where(number), self._at(file, number, offset, size)
+        return _json_captions(data, where) if is_json else _text_caption(data, where)
+
+    def _image(self, file: BinaryIO, number: int) -> bytes:
+        offset, size, *_ = self.index.places[number].tolist()
+        return self._at(file, number, offset, size)
+
+    def _at(self, file: BinaryIO, number: int, offset: int, size: int) -> bytes:
+        try:
+            file.seek(offset)
+            data = file.read(size)
+        except OSError as error:
+            raise BrokenSampleError(self._where(number), f"cannot be read ({error})") from error
+        if len(data) < size:
+            raise BrokenSampleError(
+                self._where(number), "cannot be read (the shard has become shorter since it was indexed)"
+            )
+        return data
+
+    def _where(self, number: int) -> str:
+        return f"{self.name}: {self.index.key(number)}"
 
 
 class ShardSource:
@@ -66,200 +91,60 @@ class ShardSource:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._shards = _expand(paths)
+        files = local_shards(paths)
         with ThreadPoolExecutor(_THREADS) as threads:
-            indices = list(threads.map(_index_shard, self._shards))
-        self.problems = tuple(_problems(self._shards, indices))
-        sizes = [len(index.places) for index in indices]
-        if not any(sizes):
+            indices = list(threads.map(kept_index, files))
+        self._shards = [Shard(path, str(path), index) for path, index in zip(files, indices, strict=True)]
+        self.problems = tuple(index_problems((shard.name, shard.index) for shard in self._shards))
+        self._ends = np.array([len(index) for index in indices]).cumsum()
+        if not len(self):
             found = sum((index.extensions for index in indices), Counter[str]())
             kinds = ", ".join(f"{count} .{kind}" for kind, count in found.most_common(6)) or "no files"
             raise ClippyError(
-                f"No sample in {len(self._shards)} shards ({', '.join(paths)}): {_LAYOUT}, found {kinds}",
+                f"No sample in {len(files)} shards ({', '.join(paths)}): {LAYOUT}, found {kinds}",
                 "; ".join(self.problems[:3]) or None,
             )
-        self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
-        self._places = np.concatenate([index.places for index in indices])
-        self._keys = b"".join(index.keys for index in indices)
-        self._key_ends = np.concatenate([index.key_sizes for index in indices]).cumsum()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return int(self._ends[-1])
+
+    @property
+    def shard_sizes(self) -> tuple[int, ...]:
+        """How many samples each shard holds, shards in the order given."""
+        return tuple(len(shard.index) for shard in self._shards)
 
     def key(self, index: int) -> str:
         """The key of the sample at ``index``; another shard may have the same."""
-        start = int(self._key_ends[index - 1]) if index else 0
-        return self._keys[start : int(self._key_ends[index])].decode("utf-8", "replace")
+        shard, number = self._place(index)
+        return shard.index.key(number)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the sample at ``index``, without its image; BrokenSampleError where there is none."""
-        _, _, start, size, is_json = self._places[index].tolist()
-        where, data = self._member(index, start, size)
-        return _json_captions(data, where) if is_json else _text_caption(data, where)
+        shard, number = self._place(index)
+        return shard.captions(number)
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image of the sample at ``index`` as it is stored; BrokenSampleError where it cannot be read."""
+        shard, number = self._place(index)
+        return shard.image_bytes(number)
 
     def read(self, index: int) -> CaptionedImage:
         """The sample at ``index``, shards in the order given and samples in the order of their shard."""
-        image_start, image_size, *_ = self._places[index].tolist()
-        captions = self.captions(index)
-        where, data = self._member(index, image_start, image_size)
-        try:
-            return CaptionedImage(self.key(index), decode_image(data, where=where), captions)
-        except ClippyError as error:
-            raise broken_image(where, error) from error
+        shard, number = self._place(index)
+        return shard.read(number)
 
     def describe(self) -> str:
         """One line for the training log."""
-        names = self._shards[0].name if len(self._shards) == 1 else f"{self._shards[0].name} to {self._shards[-1].name}"
+        first, last = self._shards[0].path.name, self._shards[-1].path.name
+        names = first if len(self._shards) == 1 else f"{first} to {last}"
         return f"{len(self)} samples in {len(self._shards)} shards ({names})"
 
-    def _member(self, index: int, start: int, size: int) -> tuple[str, bytes]:
-        """What a sample is called in messages, and these bytes of its shard."""
-        path = self._shards[int(self._shard_of[index])]
-        where = f"{path}: {self.key(index)}"
-        try:
-            with path.open("rb") as file:
-                return where, _read_at(file, start, size)
-        except OSError as error:
-            raise BrokenSampleError(where, f"cannot be read ({error})") from error
-
-
-def _expand(patterns: Sequence[str]) -> list[Path]:
-    """Brace ranges and globs -> existing files, in the order given."""
-    shards: list[Path] = []
-    for pattern in patterns:
-        if re.match(r"\w+://|pipe:", pattern):
-            raise ClippyError(
-                f"{pattern}: shards are read from local files only", "Download them and give their paths."
-            )
-        named = [Path(pattern)] if Path(pattern).is_file() else list(_expand_one(pattern))
-        missing = [path for path in named if not path.is_file()]
-        if missing:
-            first = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise ClippyError(
-                f"{len(missing)} of {len(named)} shards of {pattern!r} do not exist: {first}",
-                "Check the path and the range.",
-            )
-        if not named:
-            raise ClippyError(f"No file matches the shard pattern {pattern!r}", "Check the folder and the pattern.")
-        shards += named
-    if not shards:
-        raise ClippyError("No shard is named", "Give tar files, such as 'train-{0000..0099}.tar'.")
-    return shards
-
-
-def _expand_one(pattern: str) -> Iterator[Path]:
-    ranges = re.findall(r"(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
-    too_many = ClippyError(f"{pattern} stands for more than {MAX_SHARDS:,} shards", "Check the range.")
-    if any(abs(int(last) - int(first)) >= MAX_SHARDS for first, last in ranges):
-        raise too_many  # braceexpand would build the whole range first
-    try:
-        names = list(itertools.islice(braceexpand(pattern, escape=False), MAX_SHARDS + 1))
-    except ValueError as error:
-        raise ClippyError(f"{pattern}: {error}", "A range is written as in train-{0000..0099}.tar.") from error
-    if len(names) > MAX_SHARDS:
-        raise too_many
-    for name in names:
-        if glob.has_magic(name):
-            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207 (takes absolute patterns)
-        else:
-            yield Path(name)
-
-
-def _index_shard(path: Path) -> _ShardIndex:
-    """Read every header of one tar file; what follows a damaged one is lost."""
-    images: dict[str, tuple[int, int]] = {}
-    captions: dict[str, tuple[int, int, bool]] = {}
-    extensions = Counter[str]()
-    repeated: list[str] = []
-    damage = None
-    try:
-        with path.open("rb") as file:
-            _refuse_compressed(path, file.read(8))
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            for member in _regular_members(file, size):
-                match = _KEY_AND_EXTENSION.fullmatch(member.name)
-                if match is None:
-                    continue
-                key, extension = match[1], match[2].lower()
-                extensions[extension] += 1
-                if extension in IMAGE_EXTENSIONS and member.size <= MAX_IMAGE_BYTES:
-                    if images.setdefault(key, (member.offset_data, member.size))[0] != member.offset_data:
-                        repeated.append(member.name)
-                elif extension in CAPTION_EXTENSIONS and member.size <= MAX_CAPTION_BYTES:
-                    is_json = extension == "json"
-                    if key not in captions or (captions[key][2] and not is_json):
-                        captions[key] = (member.offset_data, member.size, is_json)
-                    elif captions[key][2] == is_json:
-                        repeated.append(member.name)
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for impossible sizes
-        damage = f"cut short or damaged ({error})"
-    except OSError as error:
-        raise ClippyError(f"{path}: cannot be read ({error})", "Check the file and its permissions.") from error
-    whole = [key for key in images if key in captions]
-    names = [key.encode("utf-8", "surrogateescape") for key in whole]
-    return _ShardIndex(
-        places=np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5),
-        keys=b"".join(names),
-        key_sizes=np.array([len(name) for name in names], np.int64),
-        without_image=tuple(key for key in captions if key not in images),
-        without_caption=tuple(key for key in images if key not in captions),
-        repeated=tuple(repeated),
-        extensions=extensions,
-        damage=damage,
-    )
-
-
-def _regular_members(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar file of ``size`` bytes whose content is whole; ReadError where it ends before its end mark.
-
-    Left to itself, tarfile takes a cut or a damaged header after the first one for the end of the archive.
-    """
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps each header it has seen
-            end = member.offset_data + member.size
-            if member.size < 0 or end > size:
-                raise tarfile.ReadError(f"{member.name} ends at byte {end:,} of {size:,}")
-            if member.isreg() and member.sparse is None:
-                yield member
-        file.seek(archive.offset)
-        mark = file.read(tarfile.BLOCKSIZE)
-        if not mark or any(mark):
-            raise tarfile.ReadError(f"no end mark at byte {archive.offset:,} of {size:,}")
-
-
-def _refuse_compressed(path: Path, start: bytes) -> None:
-    kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
-    if kind is not None:
-        raise ClippyError(
-            f"{path} is compressed with {kind}; shards must be plain tar, so that samples can be read in any order",
-            "Decompress it once; images do not get smaller by it anyway.",
-        )
-
-
-def _problems(shards: Sequence[Path], indices: Sequence[_ShardIndex]) -> Iterator[str]:
-    for path, index in zip(shards, indices, strict=True):
-        if index.damage is not None:
-            yield f"{path}: {index.damage}; {len(index.places)} whole samples are used"
-        elif not len(index.places):
-            yield f"{path}: holds no sample; {_LAYOUT}"
-    for field, what in (
-        ("without_image", "samples without image"),
-        ("without_caption", "samples without caption"),
-        ("repeated", "repeated members"),
-    ):
-        found = [(path, name) for path, index in zip(shards, indices, strict=True) for name in getattr(index, field)]
-        if found:
-            yield f"{len(found)} {what} are left out, such as {found[0][1]} in {found[0][0]}"
-
-
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    data = file.read(size)
-    if len(data) < size:
-        raise OSError("the shard has become shorter since it was indexed")
-    return data
+    def _place(self, index: int) -> tuple[Shard, int]:
+        """The shard of the sample at ``index``, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        place = int(np.searchsorted(self._ends, index, "right"))
+        return self._shards[place], index - int(self._ends[place - 1] if place else 0)
 
 
 def _text_caption(data: bytes, where: str) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from clippy_cli.data.captions import CaptionedImage, broken_image
-from clippy_cli.data.images import read_image
+from clippy_cli.data.captions import CaptionedImage, broken_image, file_bytes
+from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.errors import ClippyError
 
 IMAGE_COLUMNS = ("image", "filepath", "image_path", "path", "file", "filename", "file_name", "image_name")
@@ -52,11 +52,28 @@ class TableSource:
     def __len__(self) -> int:
         return len(self._images)
 
+    def key(self, index: int) -> str:
+        """The image of row group ``index`` as the table names it."""
+        return self._images[index]
+
+    def path(self, index: int) -> Path:
+        """The image file of row group ``index``; nothing says that it exists."""
+        return self._root / self._images[index]
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of row group ``index``, without its image."""
+        return self._captions[index]
+
+    def image_bytes(self, index: int) -> bytes:
+        """The image file of row group ``index``, not decoded; BrokenSampleError where it cannot be read."""
+        return file_bytes(self.path(index))
+
     def read(self, index: int) -> CaptionedImage:
         """The image of row group ``index``, in the order of first mention, with all its captions."""
-        path = self._root / self._images[index]
+        path = self.path(index)
         try:
-            return CaptionedImage(self._images[index], read_image(path), self._captions[index])
+            picture = EncodedPicture(self.image_bytes(index), str(path))
+            return CaptionedImage(self._images[index], picture, self._captions[index])
         except ClippyError as error:
             raise broken_image(str(path), error) from error
 

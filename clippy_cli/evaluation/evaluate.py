@@ -13,7 +13,6 @@ from clippy_cli.data.benchmarks.captioned import CaptionedSet
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
 from clippy_cli.evaluation.journal import Journal, fingerprint
 from clippy_cli.evaluation.measure import Segmenter
-from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, class_texts, describe_background, settle
 from clippy_cli.evaluation.provenance import model_fingerprint
 from clippy_cli.evaluation.published import published_for
@@ -23,6 +22,7 @@ from clippy_cli.evaluation.run import Measured, Options, Progress, measure_set
 from clippy_cli.evaluation.summary import summarise
 from clippy_cli.evaluation.tasks import DEFAULT_TASKS, check_tasks
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.processes import Processes
 
 
 @dataclass(frozen=True)

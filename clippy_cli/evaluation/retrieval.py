@@ -12,12 +12,12 @@ from torch import Tensor
 from clippy_cli.data.benchmarks.captioned import CaptionedSet
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.metrics.retrieval import ranks_before
-from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.evaluation.run import EncoderClock, Indexed, Measured, Options, Progress, rates
 from clippy_cli.inference.features import Failed, encode_images, image_scores
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.processes import Processes
 
 RECALLS = (1, 5, 10)
 

@@ -29,12 +29,12 @@ from clippy_cli.evaluation.measure import (
     measure_groups,
     measure_segmentation,
 )
-from clippy_cli.evaluation.processes import Processes
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord, Task
 from clippy_cli.inference.features import Encode, Failed, dense_embeddings, encode_images, image_scores
 from clippy_cli.inference.group import DEFAULT_GROUPS, Method
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.processes import Processes
 
 _CLUSTER_IMAGES = 500
 _CLUSTER_PATCHES = 200_000

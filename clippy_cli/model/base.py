@@ -30,7 +30,7 @@ class Preprocess:
     resolution: int
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) uint8 or float RGB in [0, 255] -> (B,3,H,W) float32, zero mean and unit variance."""
+        """(...,3,H,W) uint8 or float RGB in [0, 255] -> the same shape in float32, zero mean and unit variance."""
         mean = torch.tensor(self.mean, device=images.device, dtype=torch.float32).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device, dtype=torch.float32).view(3, 1, 1)
         return (images.to(torch.float32) / 255.0 - mean) / std

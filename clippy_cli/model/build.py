@@ -20,10 +20,12 @@ from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.hub import hub_session
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.text_tower import TextTower, hugging_face_weights
+from clippy_cli.model.vit_tower import VitTower
 
 logger = logging.getLogger(__name__)
 
 DENSE_FILES = ("2_Dense/model.safetensors", "2_Dense/pytorch_model.bin")
+_HEADS = ("head.", "fc_norm.", "classifier.")
 
 
 def build_model(
@@ -93,14 +95,21 @@ def _load_trunk_file(tower: ImageTower, path: Path) -> None:
 
 
 def _load_trunk_state(tower: ImageTower, state: dict[str, Tensor], where: str) -> None:
+    state = {name: value.float() for name, value in state.items()}
     try:
-        filtered = checkpoint_filter_fn({name: value.float() for name, value in state.items()}, tower.trunk)
+        filtered = checkpoint_filter_fn(state, tower.trunk) if isinstance(tower, VitTower) else state
         result = tower.trunk.load_state_dict(
-            {name: value for name, value in filtered.items() if not name.startswith(("head.", "fc_norm."))},
+            {name: value for name, value in filtered.items() if not name.startswith(_HEADS)},
             strict=False,
         )
     except RuntimeError as error:
         raise ClippyError(f"The weights of {where} do not fit {tower.config.trunk}: {_first_line(error)}") from error
+    if result.unexpected_keys and not isinstance(tower, VitTower):  # files of vision transformers often hold more
+        raise ClippyError(
+            f"{where} holds {len(result.unexpected_keys)} tensors that {tower.config.trunk} lacks, "
+            f"{', '.join(result.unexpected_keys[:3])} among them.",
+            f"Pass weights of timm's {tower.config.trunk}.",
+        )
     if result.missing_keys:
         raise ClippyError(
             f"{where} lacks {len(result.missing_keys)} tensors of {tower.config.trunk}, "

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from clippy_cli.model.base import InferenceDefaults, Preprocess
 from clippy_cli.model.config import ModelConfig
-from clippy_cli.model.image_tower import ImageTower
-from clippy_cli.model.pooling import lse_scores, normalized, pool_tokens
+from clippy_cli.model.pooling import at_least_float32, lse_scores, normalized, pool_tokens
 from clippy_cli.model.text_tower import TextTower
+from clippy_cli.model.towers import build_image_tower
 
 TEXT_BATCH = 256
 
@@ -27,7 +27,7 @@ class Clippy(nn.Module):
     def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
         super().__init__()
         self.config = config
-        self.image = ImageTower(config.image, config.embed_dim)
+        self.image = build_image_tower(config.image, config.embed_dim)
         self.text = TextTower(config.text, config.embed_dim, tokenizer_files)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
         self.patch_mean: Tensor
@@ -67,7 +67,7 @@ class Clippy(nn.Module):
         """(B,P+N,D) tokens -> (B,D), unit norm."""
         image = self.config.image
         pooled = pool_tokens(
-            tokens.float(), image.pooling, self.image.num_prefix_tokens, pool_prefix=image.pool_prefix_tokens
+            at_least_float32(tokens), image.pooling, self.image.num_prefix_tokens, pool_prefix=image.pool_prefix_tokens
         )
         return normalized(pooled)
 

@@ -16,7 +16,7 @@ class _Frozen(BaseModel):
 
 
 class ImageTowerConfig(_Frozen):
-    """A timm vision transformer, a projection of each token, and a pooling."""
+    """A timm vision transformer or EfficientNet, a projection of each token, and a pooling."""
 
     trunk: Annotated[str, Field(description="timm model name")]
     trunk_args: Annotated[

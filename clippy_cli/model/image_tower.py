@@ -1,48 +1,43 @@
-"""The image tower: a timm vision transformer whose every token is carried into the joint space."""
+"""What every image tower has in common: a timm trunk whose tokens are carried into the joint space one by one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import ImageTowerConfig
-from clippy_cli.model.sampling import gather_tokens
 
 
 class ImageTower(nn.Module):
-    """Trunk, final norm, optional per-token projection; pooling comes after, outside.
+    """Trunk, optional per-token projection; pooling comes after, outside.
 
     The projection is applied to each token *before* pooling: project-then-max is not max-then-project, and only
     the former leaves patch embeddings in the joint space (CLIPpy, section 3.2).
+
+    Attributes:
+        trunk: the timm module.
+        patch_size: side in pixels of what one patch token stands for.
+        num_prefix_tokens: class and register tokens before the patch tokens.
+        feature_dim: width F of a trunk token.
+        blocks: 1-based transformer blocks whose tokens are taken; empty where the trunk has none.
+        can_drop_tokens: whether ``features`` takes ``keep``.
+        takes_patches: whether ``patch_features`` gives the same from kept patches alone, at the kept patches' cost.
+        has_batch_norm: whether, in training, the images of a batch see each other through batch normalisation.
     """
 
-    def __init__(self, config: ImageTowerConfig, embed_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        arguments: dict[str, Any] = {"dynamic_img_size": True, **config.trunk_args}
-        try:
-            self.trunk = timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ClippyError(
-                f"timm cannot build the trunk {config.trunk!r} with {arguments}: {error}",
-                "List trunks with: python -c \"import timm; print(timm.list_models('vit*'))\"",
-            ) from error
-        if not hasattr(self.trunk, "blocks") or not hasattr(self.trunk, "_pos_embed"):
-            raise ClippyError(f"The trunk {config.trunk!r} is no plain vision transformer.", "Choose a vit_* model.")
-        self.patch_size: int = self.trunk.patch_embed.patch_size[0]
-        self.num_prefix_tokens: int = self.trunk.num_prefix_tokens
-        depth = len(self.trunk.blocks)
-        self.blocks: tuple[int, ...] = config.blocks or (depth,)
-        if any(not 1 <= block <= depth for block in self.blocks):
-            raise ClippyError(f"image.blocks is {list(self.blocks)}; {config.trunk} has blocks 1 to {depth}.")
-        if config.pooling == "cls" and self.num_prefix_tokens == 0:
-            raise ClippyError(f"image.pooling is cls, but {config.trunk} has no class token.", "Use max or avg.")
-        self.feature_dim: int = self.trunk.embed_dim * len(self.blocks)
-        self.projection = _token_projection(config, self.feature_dim, embed_dim)
+    config: ImageTowerConfig
+    trunk: Any
+    patch_size: int
+    num_prefix_tokens: int
+    feature_dim: int
+    blocks: tuple[int, ...]
+    can_drop_tokens: bool
+    takes_patches: bool
+    has_batch_norm: bool
+    projection: nn.Module
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Patch grid (h, w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch."""
@@ -54,22 +49,18 @@ class ImageTower(nn.Module):
         return height // self.patch_size, width // self.patch_size
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B,3,H,W) -> (B,P+N,F) normed trunk tokens, the chosen blocks side by side.
+        """(B,3,H,W) normalised -> (B,P+N,F) trunk tokens; (B,P+K,F) with ``keep`` (B,K), the patches to go on with."""
+        raise NotImplementedError
 
-        ``keep`` (B,K) selects patch tokens right after patch and position embedding, so that dropped tokens cost
-        nothing in the blocks; prefix tokens always stay. The position table is resampled to the image's grid.
+    def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B,K,3,p,p) normalised patches, at ``keep`` (B,K) of the image's ``grid`` (h,w) -> (B,P+K,F).
+
+        Equal to ``features`` of the whole image with the same ``keep``; ClippyError unless ``takes_patches``.
         """
-        self.grid_size(images.shape[-2], images.shape[-1])
-        tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))  # (B,P+N,width)
-        if keep is not None:
-            tokens = gather_tokens(tokens, keep, self.num_prefix_tokens)  # (B,P+K,width)
-        tokens = self.trunk.norm_pre(tokens)
-        taken = []
-        for number, block in enumerate(self.trunk.blocks[: max(self.blocks)], start=1):
-            tokens = block(tokens)
-            if number in self.blocks:
-                taken.append(self.trunk.norm(tokens))
-        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
+        raise ClippyError(
+            f"The trunk {self.config.trunk} does not embed one patch without the others.",
+            "Choose a plain vision transformer, or drop no tokens: --set train.drop_rate=0",
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """(B,P+N,F) -> (B,P+N,D), each token by itself."""
@@ -77,7 +68,20 @@ class ImageTower(nn.Module):
         return projected
 
 
-def _token_projection(config: ImageTowerConfig, feature_dim: int, embed_dim: int) -> nn.Module:
+def create_trunk(config: ImageTowerConfig, **arguments: Any) -> Any:
+    """timm's trunk with random weights, without head and pooling; ClippyError where timm cannot build it."""
+    arguments |= config.trunk_args
+    try:
+        return timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ClippyError(
+            f"timm cannot build the trunk {config.trunk!r} with {arguments}: {error}",
+            "List trunks with: python -c \"import timm; print(timm.list_models(['vit_*', '*efficientnet*']))\"",
+        ) from error
+
+
+def token_projection(config: ImageTowerConfig, feature_dim: int, embed_dim: int) -> nn.Module:
+    """The map of one token, F -> D, that ``config.projection`` names."""
     if config.projection == "none":
         if feature_dim != embed_dim:
             raise ClippyError(

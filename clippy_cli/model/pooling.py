@@ -37,5 +37,10 @@ def lse_scores(patches: Tensor, texts: Tensor, scale: float) -> Tensor:
 
 
 def normalized(vectors: Tensor) -> Tensor:
-    """Unit norm along the last axis, in float32 whatever autocast is on."""
-    return F.normalize(vectors.float(), dim=-1)
+    """Unit norm along the last axis, in float32 at least, whatever autocast is on."""
+    return F.normalize(at_least_float32(vectors), dim=-1)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return values.float() if values.element_size() < 4 else values

@@ -30,6 +30,17 @@ def draw_keep_indices(
     return noise.argsort(dim=1)[:, :kept].sort(dim=1).values  # (B,N) -> (B,K)
 
 
+def gather_patches(images: Tensor, keep: Tensor, patch_size: int) -> Tensor:
+    """Pixels of the patches at ``keep``: (B,C,H,W) of any type and layout, (B,K) row-major indices -> (B,K,C,p,p).
+
+    H and W are multiples of p. Only what is kept is copied.
+    """
+    grid = images.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)  # (B,C,h,w,p,p), a view
+    row, column = keep // grid.shape[3], keep % grid.shape[3]
+    image = torch.arange(len(keep), device=keep.device).unsqueeze(1)
+    return grid.permute(0, 2, 3, 1, 4, 5)[image, row, column]  # (B,h,w,C,p,p) -> (B,K,C,p,p)
+
+
 def gather_tokens(tokens: Tensor, keep: Tensor, num_prefix: int) -> Tensor:
     """Keep all P prefix tokens and the patches at ``keep``: (B,P+N,D), (B,K) -> (B,P+K,D)."""
     prefix, patches = tokens[:, :num_prefix], tokens[:, num_prefix:]

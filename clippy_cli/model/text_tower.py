@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ from transformers import AutoModelForTextEncoding
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import TextTowerConfig
 from clippy_cli.model.hub import hub_session
+from clippy_cli.model.tokenize import Tokenize
 
 # open_clip's table has no entry for T5; multilingual T5 has the same attribute names.
 arch_dict.setdefault("t5", arch_dict["mt5"])
 T5_TYPES = ("t5", "mt5")
+_GIVE_FILES = "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER"
 
 
 class TextTower(nn.Module):
@@ -30,7 +31,8 @@ class TextTower(nn.Module):
     Args:
         config: which encoder, from ``architectures/*.yaml`` or a model directory.
         embed_dim: width D of the joint space.
-        tokenizer_files: folder or Hugging Face name for ``kind: hugging_face``; open_clip's own vocabulary needs none.
+        tokenizer_files: folder or Hugging Face name for ``kind: hugging_face``; with None the tower takes token ids
+            and refuses texts. open_clip's own vocabulary needs none.
     """
 
     def __init__(self, config: TextTowerConfig, embed_dim: int, tokenizer_files: str | None) -> None:
@@ -42,7 +44,7 @@ class TextTower(nn.Module):
             self.feature_dim: int = self.encoder.width
             self.pad_id: int | None = None
         else:
-            self.tokenizer = _hugging_face_tokenizer(tokenizer_files, config)
+            self.tokenizer = None if tokenizer_files is None else _hugging_face_tokenizer(tokenizer_files, config)
             self.encoder = hugging_face_encoder(config)
             width = arch_dict[self.encoder.config.model_type]["config_names"]["width"]
             self.feature_dim = int(getattr(self.encoder.config, width))
@@ -57,15 +59,10 @@ class TextTower(nn.Module):
                 "Set text.projection: linear, or make the widths equal.",
             )
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """K strings -> (K,L) int64 token ids on the CPU, cut at ``context_length``.
-
-        Hugging Face encoders mask padding, so there L is the longest text of the call.
-        """
-        ids: Tensor = self.tokenizer(list(texts), context_length=self.config.context_length)
-        if self.pad_id is None:
-            return ids
-        return ids[:, : int((ids != self.pad_id).sum(dim=1).max())]
+    @property
+    def tokenize(self) -> Tokenize:
+        """K strings -> (K,L) int64 token ids on the CPU, by an object without the weights that workers can be sent."""
+        return Tokenize(self._given_tokenizer(), self.config.context_length, self.pad_id)
 
     def features(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,F) pooled encoder output, before the projection."""
@@ -80,7 +77,15 @@ class TextTower(nn.Module):
     def save_tokenizer(self, folder: Path) -> None:
         """Write what :class:`TextTower` needs as ``tokenizer_files``; nothing for open_clip's own vocabulary."""
         if self.config.kind == "hugging_face":
-            self.tokenizer.save_pretrained(str(folder))
+            self._given_tokenizer().save_pretrained(str(folder))
+
+    def _given_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise ClippyError(
+                f"The text tower needs tokenizer files of {self.config.pretrained_tag}, and none were given.",
+                _GIVE_FILES,
+            )
+        return self.tokenizer
 
 
 def hugging_face_encoder(config: TextTowerConfig) -> HFTextEncoder:
@@ -112,17 +117,11 @@ def _width(config: TextTowerConfig) -> int:
     return int(config.encoder[arch_dict[model_type]["config_names"]["width"]])
 
 
-def _hugging_face_tokenizer(files: str | None, config: TextTowerConfig) -> HFTokenizer:
-    if files is None:
-        raise ClippyError(
-            f"The text tower needs tokenizer files of {config.pretrained_tag}, and none were given.",
-            "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER",
-        )
+def _hugging_face_tokenizer(files: str, config: TextTowerConfig) -> HFTokenizer:
     try:
         with hub_session():
             return HFTokenizer(files, context_length=config.context_length)
     except (OSError, ValueError) as error:
         raise ClippyError(
-            f"No tokenizer could be loaded from {files!r}: {str(error).splitlines()[0]}",
-            "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER",
+            f"No tokenizer could be loaded from {files!r}: {str(error).splitlines()[0]}", _GIVE_FILES
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.recipe import changed_fields
+from clippy_cli.recipe import SAME_BUT_FOR_ROUNDING, changed_fields
 
 
 @dataclass(frozen=True)
@@ -21,36 +21,54 @@ class Checkpoint:
 
     Attributes:
         model, optimizer, scaler: state dictionaries.
+        logit_bias: of the sigmoid loss; None for the softmax one.
         recipe: the dumped recipe of the run.
+        processes: how many trained together.
+        positions: where each process's stream of shards stands; zeros where samples are numbered.
+        samples: in the training data.
         broken: sample number -> what is wrong with it, of the samples seen so far.
+        best: figure, step and value of the best step so far.
     """
 
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
+    logit_bias: float | None
     recipe: dict[str, Any]
+    processes: int
+    positions: list[tuple[int, int, int]]
+    samples: int
     broken: dict[int, str]
+    best: dict[str, Any]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write ``step-NNNNNNNN.pt`` under a temporary name, rename it, then delete all but the newest ``keep``."""
+    """Write ``step-NNNNNNNN.pt`` whole or not at all, then delete all but the newest ``keep`` and the best.
+
+    Tensors go to the file one by one, so that saving needs no second copy of them. OSError where it cannot be written;
+    what was there before is then still there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{checkpoint.step:08d}.pt"
+    path = _path(folder, checkpoint.step)
+    for left_by_a_kill in folder.glob("step-*.tmp"):
+        left_by_a_kill.unlink()
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save(asdict(checkpoint), file)
+            torch.save(vars(checkpoint), file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:  # how PyTorch's writer reports a full disk
+        raise OSError(str(error).splitlines()[0]) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise ClippyError(
-            f"The checkpoint {path} could not be written: {error}", "Free disk space, then go on with --resume."
-        ) from error
+    best = checkpoint.best.get("step")
+    protected = None if best is None else _path(folder, best)
     for old in _checkpoints(folder)[:-keep]:
-        old.unlink()
+        if old != protected:
+            old.unlink()
     return path
 
 
@@ -61,9 +79,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint on the CPU; it holds tensors and plain values only, no code is run."""
+    """Map a checkpoint into memory; it holds tensors and plain values only, no code is run.
+
+    Tensors are read from the file when they are copied, so that resuming needs no second copy of them.
+    """
     try:
-        fields = torch.load(path, map_location="cpu", weights_only=True)
+        fields = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return Checkpoint(**fields)
     except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
         raise ClippyError(
@@ -72,14 +93,45 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def check_same_recipe(checkpoint: Checkpoint, recipe: dict[str, Any], path: Path) -> None:
-    """Raise ClippyError that names the fields by which ``recipe`` would take another course than the checkpoint's."""
+def check_fits(checkpoint: Checkpoint, recipe: dict[str, Any], processes: int, path: Path, *, inexact: bool) -> None:
+    """Raise ClippyError that names what would make the run take another course than the checkpoint's.
+
+    With ``inexact``, other chunks, compilation or number of processes are let through: samples, draws and learning
+    rates stay the same, sums are rounded otherwise and dropout silences other units. A stream of shards is divided by
+    the number of processes, so that it never may change.
+    """
     changed = changed_fields(checkpoint.recipe, recipe)
+    streamed = any(any(position) for position in checkpoint.positions)
+    if inexact:
+        changed = [field for field in changed if field not in SAME_BUT_FOR_ROUNDING]
     if changed:
+        exact = "" if inexact or not set(changed) <= set(SAME_BUT_FOR_ROUNDING) else " Or add --inexact."
         raise ClippyError(
             f"{path} cannot go on with this recipe: it differs from the run's own in {', '.join(changed)}.",
-            "Undo the change, or start another run with --set output=FOLDER.",
+            f"Undo the change, or start another run with --set output=FOLDER.{exact}",
         )
+    if checkpoint.processes != processes and (streamed or not inexact):
+        remedy = (
+            "its shards are divided among them" if streamed else "or add --inexact: only rounding and dropout differ"
+        )
+        raise ClippyError(
+            f"{path} was trained by {checkpoint.processes} processes, and now there are {processes}.",
+            f"Launch it with --nproc-per-node and --nnodes that make {checkpoint.processes}; {remedy}.",
+        )
+
+
+def check_data(checkpoint: Checkpoint, samples: int, path: Path, *, inexact: bool) -> None:
+    """Raise ClippyError where the data holds more or fewer samples than the run's did: every draw would be another."""
+    if checkpoint.samples != samples and not inexact:
+        raise ClippyError(
+            f"{path} was trained on {checkpoint.samples} samples, and now there are {samples}: "
+            "an order drawn from these repeats some and leaves out others.",
+            "Look for damaged or missing files with clippy data check, and bring them back; or add --inexact.",
+        )
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.pt"
 
 
 def _checkpoints(folder: Path) -> list[Path]:

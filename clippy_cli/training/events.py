@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 
@@ -21,6 +22,7 @@ class Started:
     first_step: int
     trainable_parameters: int
     device: str
+    processes: int
     problems: tuple[str, ...]
 
 
@@ -35,17 +37,37 @@ class CacheProgress:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Means since the last report. ``step`` counts finished steps; ``wait_share`` is time spent waiting for data."""
+    """Means since the last report, over all processes.
+
+    Attributes:
+        step: finished steps.
+        image_accuracy, text_accuracy: share of images whose own caption scores best in the batch, and of captions
+            whose own image does.
+        learning_rate: of ``train.lr``; towers with a peak of their own follow in proportion.
+        grad_norm: before clipping.
+        tokens_per_second: patch tokens that the image tower kept; None for a trunk without tokens.
+        teraflops: the model's own arithmetic, in 1e12 operations a second.
+        flop_utilisation: share of the device's peak that these are; None where no peak is
+            known (see :mod:`clippy_cli.model.flops`).
+        wait_share: share of time spent waiting for data, in this process.
+        memory_gb: peak of this process since the start: of the GPU where there is one, else of resident memory.
+    """
 
     step: int
     total_steps: int
     epoch: float
     loss: float
+    image_accuracy: float
+    text_accuracy: float
     logit_scale: float
     learning_rate: float
     grad_norm: float
     images_per_second: float
+    tokens_per_second: float | None
+    teraflops: float
+    flop_utilisation: float | None
     wait_share: float
+    memory_gb: float
     seconds_left: float
     broken: int
 
@@ -59,14 +81,55 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """Figures of named sets after ``step`` steps, such as ``{"voc20.miou": 0.28}``."""
+
+    step: int
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
 class CheckpointSaved:
     step: int
     path: Path
 
 
-Event = Started | CacheProgress | StepReport | Validated | CheckpointSaved
+@dataclass(frozen=True)
+class CheckpointFailed:
+    """A checkpoint could not be written; training goes on, and the one before it is still there."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class BestChanged:
+    """The model after ``step`` steps has the best ``figure`` so far; it lies in ``path``."""
+
+    step: int
+    figure: str
+    value: float
+    path: Path
+
+
+Event = Started | CacheProgress | StepReport | Validated | Evaluated | CheckpointSaved | CheckpointFailed | BestChanged
 OnEvent = Callable[[Event], None]
+
+
+class Stop(IntEnum):
+    """Whether the caller wants the run to stop, and why; of several processes the largest counts."""
+
+    GO_ON = 0
+    INTERRUPTED = 1
+    PREEMPTED = 2
+
+
+ShouldStop = Callable[[], Stop]
 
 
 class StopRequested(Exception):
     """The caller asked to stop; what was done so far is on disk."""
+
+    def __init__(self, reason: Stop) -> None:
+        super().__init__(reason.name)
+        self.reason = reason

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource
+from clippy_cli.data.streams import Position
 from clippy_cli.data.transforms import draw_flip
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.recipe_schema import Recipe
-from clippy_cli.training.events import CacheProgress, OnEvent, StopRequested
-from clippy_cli.training.forward import autocast, image_features
-from clippy_cli.training.loader import Batch, ImageFeed
-from clippy_cli.training.order import Draw, PlainBatches, Steps, keep_indices, sample_generator
+from clippy_cli.training.events import CacheProgress, OnEvent, ShouldStop, Stop, StopRequested
+from clippy_cli.training.forward import autocast
+from clippy_cli.training.loader import Batch, ImageFeed, Tokenize, spread_evenly
+from clippy_cli.training.order import (
+    PLAIN,
+    Draw,
+    Part,
+    PlainBatches,
+    Steps,
+    keep_indices,
+    sample_generator,
+    substitute_generator,
+)
+from clippy_cli.training.step_shapes import StepShapes
 
 FORMAT = 1
 BATCH = 64
@@ -39,7 +50,7 @@ _Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
 class CachedFeed:
     """Batches of stored features, with the captions, flips and (on the CPU) kept tokens of a run without the cache."""
 
-    def __init__(self, folder: Path, recipe: Recipe, *, num_prefix: int, flip: bool) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, tokenize: Tokenize, *, num_prefix: int, flip: bool) -> None:
         self._images: NDArray[np.float16] = np.load(folder / "images.npy", mmap_mode="r")  # (S,V,P+N,F), V views
         texts = folder / "texts.npy"
         self._texts: NDArray[np.float32] | None = np.load(texts, mmap_mode="r") if texts.is_file() else None
@@ -48,64 +59,85 @@ class CachedFeed:
         self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
         self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
         self._num_prefix, self._flip = num_prefix, flip
-        self._seed, self._drop_rate = recipe.seed, recipe.train.drop_rate
+        self._tokenize, self._seed = tokenize, recipe.seed
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def training(self, batch_size: int, first: int, last: int) -> Iterator[Batch]:
-        steps = Steps(len(self), batch_size, self._seed, first, last)
-        for step, draws in enumerate(steps, start=first):
-            yield self._gather(draws, self._choose, step)
+    def training(self, part: Part, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
+        for step, draws in enumerate(Steps(len(self), part, self._seed, first, shapes), start=first):
+            yield self._gather(draws, self._tokens(part, step, shapes.at(step).drop_rate))
 
     def plain(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        for draws in PlainBatches(indices, batch_size):
-            yield self._gather(draws, lambda draw: (0, 0), None)
+        for draws in PlainBatches(indices, batch_size, 0):
+            yield self._gather(draws, None)
 
-    def _choose(self, draw: Draw) -> tuple[int, int]:
-        """Caption and view of a draw."""
-        rng = sample_generator(self._seed, draw)
-        caption = int(rng.integers(len(self._captions[draw.sample])))
-        return caption, int(self._flip and draw_flip(rng))
+    def spread(self, count: int, part: Part) -> NDArray[np.int64]:
+        return spread_evenly(count, len(self), part)
 
-    def _gather(self, draws: list[Draw], choose: Callable[[Draw], tuple[int, int]], step: int | None) -> Batch:
-        broken = {draw.sample: self._broken[draw.sample] for draw in draws if draw.sample in self._broken}
-        good = [(draw.sample, *choose(draw)) for draw in draws if draw.sample not in broken]
-        samples, captions, views = np.array(good, dtype=np.int64).reshape(-1, 3).T
-        features = self._images[samples[:, None], views[:, None], self._tokens(len(good), step)]  # (B,P+K,F)
+    def _gather(self, draws: list[Draw], tokens: NDArray[np.int64] | None) -> Batch:
+        broken: dict[int, str] = {}
+        chosen: list[tuple[int, int, int]] = []  # sample, caption, view
+        for draw in draws:
+            good: Draw | None = draw
+            if draw.sample in self._broken:
+                broken[draw.sample] = self._broken[draw.sample]
+                good = None if draw.epoch == PLAIN else self._substitute(draw)
+            if good is not None:
+                chosen.append(self._choose(good))
+        samples, captions, views = np.array(chosen, dtype=np.int64).reshape(-1, 3).T
+        everything = np.arange(self._images.shape[2])[None]
+        features = self._images[samples[:, None], views[:, None], everything if tokens is None else tokens]  # (B,P+K,F)
         texts = None if self._texts is None else torch.from_numpy(self._texts[self._first_text[samples] + captions])
+        written: list[tuple[str, ...]] = [(self._captions[sample][caption],) for sample, caption, _ in chosen]
         return Batch(
             indices=samples.tolist(),
-            captions=[(self._captions[sample][caption],) for sample, caption, _ in good],
+            captions=written,
             features=torch.from_numpy(features),
+            token_ids=self._tokenize([texts_of[0] for texts_of in written]) if texts is None and written else None,
             text_features=texts,
             broken=broken,
         )
 
-    def _tokens(self, batch: int, step: int | None) -> NDArray[np.int64]:
-        """(B,P+K) tokens to read, or (1,P+N) where all are; only what a step keeps leaves the disk."""
-        everything = np.arange(self._images.shape[2])[None]
-        if step is None or self._drop_rate == 0.0:
-            return everything
-        num_patches = everything.size - self._num_prefix
+    def _choose(self, draw: Draw) -> tuple[int, int, int]:
+        """Sample, caption and view of a draw; of a plain one the first of each."""
+        if draw.epoch == PLAIN:
+            return draw.sample, 0, 0
+        rng = sample_generator(self._seed, draw)
+        caption = int(rng.integers(len(self._captions[draw.sample])))
+        return draw.sample, caption, int(self._flip and draw_flip(rng))
+
+    def _substitute(self, draw: Draw) -> Draw:
+        rng = substitute_generator(self._seed, draw)
+        while True:
+            other = int(rng.integers(len(self)))
+            if other not in self._broken:
+                return draw._replace(sample=other)
+
+    def _tokens(self, part: Part, step: int, drop_rate: float) -> NDArray[np.int64] | None:
+        """(B,P+K) tokens to read, None where all are; only what a step keeps leaves the disk."""
+        if drop_rate == 0.0:
+            return None
+        num_patches = self._images.shape[2] - self._num_prefix
         device = torch.device("cpu")
-        keep = keep_indices(batch, num_patches, self._drop_rate, seed=self._seed, step=step, device=device)
-        assert keep is not None
-        prefix = np.broadcast_to(everything[:, : self._num_prefix], (batch, self._num_prefix))
-        return np.concatenate([prefix, keep.numpy() + self._num_prefix], axis=1)
+        drawn = keep_indices(part.batch_size, num_patches, drop_rate, seed=self._seed, step=step, device=device)
+        assert drawn is not None
+        keep = drawn[part.rows].numpy()
+        prefix = np.broadcast_to(np.arange(self._num_prefix)[None], (len(keep), self._num_prefix))
+        return np.concatenate([prefix, keep + self._num_prefix], axis=1)
 
 
-def open_cache(
+def build_cache(
     folder: Path,
     model: Clippy,
     images: ImageFeed,
     recipe: Recipe,
     on_event: OnEvent,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     *,
     flip: bool,
-) -> CachedFeed:
-    """The feed over the cache in ``folder``, built first where it is absent or belongs to other data or weights.
+) -> None:
+    """Fill the cache in ``folder`` where it is absent or belongs to other data or weights.
 
     A build that was interrupted goes on where it stopped. ClippyError where the disk is too small.
     """
@@ -117,7 +149,6 @@ def open_cache(
             shutil.rmtree(partial, ignore_errors=True)
         _build(partial, fingerprint, model, images, recipe, on_event, should_stop, views=1 + flip)
         partial.replace(folder)
-    return CachedFeed(folder, recipe, num_prefix=model.image.num_prefix_tokens, flip=flip)
 
 
 def _build(
@@ -127,7 +158,7 @@ def _build(
     feed: ImageFeed,
     recipe: Recipe,
     on_event: OnEvent,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     *,
     views: int,
 ) -> None:
@@ -145,8 +176,8 @@ def _build(
     _write_samples(folder, samples, "w")
     model.eval()
     for batch in feed.plain(np.arange(len(samples), len(feed)), BATCH):
-        if should_stop():
-            raise StopRequested
+        if stop := Stop(should_stop()):
+            raise StopRequested(stop)
         if len(batch):
             array[batch.indices] = _views(model, batch, views, recipe.train.precision)
         described = dict(zip(batch.indices, batch.captions, strict=True)) | batch.broken
@@ -169,21 +200,21 @@ def _views(model: Clippy, batch: Batch, views: int, precision: str) -> NDArray[n
     stacked = []
     for images in (batch.images, batch.images.flip(-1))[:views]:
         with autocast(precision, model.device):
-            stacked.append(image_features(model, Batch(batch.indices, batch.captions, images=images), None))
+            stacked.append(model.image.features(model.preprocess.normalize(images.to(model.device))))
     features: NDArray[np.float16] = torch.stack(stacked, dim=1).to("cpu", torch.float16).numpy()
     return features
 
 
 @torch.no_grad()
 def _text_features(
-    model: Clippy, captions: list[str], precision: str, on_event: OnEvent, should_stop: Callable[[], bool]
+    model: Clippy, captions: list[str], precision: str, on_event: OnEvent, should_stop: ShouldStop
 ) -> NDArray[np.float32]:
     """(T,F) features of the frozen encoder; texts of like length go together, which saves padding."""
     result = np.empty((len(captions), model.text.feature_dim), np.float32)
     by_length = sorted(range(len(captions)), key=lambda row: len(captions[row]))
     for start in range(0, len(captions), TEXT_BATCH):
-        if should_stop():
-            raise StopRequested
+        if stop := Stop(should_stop()):
+            raise StopRequested(stop)
         rows = by_length[start : start + TEXT_BATCH]
         with autocast(precision, model.device):
             features = model.text.features(model.text.tokenize([captions[row] for row in rows]).to(model.device))
@@ -211,16 +242,16 @@ def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: boo
 def _probe(source: CaptionSource, index: int) -> int:
     try:
         sample = source.read(index)
+        return zlib.crc32("\n".join(sample.captions).encode(), zlib.crc32(sample.image.tobytes()))
     except (BrokenSampleError, ClippyError):
         return -1
-    return zlib.crc32("\n".join(sample.captions).encode(), zlib.crc32(sample.image.tobytes()))
 
 
 def _digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

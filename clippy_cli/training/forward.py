@@ -1,15 +1,17 @@
-"""From a batch to tokens and text vectors: precision, frozen towers, token sub-sampling."""
+"""From a batch to what the loss compares: precision, frozen towers, token sub-sampling."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.pooling import normalized
+from clippy_cli.model.sampling import gather_patches
 from clippy_cli.recipe_schema import ModelRecipe
 from clippy_cli.training.loader import Batch
 
@@ -33,24 +35,98 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=_AUTOCAST[precision])
 
 
-def image_features(model: Clippy, batch: Batch, keep: Tensor | None) -> Tensor:
-    """(B,P+K,F) trunk tokens of a batch, from its images and ``keep``, or as they were stored."""
-    if batch.features is not None:
-        return batch.features.to(model.device).float()
-    assert batch.images is not None
-    images = batch.images.to(model.device, non_blocking=True)
-    return model.image.features(model.preprocess.normalize(images), keep)
+@dataclass(frozen=True)
+class TowerInputs:
+    """What the towers take of a batch or a chunk of it, on their device; of each pair one is there.
+
+    Attributes:
+        pixels: (B,3,R,R) uint8 images, or (B,K,3,p,p) uint8 patches where ``keep`` says which of the ``grid`` they are.
+        features: (B,P+K,F) stored trunk tokens.
+        keep: (B,K) patch indices, or None where all are there.
+        token_ids: (B,L).
+        text_features: (B,F) stored encoder output.
+    """
+
+    pixels: Tensor | None
+    features: Tensor | None
+    keep: Tensor | None
+    grid: tuple[int, int]
+    token_ids: Tensor | None
+    text_features: Tensor | None
 
 
-def embed_batch(model: Clippy, recipe: ModelRecipe, batch: Batch, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(B,P+K,D) image tokens and (B,D) unit text vectors; no graph is kept through frozen towers."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and recipe.image.freeze == "none"):
-        features = image_features(model, batch, keep)
-    tokens = model.image.project(features)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and recipe.text.freeze == "none"):
-        if batch.text_features is not None:
-            text_features = batch.text_features.to(model.device)
-        else:
-            captions = [captions[0] for captions in batch.captions]
-            text_features = model.text.features(model.text.tokenize(captions).to(model.device))
-    return tokens, normalized(model.text.project(text_features))
+def tower_inputs(model: Clippy, batch: Batch, keep: Tensor | None, rows: slice, text_length: int | None) -> TowerInputs:
+    """The ``rows`` of a batch, moved to the model's device; of the pixels only the kept patches stay there.
+
+    Texts are padded to ``text_length`` where it is given, so that compiled towers meet one shape only.
+    """
+    device, grid = model.device, (0, 0)
+    pixels = features = token_ids = texts = None
+    kept = None if keep is None else keep[rows]
+    if batch.images is not None:
+        pixels = batch.images[rows].to(device, non_blocking=True)
+        grid = model.image.grid_size(pixels.shape[-2], pixels.shape[-1])
+        if kept is not None and model.image.takes_patches:
+            pixels = gather_patches(pixels, kept, model.image.patch_size)  # (B,K,3,p,p)
+    elif batch.features is not None:
+        features = batch.features[rows].to(device, non_blocking=True)
+    if batch.text_features is not None:
+        texts = batch.text_features[rows].to(device, non_blocking=True)
+    elif batch.token_ids is not None:
+        ids = batch.token_ids[rows]
+        if text_length is not None:
+            ids = torch.nn.functional.pad(ids, (0, text_length - ids.shape[1]), value=model.text.tokenize.pad_id or 0)
+        token_ids = ids.to(device, non_blocking=True)
+    return TowerInputs(pixels, features, kept, grid, token_ids, texts)
+
+
+def image_features(model: Clippy, inputs: TowerInputs) -> Tensor:
+    """(B,P+K,F) trunk tokens, computed or as they were stored."""
+    if inputs.features is not None:
+        return inputs.features.to(model.patch_mean.dtype)
+    assert inputs.pixels is not None
+    pixels = model.preprocess.normalize(inputs.pixels).to(model.patch_mean.dtype)
+    if pixels.ndim == 4:
+        return model.image.features(pixels, inputs.keep)
+    assert inputs.keep is not None
+    return model.image.patch_features(pixels, inputs.keep, inputs.grid)
+
+
+class Embeddings(nn.Module):
+    """Both towers up to what the loss compares; what a launch of several processes wraps.
+
+    A score that is a dot product needs one vector an image: the first output is then (B,D), unit norm. Under ``lse``
+    it is (B,K,D), the unit patch vectors. The second is (B,D), unit texts; then the logit scale and the logit bias.
+    """
+
+    def __init__(self, model: Clippy, recipe: ModelRecipe, precision: str, logit_bias: float | None) -> None:
+        super().__init__()
+        self.model = model
+        self._learns = (recipe.image.freeze == "none", recipe.text.freeze == "none")
+        self._precision = precision
+        self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias, device=model.device))
+
+    def forward(self, inputs: TowerInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with autocast(self._precision, self.model.device):
+            images, texts = self._images(inputs), self._texts(inputs)
+        scale = self.model.log_logit_scale.exp()
+        bias = torch.zeros_like(scale) if self.logit_bias is None else self.logit_bias * 1.0
+        return images, texts, scale, bias
+
+    def _images(self, inputs: TowerInputs) -> Tensor:
+        model = self.model
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns[0]):
+            features = image_features(model, inputs)
+        tokens = model.image.project(features)
+        if model.scores_are_dot_products:
+            return model.pool(tokens)
+        return normalized(tokens[:, model.image.num_prefix_tokens :])
+
+    def _texts(self, inputs: TowerInputs) -> Tensor:
+        model = self.model
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns[1]):
+            features = inputs.text_features
+            if features is None:
+                assert inputs.token_ids is not None
+                features = model.text.features(inputs.token_ids)
+        return normalized(model.text.project(features))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,40 +16,63 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource
-from clippy_cli.data.scenes import SceneSource
-from clippy_cli.data.shards import ShardSource
-from clippy_cli.data.tables import TableSource
+from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import TrainTransform
 from clippy_cli.errors import ClippyError
-from clippy_cli.recipe_schema import DataRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
-from clippy_cli.training.order import PLAIN, Draw, PlainBatches, Steps, sample_generator
+from clippy_cli.recipe_data import DataRecipe
+from clippy_cli.training.order import (
+    PLAIN,
+    Draw,
+    Part,
+    PlainBatches,
+    Steps,
+    StreamSteps,
+    sample_generator,
+    substitute_generator,
+)
+from clippy_cli.training.step_shapes import StepShapes
+
+SUBSTITUTES = 100  # so many samples in a row that cannot be read mean that the data is wrong
+
+Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass
 class Batch:
-    """The usable samples of one step; B may be smaller than the recipe's batch size.
+    """The samples of one step, or of a plain batch.
+
+    In a training batch another sample stands in for each broken one, so that B is always what the recipe says; a
+    plain batch leaves broken samples out.
 
     Attributes:
         indices: B sample numbers.
         captions: of each sample the chosen one, or all of them in a plain batch.
         images: (B,3,R,R) uint8, or None where stored ``features`` (B,P+K,F), already sub-sampled, stand in.
-        text_features: (B,F) of the frozen encoder for each sample's first caption here, or None.
+        token_ids: (B,L) of each sample's first caption here, or None where ``text_features`` (B,F) stand in.
         broken: sample number -> what is wrong with it.
+        after: where a stream of shards stands once this batch is used.
+        hopeless: why no further batch can be made.
     """
 
     indices: list[int]
     captions: list[tuple[str, ...]]
     images: Tensor | None = None
     features: Tensor | None = None
+    token_ids: Tensor | None = None
     text_features: Tensor | None = None
     broken: dict[int, str] = field(default_factory=dict)
+    after: Position | None = None
+    hopeless: str | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader, so that the copy to a CUDA device runs beside the computation."""
-        return self if self.images is None else replace(self, images=self.images.pin_memory())
+        pinned = {
+            name: value.pin_memory() for name in ("images", "token_ids") if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **pinned)
 
 
 class Feed(Protocol):
@@ -55,56 +80,80 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def training(self, batch_size: int, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps ``first`` to ``last``, excluded."""
+    def training(self, part: Part, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
+        """This process's part of the batches from step ``first`` to the last; ``position`` is for streams."""
         ...
 
     def plain(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         """Given samples, unaugmented, each with all its captions."""
         ...
 
+    def spread(self, count: int, part: Part) -> NDArray[np.int64]:
+        """This process's part of ``count`` samples or fewer for statistics: spread evenly, or first of a stream."""
+        ...
 
-def open_source(recipe: SourceRecipe, resolution: int) -> CaptionSource:
-    """The source that a recipe describes; ClippyError where it does not exist or holds nothing."""
-    if isinstance(recipe, ShardsRecipe):
-        return ShardSource(recipe.paths)
-    if isinstance(recipe, ScenesRecipe):
-        return SceneSource(recipe.count, recipe.seed, resolution)
-    return TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
+
+def spread_evenly(count: int, total: int, part: Part) -> NDArray[np.int64]:
+    """This process's part of ``count`` of ``total`` sample numbers at even distances."""
+    count = min(count, total)
+    return (np.arange(count) * total // count)[part.rank :: part.size]
 
 
 class ImageFeed:
-    """Images and captions of a source, read by ``workers`` processes (none: the caller's own)."""
+    """Images and captions of a source, read by ``workers`` processes (none: the caller's own).
+
+    ``resolution`` is the side of plain samples; training samples have that of their step.
+    """
 
     def __init__(
-        self, source: CaptionSource, data: DataRecipe, resolution: int, *, seed: int, pin_memory: bool
+        self,
+        source: CaptionSource | StreamSource,
+        data: DataRecipe,
+        resolution: int,
+        tokenize: Tokenize,
+        *,
+        seed: int,
+        pin_memory: bool,
     ) -> None:
         self.source = source
-        self.workers = data.workers
+        self.workers, self.prefetch = data.workers, data.prefetch
         self.pin_memory = pin_memory
-        self._samples = _Samples(source, data, resolution, seed)
-        self._seed = seed
+        self._samples = _Samples(source, data, tokenize, seed)
+        self._seed, self._resolution = seed, resolution
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def training(self, batch_size: int, first: int, last: int) -> Iterator[Batch]:
-        return self._read(Steps(len(self.source), batch_size, self._seed, first, last))
+    def training(self, part: Part, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
+        if isinstance(self.source, StreamSource):
+            return self._read(StreamSteps(self.source, part, position, first, shapes))
+        return self._read(Steps(len(self.source), part, self._seed, first, shapes))
 
     def plain(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        return self._read(PlainBatches(indices, batch_size))
+        return self._read(PlainBatches(indices, batch_size, self._resolution))
+
+    def spread(self, count: int, part: Part) -> NDArray[np.int64]:
+        if isinstance(self.source, StreamSource):
+            return np.array(self.source.first(count // part.size, part.rank, part.size), np.int64)
+        return spread_evenly(count, len(self), part)
 
     def _read(self, batches: Iterable[list[Draw]]) -> Iterator[Batch]:
-        loader: DataLoader[_Sample | _Broken] = DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             self._samples,
             batch_sampler=batches,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the dataset makes whole batches
             worker_init_fn=_start_worker,
             pin_memory=self.pin_memory,
+            prefetch_factor=self.prefetch if self.workers else None,
         )
         try:
-            yield from loader
+            with _opencv_without_threads():
+                batches_read = iter(loader)
+            for batch in batches_read:
+                if batch.hopeless is not None:
+                    raise ClippyError(batch.hopeless, "Look at the data with clippy data check; then go on: --resume.")
+                yield batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -121,45 +170,84 @@ class _Sample:
     captions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Broken:
-    index: int
-    message: str
+class _Samples(Dataset[Batch]):
+    """Whole batches of draws -> :class:`Batch`; run in the workers."""
 
-
-class _Samples(Dataset[_Sample | _Broken]):
-    def __init__(self, source: CaptionSource, data: DataRecipe, resolution: int, seed: int) -> None:
+    def __init__(self, source: CaptionSource | StreamSource, data: DataRecipe, tokenize: Tokenize, seed: int) -> None:
         self._source = source
-        self._augment = TrainTransform(resolution, data.crop_scale, data.flip)
-        self._plain = TrainTransform(resolution)
+        self._augment = TrainTransform(data.crop_scale, data.flip)
+        self._plain = TrainTransform()
+        self._tokenize = tokenize
         self._seed = seed
 
-    def __getitem__(self, draw: Draw) -> _Sample | _Broken:
+    def __getitems__(self, draws: list[Draw]) -> Batch:
+        broken: dict[int, str] = {}
+        samples = []
+        for draw in draws:
+            sample = self._read(draw, broken)
+            if sample is None and draw.epoch != PLAIN:
+                sample = self._substitute(draw, broken)
+                if sample is None:
+                    why = f"{SUBSTITUTES} samples in a row cannot be read. The last: {list(broken.values())[-1]}"
+                    return Batch([], [], broken=broken, hopeless=why)
+            if sample is not None:
+                samples.append(sample)
+        batch = Batch([s.index for s in samples], [s.captions for s in samples], broken=broken, after=draws[-1].after)
+        if samples:
+            images = np.stack([sample.image for sample in samples])  # (B,R,R,3)
+            batch.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            batch.token_ids = self._tokenize([sample.captions[0] for sample in samples])
+        return batch
+
+    def _read(self, draw: Draw, broken: dict[int, str]) -> _Sample | None:
         try:
             sample = self._source.read(draw.sample)
-        except (BrokenSampleError, ClippyError) as error:
-            return _Broken(draw.sample, str(error))
-        if draw.epoch == PLAIN:
-            return _Sample(draw.sample, self._plain(sample.image, np.random.default_rng(0)), sample.captions)
-        rng = sample_generator(self._seed, draw)
-        caption = sample.captions[rng.integers(len(sample.captions))]
-        return _Sample(draw.sample, self._augment(sample.image, rng), (caption,))
+            if draw.epoch == PLAIN:
+                plain = self._plain(sample.picture, np.random.default_rng(0), draw.side)
+                return _Sample(draw.sample, plain, sample.captions)
+            rng = sample_generator(self._seed, draw)
+            caption = sample.captions[rng.integers(len(sample.captions))]
+            return _Sample(draw.sample, self._augment(sample.picture, rng, draw.side), (caption,))
+        except BrokenSampleError as error:
+            broken[draw.sample] = str(error)
+        except ClippyError as error:
+            broken[draw.sample] = error.message
+        return None
+
+    def _substitute(self, draw: Draw, broken: dict[int, str]) -> _Sample | None:
+        """Another sample in the place of a broken one, so that every process keeps its share of the batch."""
+        rng = substitute_generator(self._seed, draw)
+        for _ in range(SUBSTITUTES):
+            if isinstance(self._source, StreamSource):
+                other = self._source.substitute(draw.sample, rng)
+            else:
+                other = int(rng.integers(len(self._source)))
+            sample = self._read(draw._replace(sample=other), broken)
+            if sample is not None:
+                return sample
+        return None
 
 
-def _collate(samples: list[_Sample | _Broken]) -> Batch:
-    good = [sample for sample in samples if isinstance(sample, _Sample)]
-    broken = {sample.index: sample.message for sample in samples if isinstance(sample, _Broken)}
-    images = None
-    if good:
-        images = torch.from_numpy(np.stack([sample.image for sample in good]).transpose(0, 3, 1, 2).copy())
-    indices, captions = [sample.index for sample in good], [sample.captions for sample in good]
-    return Batch(indices, captions, images=images, broken=broken)
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+@contextmanager
+def _opencv_without_threads() -> Iterator[None]:
+    """Around a fork: OpenCV's pool of threads does not exist in the child, which would wait for it for ever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker; Ctrl-C is the main process's to handle, which then stops the workers with SIGTERM."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker; signals are the main process's to handle, which then stops the workers with SIGTERM."""
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from clippy_cli.data.streams import Position
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.processes import ALONE, Processes, Votes
 from clippy_cli.recipe_schema import Recipe
+from clippy_cli.training.best import VALIDATION_LOSS, Best
 from clippy_cli.training.checkpoint import Checkpoint, save_checkpoint
 from clippy_cli.training.clock import Clock
-from clippy_cli.training.events import CheckpointSaved, Event, StepReport, StopRequested, Validated
-from clippy_cli.training.forward import autocast, embed_batch
+from clippy_cli.training.compilation import compile_towers
+from clippy_cli.training.compute import Compute, peak_memory_gb
+from clippy_cli.training.events import (
+    BestChanged,
+    CheckpointFailed,
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    ShouldStop,
+    StepReport,
+    Stop,
+    StopRequested,
+    Validated,
+)
+from clippy_cli.training.forward import Embeddings, TowerInputs, tower_inputs
+from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.loader import Batch, Feed
-from clippy_cli.training.loss import image_text_loss
+from clippy_cli.training.loss import ContrastiveLoss, Loss
 from clippy_cli.training.optim import (
     build_optimizer,
     frozen_parts,
@@ -26,9 +45,27 @@ from clippy_cli.training.optim import (
     parameter_groups,
     set_learning_rate,
 )
-from clippy_cli.training.order import keep_indices, step_seed
+from clippy_cli.training.order import Part, keep_indices, step_seed
+from clippy_cli.training.step_shapes import StepShape, StepShapes
 
-HOPELESS_STEPS = 10  # so many steps without one usable sample mean that the data is wrong
+START = Position(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop asks of its surroundings.
+
+    Attributes:
+        tell: takes every event.
+        should_stop: asked after each step.
+        evaluate: measures the model after the given number of steps; called in all processes.
+        save_best: writes the model of a new best step and says where; called in the first process, with the step.
+    """
+
+    tell: Callable[[Event], None]
+    should_stop: ShouldStop
+    evaluate: Callable[[int], dict[str, float]]
+    save_best: Callable[[int], Path]
 
 
 class Trainer:
@@ -38,119 +75,187 @@ class Trainer:
         self,
         model: Clippy,
         recipe: Recipe,
-        num_patches: int,
-        total_steps: int,
-        steps_per_epoch: int,
+        shapes: StepShapes,
+        samples: int,
         checkpoints: Path,
-        tell: Callable[[Event], None],
-        should_stop: Callable[[], bool],
+        hooks: Hooks,
+        processes: Processes = ALONE,
     ) -> None:
-        self.model, self.recipe, self.num_patches = model, recipe, num_patches
-        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
-        self.checkpoints, self.tell, self.should_stop = checkpoints, tell, should_stop
-        self.optimizer = build_optimizer(
-            parameter_groups(model, recipe.model, recipe.train), recipe.train, model.device
-        )
-        self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=recipe.train.precision == "fp16")
+        self.model, self.recipe, self.shapes = model, recipe, shapes
+        self.total_steps, self.samples = shapes.total_steps, samples
+        self.steps_per_epoch = samples // recipe.train.batch_size
+        self.checkpoints, self.hooks, self.processes = checkpoints, hooks, processes
+        self.part = Part(recipe.train.batch_size, processes.rank, processes.size)
+        train = recipe.train
+        bias = train.logit_bias_init if train.loss == "sigmoid" else None
+        self.embeddings = Embeddings(model, recipe.model, train.precision, bias)
+        groups = parameter_groups(model, recipe.model, train)
+        if self.embeddings.logit_bias is not None:
+            groups.append(
+                {"params": [self.embeddings.logit_bias], "lr": train.lr, "peak_lr": train.lr, "weight_decay": 0.0}
+            )
+        self.optimizer = build_optimizer(groups, train, model.device)
+        self.trainable = [parameter for parameter in self.embeddings.parameters() if parameter.requires_grad]
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=train.precision == "fp16")
+        lse_scale = None if model.scores_are_dot_products else model.config.image.lse_scale
+        self._loss = ContrastiveLoss(train.loss, lse_scale, processes, train.local_loss, train.gather_with_grad)
+        self._whole_loss = ContrastiveLoss(train.loss, lse_scale)
+        self._text_length = model.text.config.context_length if train.compile else None
+        if train.compile:
+            compile_towers(model)
+        self._wrapped: nn.Module = self.embeddings
+        if processes.size > 1:
+            self._wrapped = DistributedDataParallel(self.embeddings, gradient_as_bucket_view=True)
         self.step = 0
         self.broken: dict[int, str] = {}
-        self._any_good = False
+        self.best = Best(recipe)
+        self._compute = Compute(model, recipe)
+        self._position = START
         self._saved: Path | None = None
-        self._unread: list[tuple[int, Tensor]] = []  # steps whose (loss, gradient norm) is still on the device
+        self._unread: list[tuple[int, Tensor]] = []  # steps whose figures are still on the device
+        self._figures: list[list[float]] = []  # of the steps since the last report, as far as they were read
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Take over the state that ``checkpoint``, read from ``path``, holds."""
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
+        if self.embeddings.logit_bias is not None and checkpoint.logit_bias is not None:
+            with torch.no_grad():
+                self.embeddings.logit_bias.fill_(checkpoint.logit_bias)
         self.step, self.broken = checkpoint.step, dict(checkpoint.broken)
-        self._any_good, self._saved = True, path
+        self.best.restore(checkpoint.best)
+        if self.processes.rank < len(checkpoint.positions):
+            self._position = Position(*checkpoint.positions[self.processes.rank])
+        self._saved = path
 
     def fit(self, feed: Feed, validation: Feed | None) -> None:
         """Go on from ``self.step`` to the last step; StopRequested after a checkpoint where the caller asks to stop."""
         train = self.recipe.train
         checkpoint_every = train.checkpoint_every or self.steps_per_epoch
-        validate_every = train.validate_every or self.steps_per_epoch
-        batches = feed.training(train.batch_size, self.step, self.total_steps)
-        clock = Clock(self.step)
+        batches = feed.training(self.part, self.step, self.shapes, self._position)
+        clock, votes = Clock(self.step), Votes(self.processes)
         self._train_mode()
         while self.step < self.total_steps:
             with clock.waiting():
                 batch = next(batches)
-            self._note_broken(batch)
-            if len(batch):
-                self._unread.append((self.step + 1, self._update(batch)))
-                clock.images += len(batch)
+            self.broken |= batch.broken
+            self._position = batch.after or START
+            shape = self.shapes.at(self.step)
+            self._unread.append((self.step + 1, self._update(batch, shape)))
+            tokens, flops = self._compute.of_pair(shape)
+            clock.count(train.batch_size, train.batch_size * tokens, train.batch_size * flops)
             self.step += 1
-            last, stop = self.step == self.total_steps, self.should_stop()
+            last, stop = self.step == self.total_steps, Stop(votes.cast(int(self.hooks.should_stop())))
             if last or stop or self.step % train.log_every == 0:
                 self._report(clock)
-            if validation is not None and (last or self.step % validate_every == 0):
-                with clock.paused():
-                    self.tell(Validated(self.step, self._validation_loss(validation)))
-            if last or stop or self.step % checkpoint_every == 0:
-                with clock.paused():
+            with clock.paused():
+                if last or stop or self.step % checkpoint_every == 0:
+                    self._save()
+                if not last and self._measure(validation):
                     self._save()
             if stop and not last:
-                raise StopRequested
+                votes.close()
+                raise StopRequested(stop)
+        votes.close()
 
-    def _update(self, batch: Batch) -> Tensor:
-        """One optimiser step; (2,) loss and gradient norm before clipping, left on the device."""
+    def conclude(self, validation: Feed | None) -> None:
+        """Validate and evaluate after the last step; everything else is on disk by now."""
+        if self._measure(validation):
+            self._save()
+
+    def _update(self, batch: Batch, shape: StepShape) -> Tensor:
+        """One optimiser step; (4,) loss, accuracies and gradient norm before clipping, left on the device."""
         train, seed, device = self.recipe.train, self.recipe.seed, self.model.device
-        torch.manual_seed(step_seed(seed, self.step))
-        keep = None
-        if batch.features is None:
-            keep = keep_indices(len(batch), self.num_patches, train.drop_rate, seed=seed, step=self.step, device=device)
         factor = learning_rate_factor(self.step, self.total_steps, train.warmup_steps, train.schedule)
         set_learning_rate(self.optimizer, factor)
-        with autocast(train.precision, device):
-            tokens, texts = embed_batch(self.model, self.recipe.model, batch, keep)
-        loss = image_text_loss(self.model, tokens, texts)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
+        chunks = self._chunks(batch, self._keep(batch, shape), shape.chunk_size)
+        seeds = [step_seed(seed, self.step, self.processes.rank, number) for number in range(len(chunks))]
+        if len(chunks) == 1:
+            loss = backward_whole(self._wrapped, chunks[0], self._loss, seeds[0], self.scaler.scale)
+        else:
+            loss = backward_in_chunks(self._wrapped, chunks, self._loss, seeds, self.scaler.scale)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, train.grad_clip or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
             self.model.log_logit_scale.clamp_(0.0, math.log(train.max_logit_scale))
-        return torch.stack([loss.detach(), norm])
+        figures = (loss.value, loss.image_accuracy, loss.text_accuracy, norm)
+        return torch.stack([figure.to(device, torch.float32) for figure in figures])
+
+    def _keep(self, batch: Batch, shape: StepShape) -> Tensor | None:
+        """(B,K) patches that this process's images keep: its rows of the draw for the batch of all processes."""
+        if batch.features is not None:
+            return None
+        h, w = self.model.image.grid_size(shape.resolution, shape.resolution)
+        keep = keep_indices(
+            self.part.batch_size,
+            h * w,
+            shape.drop_rate,
+            seed=self.recipe.seed,
+            step=self.step,
+            device=self.model.device,
+        )
+        return None if keep is None else keep[self.part.rows]
+
+    def _chunks(self, batch: Batch, keep: Tensor | None, chunk_size: int | None) -> list[TowerInputs]:
+        size = chunk_size or len(batch)
+        return [
+            tower_inputs(self.model, batch, keep, slice(start, start + size), self._text_length)
+            for start in range(0, len(batch), size)
+        ]
 
     def _report(self, clock: Clock) -> None:
-        values = self._read()
-        if not values:
-            return
+        self._read()
+        values, self._figures = self._figures, []
         train = self.recipe.train
         factor = learning_rate_factor(self.step - 1, self.total_steps, train.warmup_steps, train.schedule)
-        finite_norms = [norm for _, norm in values if math.isfinite(norm)]  # fp16 skips the steps whose norm is not
-        rate, wait_share, step_seconds = clock.read(self.step)
-        self.tell(
+        loss, image_accuracy, text_accuracy = np.mean(values, axis=0)[:3]
+        finite_norms = [norm for *_, norm in values if math.isfinite(norm)]  # fp16 skips the steps whose norm is not
+        pace = clock.read(self.step)
+        peak = self._compute.peak
+        broken = len(set().union(*self.processes.gather(list(self.broken)))) if self.processes.size > 1 else None
+        self.hooks.tell(
             StepReport(
                 step=self.step,
                 total_steps=self.total_steps,
                 epoch=self.step / self.steps_per_epoch,
-                loss=float(np.mean([loss for loss, _ in values])),
+                loss=float(loss),
+                image_accuracy=float(image_accuracy),
+                text_accuracy=float(text_accuracy),
                 logit_scale=float(self.model.log_logit_scale.detach().exp()),
                 learning_rate=train.lr * factor,
                 grad_norm=float(np.mean(finite_norms or [0.0])),
-                images_per_second=rate,
-                wait_share=wait_share,
-                seconds_left=step_seconds * (self.total_steps - self.step),
-                broken=len(self.broken),
+                images_per_second=pace.images,
+                tokens_per_second=pace.tokens if self.model.image.can_drop_tokens else None,
+                teraflops=pace.flops / 1e12,
+                flop_utilisation=pace.flops / (peak * self.processes.size) if peak else None,
+                wait_share=pace.wait_share,
+                memory_gb=peak_memory_gb(self.model.device),
+                seconds_left=pace.step_seconds * (self.total_steps - self.step),
+                broken=len(self.broken) if broken is None else broken,
             )
         )
 
-    def _read(self) -> list[tuple[float, float]]:
-        """(loss, gradient norm) of the steps since the last call; ClippyError at the first that is no number."""
-        values: list[list[float]] = torch.stack([value for _, value in self._unread]).tolist() if self._unread else []
-        for (step, _), (loss, norm) in zip(self._unread, values, strict=True):
+    def _read(self) -> None:
+        """Fetch loss, accuracies and gradient norm of the steps so far, means over the processes.
+
+        ClippyError at the first that is no number, in all processes.
+        """
+        if not self._unread:
+            return
+        steps = [step for step, _ in self._unread]
+        mine = torch.stack([figures for _, figures in self._unread]).tolist()
+        self._unread.clear()
+        means: list[list[float]] = np.mean(self.processes.gather(mine), axis=0).tolist()  # (steps, 4)
+        for step, (loss, _, _, norm) in zip(steps, means, strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(f"The loss became {loss} at step {step}.")
             if not math.isfinite(norm) and not self.scaler.is_enabled():
                 raise self._diverged(f"The gradient's norm became {norm} at step {step}.")
-        self._unread.clear()
-        return [(loss, norm) for loss, norm in values]
+        self._figures += means
 
     def _diverged(self, what: str) -> ClippyError:
         good = f"The last good checkpoint is {self._saved}." if self._saved else "No checkpoint was written before."
@@ -160,43 +265,92 @@ class Trainer:
             "and another --set output=FOLDER",
         )
 
+    def _measure(self, validation: Feed | None) -> bool:
+        """Validate and evaluate where they are due; whether the model is the best so far."""
+        last = self.step == self.total_steps
+        figures: dict[str, float] = {}
+        validate_every = self.recipe.train.validate_every or self.steps_per_epoch
+        if validation is not None and (last or self.step % validate_every == 0):
+            figures[VALIDATION_LOSS] = self._validation_loss(validation)
+            self.hooks.tell(Validated(self.step, figures[VALIDATION_LOSS]))
+        every = self.recipe.evaluate.every
+        if last or (every is not None and self.step % every == 0):
+            self.model.eval()
+            measured = self.hooks.evaluate(self.step)
+            self._train_mode()
+            if measured:
+                figures |= measured
+                self.hooks.tell(Evaluated(self.step, measured))
+        before = self.best.state()
+        if not self.best.offer(self.step, figures):
+            return False
+        written = self.processes.in_first(self._save_best)
+        if not written:
+            self.best.restore(before)
+        return written
+
+    def _save_best(self) -> bool:
+        assert self.best.figure is not None and self.best.value is not None
+        try:
+            path = self.hooks.save_best(self.step)
+        except ClippyError as error:  # a full disk; training goes on
+            self.hooks.tell(CheckpointFailed(self.step, error.message))
+            return False
+        self.hooks.tell(BestChanged(self.step, self.best.figure, self.best.value, path))
+        return True
+
     def _save(self) -> None:
         self._read()
         if not all(bool(parameter.isfinite().all()) for parameter in self.trainable):
             raise self._diverged(f"Weights became infinite or no numbers by step {self.step}.")
+        at = self._position
+        positions = self.processes.gather((at.passes, at.window, at.offset))
+        for broken in self.processes.gather(self.broken):
+            self.broken |= broken
+        if not self.processes.first:
+            return
+        bias = self.embeddings.logit_bias
         checkpoint = Checkpoint(
             step=self.step,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
+            logit_bias=None if bias is None else float(bias.detach()),
             recipe=self.recipe.model_dump(mode="json"),
+            processes=self.processes.size,
+            positions=positions,
+            samples=self.samples,
             broken=self.broken,
+            best=self.best.state(),
         )
-        self._saved = save_checkpoint(self.checkpoints, checkpoint, self.recipe.train.keep_checkpoints)
-        self.tell(CheckpointSaved(self.step, self._saved))
-
-    def _note_broken(self, batch: Batch) -> None:
-        self.broken |= batch.broken
-        self._any_good = self._any_good or len(batch) > 0
-        if not self._any_good and self.step + 1 >= min(HOPELESS_STEPS, self.steps_per_epoch):
-            one = next(iter(self.broken.values()))
-            raise ClippyError(
-                f"All of the first {len(self.broken)} samples are broken. One of them: {one}", "Check data.source."
-            )
+        try:
+            self._saved = save_checkpoint(self.checkpoints, checkpoint, self.recipe.train.keep_checkpoints)
+            self.hooks.tell(CheckpointSaved(self.step, self._saved))
+        except OSError as error:
+            self.hooks.tell(CheckpointFailed(self.step, str(error)))
 
     @torch.no_grad()
     def _validation_loss(self, feed: Feed) -> float:
-        """Mean over whole batches of the training size, since the loss depends on it; every token kept."""
+        """Mean over whole batches of the training size, since the loss depends on it; every token kept.
+
+        Each process takes every so many batches, and computes the loss of a batch by itself.
+        """
         self.model.eval()
-        losses = []
         size = min(self.recipe.train.batch_size, len(feed))
-        for batch in feed.plain(np.arange(len(feed) // size * size), size):
-            if len(batch):
-                with autocast(self.recipe.train.precision, self.model.device):
-                    tokens, texts = embed_batch(self.model, self.recipe.model, batch, None)
-                losses.append(float(image_text_loss(self.model, tokens, texts)))
+        starts = self.processes.share(range(0, len(feed) // size * size, size))
+        wanted = np.concatenate([np.arange(start, start + size) for start in starts] or [np.empty(0, np.int64)])
+        losses = [
+            float(self._embedded_loss(batch).value) for batch in feed.plain(wanted.astype(np.int64), size) if len(batch)
+        ]
         self._train_mode()
-        return float(np.mean(losses)) if losses else math.nan
+        everyones = [loss for part in self.processes.gather(losses) for loss in part]
+        return float(np.mean(everyones)) if everyones else math.nan
+
+    def _embedded_loss(self, batch: Batch) -> Loss:
+        chunks = self._chunks(batch, None, self.recipe.train.chunk_size)
+        outputs = [self.embeddings(inputs) for inputs in chunks]
+        images, texts = (torch.cat([output[side] for output in outputs]) for side in (0, 1))
+        return self._whole_loss(images, texts, *outputs[-1][2:])
 
     def _train_mode(self) -> None:
         self.model.train()

@@ -1,34 +1,145 @@
-"""The contrastive loss over a batch of image-caption pairs."""
+"""The contrastive loss over a batch of image-caption pairs, of one process or of several."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.pooling import lse_scores
+from clippy_cli.processes import ALONE, Processes
+
+LSE_CELLS = 1 << 26  # patch-text cosines held at once where similarities are pooled; a quarter of a gigabyte
 
 
-def contrastive_loss(scores: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy of (B,B) image-text scores in [-1, 1], matching pairs on the diagonal.
+@dataclass(frozen=True)
+class Loss:
+    """A scalar to minimise, and the shares of images and of captions that find their own pair first."""
 
-    The mean of image-to-text and text-to-image cross-entropy of ``logit_scale * scores`` (CLIP, arXiv 2103.00020,
-    figure 3), for scores of any origin.
+    value: Tensor
+    image_accuracy: Tensor
+    text_accuracy: Tensor
+
+
+@dataclass(frozen=True)
+class ContrastiveLoss:
+    """``softmax`` (CLIP, arXiv 2103.00020, figure 3) or ``sigmoid`` (SigLIP, arXiv 2303.15343, algorithm 1).
+
+    The pairs of a batch are divided evenly among ``processes``. The mean of the values of all is the loss of the whole
+    batch, and the mean of their parameters' gradients, which DDP computes, its gradient. With ``local_loss`` a process
+    computes the rows of its own pairs, else all. Without ``gather_with_grad`` no gradient travels between processes:
+    each then knows the whole loss but only its own pairs' part of the gradient, which the mean would divide once more;
+    that does not work under lse, where a row of scores belongs to texts of all.
+
+    Args:
+        lse_scale: inverse temperature where scores are log-mean-exp over patches; None where they are dot products.
     """
-    logits = logit_scale * scores
-    targets = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+    kind: str = "softmax"
+    lse_scale: float | None = None
+    processes: Processes = ALONE
+    local_loss: bool = True
+    gather_with_grad: bool = True
+
+    def __call__(self, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Loss:
+        """(B,D) unit images, or (B,K,D) unit patches under lse; (B,D) unit texts; scalars."""
+        if self.processes.size > 1 and not self.gather_with_grad:
+            images, texts = _scaled_gradient(images, self.processes.size), _scaled_gradient(texts, self.processes.size)
+        by_image, by_text = self._logits(images, texts, scale)
+        first = self.processes.rank * len(images) if len(by_image) == len(images) else 0
+        targets = torch.arange(first, first + len(by_image), device=images.device)
+        with torch.no_grad():
+            accuracies = [(logits.argmax(dim=1) == targets).float().mean() for logits in (by_image, by_text)]
+        if self.kind == "softmax":
+            value = (F.cross_entropy(by_image, targets) + F.cross_entropy(by_text, targets)) / 2
+        else:
+            value = sigmoid_loss(by_image + bias, targets)
+        return Loss(value, *accuracies)
+
+    def _logits(self, images: Tensor, texts: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of images over all texts and of texts over all images: this process's, or without local_loss all."""
+        all_texts = self._gathered(texts)
+        if self.lse_scale is None:
+            all_images = self._gathered(images)
+            if self.local_loss:
+                return scale * images @ all_texts.T, scale * texts @ all_images.T
+            by_image = scale * all_images @ all_texts.T
+            return by_image, by_image.T
+        scores = pooled_scores(images, all_texts, self.lse_scale)  # (B,G)
+        everything = self._gathered(scores)  # (G,G)
+        if self.local_loss:
+            first = self.processes.rank * len(images)
+            return scale * scores, scale * everything[:, first : first + len(images)].T
+        return scale * everything, scale * everything.T
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, one below the other."""
+        if self.processes.size == 1:
+            return rows
+        if self.gather_with_grad:
+            gathered: Tensor = _GatherRows.apply(rows, self.processes.rank)
+            return gathered
+        parts = _all_rows(rows.detach())
+        parts[self.processes.rank] = rows
+        return torch.cat(parts)
 
 
-def image_text_loss(model: Clippy, tokens: Tensor, texts: Tensor) -> Tensor:
-    """Loss of a batch: (B,P+N,D) image tokens and (B,D) unit texts -> scalar.
+class _GatherRows(torch.autograd.Function):
+    """Rows of all processes; their gradients come back summed over the processes."""
 
-    open_clip's ClipLoss where a score is a dot product of pooled vectors; where it is not (``lse``), the same loss
-    over the model's own scores.
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int) -> Tensor:
+        ctx.own = slice(rank * len(rows), (rank + 1) * len(rows))
+        return torch.cat(_all_rows(rows))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0].contiguous()
+        if gradient.is_cuda:
+            own = torch.empty_like(gradient[ctx.own])
+            dist.reduce_scatter_tensor(own, gradient)
+            return own, None
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)  # gloo scatters nothing that it reduces
+        return gradient[ctx.own], None
+
+
+def _all_rows(rows: Tensor) -> list[Tensor]:
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return parts
+
+
+def sigmoid_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of the summed binary cross-entropies: (B,G) logits, of which ``targets`` (B,) are the pairs."""
+    signs = torch.full_like(logits, -1.0)
+    signs[torch.arange(len(logits), device=logits.device), targets] = 1.0
+    return -F.logsigmoid(signs * logits).sum() / len(logits)
+
+
+def pooled_scores(patches: Tensor, texts: Tensor, lse_scale: float) -> Tensor:
+    """:func:`~clippy_cli.model.pooling.lse_scores` of (B,K,D) and (G,D) -> (B,G), a few images at a time.
+
+    The (B,K,G) cosines of a large batch would not fit; those of a part are computed again when gradients need them.
     """
-    scale = model.log_logit_scale.exp()
-    if model.scores_are_dot_products:
-        loss: Tensor = ClipLoss()(model.pool(tokens), texts, scale)
-        return loss
-    return contrastive_loss(model.score_tokens(tokens, texts), scale)
+    rows = max(1, LSE_CELLS // (patches.shape[1] * len(texts)))
+    if rows >= len(patches):
+        return lse_scores(patches, texts, lse_scale)
+    parts = [
+        checkpoint(lse_scores, part, texts, lse_scale, use_reentrant=False, preserve_rng_state=False)
+        for part in torch.split(patches, rows)
+    ]
+    return torch.cat(parts)
+
+
+def _scaled_gradient(values: Tensor, factor: int) -> Tensor:
+    """The same values, whose gradient comes back ``factor`` times as large."""
+    if values.requires_grad:
+        values = values * 1.0
+        values.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+    return values

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.files import write_whole
 from clippy_cli.recipe import dump_recipe
 from clippy_cli.recipe_schema import Recipe
-from clippy_cli.training.events import CheckpointSaved, Event, StepReport, Validated
+from clippy_cli.training.events import (
+    BestChanged,
+    CheckpointFailed,
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    StepReport,
+    Validated,
+)
 
-LOGGED: Mapping[type[Event], str] = {StepReport: "step", Validated: "validation", CheckpointSaved: "checkpoint"}
+LOGGED: Mapping[type[Event], str] = {
+    StepReport: "step",
+    Validated: "validation",
+    Evaluated: "evaluation",
+    CheckpointSaved: "checkpoint",
+    CheckpointFailed: "checkpoint failed",
+    BestChanged: "best",
+}
+MEASURED = ("validation", "evaluation")
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -27,10 +47,15 @@ class RunFolder:
         self.plot = root / "loss.png"
         self.checkpoints = root / "checkpoints"
         self.cache = root / "cache"
+        self.shards = root / "shards"
+        self.best = root / "best"
         self.model = root / "model"
+        self._unwritten, self._log_failed = bytearray(), False
 
-    def refuse_if_used(self) -> None:
-        """ClippyError where the folder holds anything; nothing is ever trained over."""
+    def refuse_if_used(self, *, throwaway: bool = False) -> None:
+        """ClippyError where the folder holds anything; only ``throwaway`` removes an earlier run in its place."""
+        if throwaway and self.recipe.is_file():
+            shutil.rmtree(self.root, ignore_errors=True)
         if self.root.is_dir() and (inside := sorted(path.name for path in self.root.iterdir())):
             raise ClippyError(
                 f"The run folder {self.root} exists and holds {', '.join(inside[:6])}.",
@@ -39,25 +64,39 @@ class RunFolder:
         if self.root.exists() and not self.root.is_dir():
             raise ClippyError(f"The run folder {self.root} is a file.", "Write elsewhere: --set output=FOLDER")
 
-    def prepare(self, recipe: Recipe, first_step: int) -> None:
-        """Create the folder, write the resolved recipe, and forget log lines past ``first_step``."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.recipe.write_text(dump_recipe(recipe, first_line=f"clippy train {self.recipe}"), encoding="utf-8")
-            kept = [json.dumps(record) for record in self.records() if record["step"] <= first_step]
-            self.log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        except OSError as error:
-            raise ClippyError(
-                f"The run folder {self.root} cannot be written: {error}", "Set another output."
-            ) from error
+    def prepare(self, recipe: Recipe, first_step: int, *, finished: bool) -> None:
+        """Create the folder, write the resolved recipe, and forget log lines past ``first_step``.
+
+        A run that has finished measures the model once more, so that it also forgets what was measured after it.
+        """
+        resolved = dump_recipe(recipe, first_line=f"clippy train {self.recipe}").encode()
+        again = MEASURED if finished else ()
+        kept = [
+            json.dumps(record) + "\n"
+            for record in self.records()
+            if record["step"] <= first_step and not (record["step"] == first_step and record["event"] in again)
+        ]
+        write_whole(self.recipe, lambda file: file.write(resolved))
+        write_whole(self.log, lambda file: file.write("".join(kept).encode()))
 
     def append(self, event: Event) -> None:
-        """Add an event to the log, one JSON object a line."""
+        """Add an event to the log, one JSON object a line.
+
+        A full disk stops nothing: it is warned about, and the lines are kept until there is space.
+        """
         if type(event) in LOGGED:
             fields = dataclasses.asdict(event)
             record = {"event": LOGGED[type(event)]} | {name: _plain(value) for name, value in fields.items()}
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            self._unwritten += (json.dumps(record) + "\n").encode()
+            try:
+                with self.log.open("ab", buffering=0) as file:
+                    while self._unwritten:
+                        del self._unwritten[: file.write(self._unwritten)]
+                self._log_failed = False
+            except OSError as error:
+                if not self._log_failed:
+                    logger.warning("%s cannot be written (%s); training goes on", self.log, error.strerror)
+                self._log_failed = True
 
     def records(self) -> list[dict[str, Any]]:
         """The log so far; a last line that a killed process left half written is skipped."""

@@ -12,9 +12,9 @@ from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.journal import write_lines
-from clippy_cli.evaluation.processes import Processes, launched_processes
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
 from clippy_cli.evaluation.run import Options
+from clippy_cli.processes import Processes, launched_processes
 from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Flags, halves
@@ -128,7 +128,7 @@ def test_a_journal_that_cannot_be_written_is_said(tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
-from clippy_cli.evaluation.processes import launched_processes
+from clippy_cli.processes import launched_processes
 from tests.conftest import nano_model
 from tests.evaluation.test_run import evaluate_scenes
 

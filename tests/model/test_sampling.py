@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clippy_cli.model.sampling import draw_keep_indices, gather_tokens, num_kept
+from clippy_cli.model.base import Preprocess
+from clippy_cli.model.sampling import draw_keep_indices, gather_patches, gather_tokens, num_kept
 
 
 @given(st.integers(1, 300), st.floats(0, 0.999), st.integers(0, 2**31))
@@ -29,6 +30,23 @@ def test_gather_keeps_prefix_tokens_and_order():
     tokens = torch.arange(2 * 6 * 3.0).view(2, 6, 3)
     kept = gather_tokens(tokens, torch.tensor([[0, 3], [1, 2]]), num_prefix=2)
     assert torch.equal(kept[0], tokens[0, [0, 1, 2, 5]]) and torch.equal(kept[1], tokens[1, [0, 1, 3, 4]])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_gathered_pixels_are_the_patches_of_a_plain_loop_and_normalise_alike(channels_last):
+    images = torch.randint(0, 256, (2, 3, 8, 12), dtype=torch.uint8)
+    if channels_last:  # as decoded images come
+        images = images.to(memory_format=torch.channels_last)
+    keep = torch.tensor([[0, 3, 5], [1, 2, 4]])
+    patches = gather_patches(images, keep, 4)
+    assert patches.dtype == torch.uint8 and patches.shape == (2, 3, 3, 4, 4)
+    preprocess = Preprocess((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 4, 8)
+    for b in range(2):
+        for k, place in enumerate(keep[b].tolist()):
+            y, x = place // 3 * 4, place % 3 * 4
+            assert torch.equal(patches[b, k], images[b, :, y : y + 4, x : x + 4])
+    whole = gather_patches(preprocess.normalize(images), keep, 4)
+    assert torch.equal(preprocess.normalize(patches), whole)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])

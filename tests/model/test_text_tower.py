@@ -1,5 +1,7 @@
 """Hugging Face towers against transformers directly, with tiny random models and a vocabulary made here."""
 
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,6 +10,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Confi
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
+from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import TextTowerConfig
 from clippy_cli.model.registry import load_architecture
 
@@ -79,3 +82,23 @@ def test_weights_of_another_shape_and_a_missing_folder_are_named(tmp_path):
         clippy_with_text(other, tmp_path, "none", 16)
     with pytest.raises(ClippyError, match="tokenizer"):
         clippy_with_text(config, tmp_path / "absent", "none", 16)
+
+
+def test_without_tokenizer_files_a_tower_takes_ids_and_refuses_texts(tmp_path):
+    config = clippy_with_text(tiny("bert", tmp_path)[0], tmp_path, "none", 16).config
+    model = Clippy(config).eval()
+    assert model.text_vectors(torch.tensor([[5, 6]])).shape == (1, 16)
+    with pytest.raises(ClippyError, match="needs tokenizer files"):
+        model.embed_texts(["dog"])
+    with pytest.raises(ClippyError, match="needs tokenizer files"):
+        model.text.save_tokenizer(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "bert"])
+def test_a_worker_gets_the_same_ids_from_a_small_pickle(kind, nano, tmp_path):
+    model = nano if kind == "open_clip" else clippy_with_text(tiny("bert", tmp_path)[0], tmp_path, "none", 16)
+    sent = pickle.dumps(model.text.tokenize)
+    assert len(sent) < 3_000_000  # open_clip's vocabulary; the nano tower's weights take eight times as much
+    expected = model.text.tokenize(TEXTS)
+    assert expected.shape == (3, 24 if kind == "open_clip" else 8)
+    assert torch.equal(pickle.loads(sent)(TEXTS), expected)

@@ -21,10 +21,19 @@ from clippy_cli.model.sampling import gather_tokens
 from clippy_cli.model.store import load_model
 from clippy_cli.recipe import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
-from clippy_cli.training.events import CheckpointSaved, Started, StepReport, Validated
+from clippy_cli.training.events import (
+    BestChanged,
+    CheckpointFailed,
+    CheckpointSaved,
+    Started,
+    StepReport,
+    Validated,
+)
 from clippy_cli.training.feature_cache import CachedFeed
-from clippy_cli.training.order import keep_indices
+from clippy_cli.training.loop import START
+from clippy_cli.training.order import Part, keep_indices
 from clippy_cli.training.run import TrainingResult, model_config, train
+from clippy_cli.training.step_shapes import StepShapes
 
 
 def run(recipe, **options) -> tuple[TrainingResult, list]:
@@ -170,7 +179,7 @@ def test_broken_samples_are_counted_and_all_broken_is_an_error(tiny, monkeypatch
     assert result.finished and len(result.broken) == 30 and "torn" in result.broken[30]
     assert events[-2].broken == 30
     good.clear()
-    with pytest.raises(ClippyError, match=r"(?s)All .* samples are broken.*torn"):
+    with pytest.raises(ClippyError, match=r"(?s)(All .* samples are broken|samples in a row cannot be read).*torn"):
         run(tiny(*options, f"output={result.folder.root}-none"))
 
 
@@ -226,8 +235,8 @@ def test_cached_tokens_are_sub_sampled_as_live_tokens_are(tiny, tmp_path: Path) 
     options = ["model.image.freeze=trunk", "data.cache_features=true", "train.epochs=1", "train.drop_rate=0.75"]
     recipe = tiny(*options)
     run(recipe)
-    feed = CachedFeed(tmp_path / "run" / "cache" / "train", recipe, num_prefix=1, flip=True)
-    *_, batch = feed.training(8, 2, 5)
+    feed = CachedFeed(tmp_path / "run" / "cache" / "train", recipe, str, num_prefix=1, flip=True)
+    *_, batch = feed.training(Part(8), 2, StepShapes(recipe, (32,), 5), START)
     keep = keep_indices(8, 16, 0.75, seed=recipe.seed, step=4, device=torch.device("cpu"))
     whole = torch.from_numpy(np.load(tmp_path / "run" / "cache" / "train" / "images.npy"))[batch.indices]  # (B,2,17,F)
     views = [gather_tokens(whole[:, view], keep, 1) for view in (0, 1)]
@@ -251,6 +260,93 @@ def test_bf16_trains_on_the_cpu_and_fp16_says_what_it_needs(tiny) -> None:
     assert np.isfinite(losses(events)).all()
     with pytest.raises(ClippyError, match="needs a CUDA device"):
         run(tiny("train.precision=fp16", "output=elsewhere"))
+
+
+def test_checkpoints_keep_the_newest_and_the_best(tiny) -> None:
+    figures = iter([0.1, 0.9, 0.2, 0.3, 0.4])
+    recipe = tiny("train.keep_checkpoints=1", "evaluate={scenes: 3, every: 2, best: scenes.miou}")
+    result, events = run(recipe, evaluate=lambda model, step: {"scenes.miou": next(figures)})
+    folder = Path(recipe.output)
+    assert [event.step for event in events if isinstance(event, BestChanged)] == [2, 4]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000004.pt", "step-00000010.pt"]
+    assert result.best.value == 0.9 and load_model(str(result.best.path), device="cpu").config.training["steps"] == 4
+    kept, best = (
+        load_checkpoint(folder / "checkpoints" / "step-00000004.pt").model,
+        load_file(result.best.path / "model.safetensors"),
+    )
+    assert all(torch.equal(value, best[name]) for name, value in kept.items())
+
+
+def test_a_full_disk_spares_the_checkpoint_before_and_does_not_stop_the_run(uninterrupted, tiny, monkeypatch) -> None:
+    original, failures = torch.save, iter([False, True, True, False, False, False])
+
+    def save(fields, file) -> None:
+        if next(failures):
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        original(fields, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    recipe = tiny("train.keep_checkpoints=9")
+    _, events = run(recipe)
+    failed = [event for event in events if isinstance(event, CheckpointFailed)]
+    assert [event.step for event in failed] == [4, 6] and "No space left" in failed[0].reason
+    names = sorted(path.name for path in (Path(recipe.output) / "checkpoints").iterdir())
+    assert names == ["step-00000002.pt", "step-00000008.pt", "step-00000010.pt"]
+    assert_same_weights(weights(Path(recipe.output)), weights(uninterrupted[0]))
+
+
+def test_other_chunks_are_refused_unless_inexact_is_asked_for(tiny) -> None:
+    asked = iter([False, False, True])
+    run(tiny(), should_stop=lambda: next(asked))
+    with pytest.raises(ClippyError, match=r"differs from the run's own in train\.chunk_size") as caught:
+        run(tiny("train.chunk_size=4"), resume=True)
+    assert "--inexact" in caught.value.hint
+    assert run(tiny("train.chunk_size=4"), resume=True, inexact=True)[0].finished
+
+
+def test_a_run_with_everything_at_once_resumes_bit_equal(tiny, tmp_path) -> None:
+    options = [
+        "data.resolution=[16, 32]",
+        "data.crop_scale=[0.5, 1]",
+        "data.workers=1",
+        "train={epochs: 2, batch_size: 8, lr: 1e-3, chunk_size: 4, loss: sigmoid, logit_scale_init: 10, "
+        "drop_rate: 0.5, final: {share: 0.3, resolution: 24, chunk_size: 2}, log_every: 1, checkpoint_every: 3}",
+    ]
+    whole, _ = run(tiny(*options, f"output={tmp_path / 'whole'}"))
+    asked = iter([False] * 4 + [True])
+    run(tiny(*options), should_stop=lambda: next(asked))
+    run(tiny(*options), resume=True)
+    assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    states = [load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("run", "whole")]
+    assert states[0].logit_bias == states[1].logit_bias != -10.0
+    assert len(whole.model.config.training) > 5 and whole.model.preprocess.resolution == 32
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_compiled_towers_train_as_plain_ones_without_recompiling(tiny, tmp_path) -> None:
+    options = ["train.epochs=1", "train.chunk_size=4", "data.resolution=[16, 32]"]
+    _, plain = run(tiny(*options))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _, compiled = run(tiny(*options, "train.compile=true", f"output={tmp_path / 'compiled'}"))
+    assert losses(compiled) == pytest.approx(losses(plain), abs=2e-3)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < graphs <= 2 * (2 + 1)  # with and without gradient: two resolutions of images, one length of texts
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("train.chunk_size=4", "has batch normalisation"),
+        ("train.drop_rate=0.5", "has no tokens that could be dropped"),
+    ],
+)
+def test_a_convolutional_trunk_refuses_what_it_cannot_do(tiny, option: str, complaint: str) -> None:
+    plain = ("model.architecture=align-nano", "train.drop_rate=0", "data.resolution=64", "train.epochs=1")
+    with pytest.raises(ClippyError, match=complaint):
+        run(tiny(*plain, option))
 
 
 def test_fewer_samples_than_a_batch_is_an_error(tiny) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from clippy_cli.data.benchmarks.base import ImageSet, SetInfo
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
+from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.errors import ClippyError
 
@@ -68,7 +69,8 @@ class _Captioned:
     def read(self, index: int) -> CaptionedImage:
         with _usable():
             sample = self._source.read(index)
-        return CaptionedImage(self.key(index), sample.image, sample.captions)
+            picture = ArrayPicture(sample.image)  # decoded here, so that a damaged one shows here
+        return CaptionedImage(self.key(index), picture, sample.captions)
 
 
 @contextmanager

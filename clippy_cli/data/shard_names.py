@@ -1,0 +1,87 @@
+"""The shards that paths, brace ranges, globs and URLs name, in the order given."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.recipe_data import is_url
+
+MAX_SHARDS = 1_000_000
+_NO_SHARD = ("No shard is named", "Give tar files, such as 'train-{0000..0099}.tar'.")
+
+
+def local_shards(patterns: Sequence[str]) -> list[Path]:
+    """Existing files; ClippyError where a path, a range or a glob leads to none, or for URLs."""
+    shards: list[Path] = []
+    for pattern in patterns:
+        if is_url(pattern):
+            raise ClippyError(
+                f"{pattern}: shards are read from local files only", "Download them and give their paths."
+            )
+        named = [Path(pattern)] if Path(pattern).is_file() else list(_globbed(pattern))
+        missing = [path for path in named if not path.is_file()]
+        if missing:
+            first = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ClippyError(
+                f"{len(missing)} of {len(named)} shards of {pattern!r} do not exist: {first}",
+                "Check the path and the range.",
+            )
+        if not named:
+            raise ClippyError(f"No file matches the shard pattern {pattern!r}", "Check the folder and the pattern.")
+        shards += named
+    if not shards:
+        raise ClippyError(*_NO_SHARD)
+    return shards
+
+
+def remote_shards(patterns: Sequence[str]) -> list[str]:
+    """URLs with their brace ranges expanded; ClippyError for ``pipe:``, chained URLs, local paths and repetitions."""
+    urls: list[str] = []
+    for pattern in patterns:
+        if pattern.startswith("pipe:"):
+            raise ClippyError(
+                f"{pattern}: a recipe's shards cannot be commands",
+                "Give the URL itself, such as s3://bucket/{00000..00099}.tar.",
+            )
+        if not re.match(r"\w[\w+.\-]*://", pattern):
+            raise ClippyError(
+                f"{pattern}: is not a URL such as https://host/00000.tar", "Name local files by themselves."
+            )
+        urls += expand_braces(pattern)
+    if not urls:
+        raise ClippyError(*_NO_SHARD)
+    if len(set(urls)) < len(urls):
+        repeated = next(url for url, count in Counter(urls).items() if count > 1)
+        raise ClippyError(f"The shard {repeated} is named twice", "Name each shard once.")
+    return urls
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``{000..099}`` and ``{a,b}`` as in a shell; ClippyError for a malformed or an absurd range."""
+    ranges = re.findall(r"(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
+    too_many = ClippyError(f"{pattern} stands for more than {MAX_SHARDS:,} shards", "Check the range.")
+    if any(abs(int(last) - int(first)) >= MAX_SHARDS for first, last in ranges):
+        raise too_many  # braceexpand would build the whole range first
+    try:
+        names = list(itertools.islice(braceexpand(pattern, escape=False), MAX_SHARDS + 1))
+    except ValueError as error:
+        raise ClippyError(f"{pattern}: {error}", "A range is written as in train-{0000..0099}.tar.") from error
+    if len(names) > MAX_SHARDS:
+        raise too_many
+    return names
+
+
+def _globbed(pattern: str) -> Iterator[Path]:
+    for name in expand_braces(pattern):
+        if glob.has_magic(name):
+            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207 (takes absolute patterns)
+        else:
+            yield Path(name)

@@ -1,0 +1,56 @@
+"""From a recipe's source to a feed of batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clippy_cli.data.captions import CaptionSource
+from clippy_cli.data.scenes import SceneSource
+from clippy_cli.data.shards import ShardSource
+from clippy_cli.data.streams import StreamSource
+from clippy_cli.data.tables import TableSource
+from clippy_cli.model.clippy import Clippy
+from clippy_cli.processes import Processes
+from clippy_cli.recipe_data import ScenesRecipe, ShardsRecipe, SourceRecipe
+from clippy_cli.recipe_schema import Recipe
+from clippy_cli.training.loader import ImageFeed
+
+
+def open_feed(recipe: Recipe, source: SourceRecipe, model: Clippy, shards: Path, processes: Processes) -> ImageFeed:
+    """Images and captions of ``source`` as ``recipe`` wants them.
+
+    Shards behind URLs are kept in ``shards`` where the recipe names no other folder. ClippyError where the source does
+    not exist, holds nothing, or has too few shards for ``processes``.
+    """
+    resolution = model.preprocess.resolution
+    return ImageFeed(
+        _open_source(source, resolution, shards, recipe.seed, processes),
+        recipe.data,
+        resolution,
+        model.text.tokenize,
+        seed=recipe.seed,
+        pin_memory=model.device.type == "cuda",
+    )
+
+
+def _open_source(
+    recipe: SourceRecipe, resolution: int, shards: Path, seed: int, processes: Processes
+) -> CaptionSource | StreamSource:
+    if isinstance(recipe, ScenesRecipe):
+        return SceneSource(recipe.count, recipe.seed, resolution)
+    if not isinstance(recipe, ShardsRecipe):
+        return TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
+    if not recipe.remote:
+        return ShardSource(recipe.paths)
+    assert recipe.samples is not None  # the recipe checks it
+    stream = StreamSource(
+        recipe.paths,
+        samples=recipe.samples,
+        cache=Path(recipe.cache) if recipe.cache else shards,
+        cache_bytes=int(recipe.cache_gb * 1e9),
+        window=recipe.window,
+        seed=seed,
+        sharers=processes.local_size,
+    )
+    stream.check_processes(processes.size)
+    return stream

@@ -1,0 +1,214 @@
+"""Packing: what comes out of the shards is what went in, byte for byte the same each time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clippy_cli.data.image_folder import FolderSource
+from clippy_cli.data.images import read_image
+from clippy_cli.data.packing import Packing, pack, shards_for
+from clippy_cli.data.shards import ShardSource
+from clippy_cli.data.tables import TableSource
+from clippy_cli.errors import ClippyError
+from tests.fixtures.data import encoded, noise
+
+CAPTIONS = {
+    "a.png": ["one"],
+    "b.jpg": ["two", "zwei ö"],
+    "c.webp": ["three"],
+    "d.bmp": ["four"],
+    "sub/e.jpg": ["five", "six", "seven"],
+}
+FORMS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of five images, of which ``sub/e.jpg`` lies on its side by its EXIF tag."""
+    (tmp_path / "sub").mkdir()
+    for seed, name in enumerate(CAPTIONS):
+        exif = Image.Exif()
+        if name == "sub/e.jpg":
+            exif[0x0112] = 6
+        form = FORMS[name.rpartition(".")[2]]
+        options = {} if form == "BMP" else {"exif": exif}
+        (tmp_path / name).write_bytes(encoded(noise(40, 60, seed), form, **options))
+    path = tmp_path / "captions.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("image", "caption"), *((name, text) for name, texts in CAPTIONS.items() for text in texts)]
+        )
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def index_rows(folder: Path) -> list[dict[str, str]]:
+    rows = []
+    for path in sorted(folder.glob("*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += list(csv.DictReader(file, delimiter="\t"))
+    return rows
+
+
+def test_pixels_and_captions_come_back(table: Path, tmp_path: Path) -> None:
+    report = pack(TableSource(table), tmp_path / "out", Packing(shards=2, quality=95))
+    source = ShardSource([report.paths])
+    files = {row["key"]: row["image"] for row in index_rows(tmp_path / "out")}
+    assert (report.samples, report.captions, report.encoded, report.skipped, report.shards) == (5, 8, 1, 0, 2)
+    assert source.problems == () and source.shard_sizes == (3, 2) == (report.largest, report.smallest)
+    assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tar"))
+    for number in range(5):
+        sample = source.read(number)
+        original = Path(files[sample.key])
+        assert list(sample.captions) == CAPTIONS[original.relative_to(tmp_path).as_posix()]
+        if original.suffix == ".bmp":  # the one format that shards do not hold
+            assert sample.image.shape == (40, 60, 3)
+        else:
+            assert source.image_bytes(number) == original.read_bytes()
+            np.testing.assert_array_equal(sample.image, read_image(original))
+    assert {source.key(number) for number in range(5)} == {
+        f"0000{shard}_00000{place}" for shard, size in enumerate((3, 2)) for place in range(size)
+    }
+
+
+def test_bytes_depend_on_the_settings_alone(table: Path, tmp_path: Path) -> None:
+    source = TableSource(table)
+    for name, workers in (("one", 1), ("two", 4)):
+        pack(source, tmp_path / name, Packing(shards=2, max_side=30), workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    pack(source, tmp_path / "other", Packing(shards=2, max_side=30, seed=1))
+    assert contents(tmp_path / "one")["00000.tar"] != contents(tmp_path / "other")["00000.tar"]
+    in_order = pack(source, tmp_path / "plain", Packing(shards=1, shuffle=False, prefix="dev-"))
+    packed = ShardSource([in_order.paths])
+    assert in_order.paths.endswith("dev-00000.tar") and packed.key(0) == "dev-00000_000000"
+    assert [list(packed.captions(number)) for number in range(5)] == list(CAPTIONS.values())
+
+
+def test_large_images_are_shrunk_upright(table: Path, tmp_path: Path) -> None:
+    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False, max_side=30))
+    packed = ShardSource([report.paths])
+    assert [packed.read(number).image.shape[:2] for number in range(5)] == [(20, 30)] * 4 + [(30, 20)]
+    assert report.encoded == 5
+
+
+def test_webdataset_reads_them(table: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
+    with Path(report.paths).open("rb") as file:  # WebDataset itself leaves the file open
+        files = webdataset.tariterators.tar_file_expander([{"url": report.paths, "stream": file}])
+        samples = [webdataset.autodecode.Decoder([])(sample) for sample in webdataset.tariterators.group_by_keys(files)]
+    assert [sample.get("txt") or sample["json"]["captions"] for sample in samples] == [
+        texts if len(texts) > 1 else texts[0] for texts in CAPTIONS.values()
+    ]
+
+
+def test_broken_images_are_counted_and_named(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-500])
+    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
+    assert (report.samples, report.captions, report.skipped) == (3, 5, 2)
+    assert report.examples[0] == f"{tmp_path / 'a.png'}: no such file"
+    assert report.examples[1].startswith(f"{tmp_path / 'b.jpg'}: damaged or truncated")
+    assert [row["state"] for row in index_rows(tmp_path / "out")] == [
+        "skipped",
+        "skipped",
+        "copied",
+        "encoded",
+        "copied",
+    ]
+    assert ShardSource([report.paths]).key(0) == "00000_000002"
+
+
+def test_nothing_is_left_where_no_image_is_whole(table: Path, tmp_path: Path) -> None:
+    for name in CAPTIONS:
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(ClippyError, match=r"None of 5 images can be used: .*not an image"):
+        pack(TableSource(table), tmp_path / "out", Packing(shards=2))
+    assert contents(tmp_path / "out") == {}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(table: Path, tmp_path: Path) -> None:
+    source = TableSource(table)
+    (tmp_path / "a.png").unlink()
+    whole = pack(source, tmp_path / "whole", Packing(shards=3))
+    seen = 0
+
+    def interrupt() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 4:  # in the second of the shards of 2, 2 and 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, tmp_path / "out", Packing(shards=3), on_progress=interrupt)
+    assert sorted(contents(tmp_path / "out")) == ["00000.tar", "00000.tsv", "pack.json"]
+    (tmp_path / "out" / ".00001.tar-1-1.part").write_bytes(b"what a killed run leaves")
+    first = (tmp_path / "out" / "00000.tar").stat().st_mtime_ns
+    again = pack(source, tmp_path / "out", Packing(shards=3))
+    assert (again.kept, again.skipped, again.captions) == (1, 1, whole.captions)
+    assert again.examples == whole.examples
+    assert (tmp_path / "out" / "00000.tar").stat().st_mtime_ns == first
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_other_contents_are_refused(table: Path, tmp_path: Path) -> None:
+    source = TableSource(table)
+    pack(source, tmp_path / "out", Packing(shards=2))
+    with pytest.raises(ClippyError, match=r"holds another pack: shards was 2, now 3; seed was 0, now 4 "):
+        pack(source, tmp_path / "out", Packing(shards=3, seed=4))
+    table.write_text("image,caption\na.png,changed\nc.webp,three\n", encoding="utf-8")
+    with pytest.raises(ClippyError, match=r"its images or captions were others"):
+        pack(TableSource(table), tmp_path / "out", Packing(shards=2))
+    with pytest.raises(ClippyError, match=r"holds other things already, such as a\.png"):
+        pack(source, tmp_path, Packing(shards=2))
+
+
+def test_settings_that_cannot_be_met(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClippyError, match="5 images cannot fill 6 shards"):
+        pack(TableSource(table), tmp_path / "out", Packing(shards=6))
+    with pytest.raises(ClippyError, match=r"prefix '\.\./x'"):
+        pack(TableSource(table), tmp_path / "out", Packing(shards=1, prefix="../x"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_an_expected_failure(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", full)
+    with pytest.raises(ClippyError, match="No space left"):
+        pack(TableSource(table), tmp_path / "out", Packing(shards=1))
+    assert list(contents(tmp_path / "out")) == ["pack.json"]
+
+
+@pytest.mark.parametrize(("images", "most", "shards"), [(1, 10, 1), (10, 10, 1), (11, 10, 2), (25, 10, 3)])
+def test_shards_for(images: int, most: int, shards: int) -> None:
+    assert shards_for(images, most) == shards
+
+
+def test_a_folder_of_images_and_text_files(tmp_path: Path) -> None:
+    for seed, name in enumerate(("b.png", "a.jpg", "deep/c.png", "without.png", "latin.png")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(noise(seed=seed), FORMS[path.suffix[1:]]))
+        path.with_suffix(".txt").write_text(f"caption\n of {path.stem}", encoding="utf-8")
+    (tmp_path / "without.txt").unlink()
+    (tmp_path / "latin.txt").write_bytes("schön".encode("latin-1"))
+    source = FolderSource(tmp_path)
+    assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b.png", "deep/c.png"]
+    assert source.captions(2) == ("caption of c",)
+    np.testing.assert_array_equal(source.read(1).image, noise(seed=0))
+    assert source.problems == (
+        f"{tmp_path}: 2 images without a caption in a text file of the same name are left out, "
+        f"such as {tmp_path / 'latin.png'}",
+    )
+    with pytest.raises(ClippyError, match="none of 0 images has a caption"):
+        FolderSource(tmp_path / "nowhere")
