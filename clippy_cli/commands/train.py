@@ -46,8 +46,8 @@ def train(
         bool,
         typer.Option(
             "--inexact",
-            help="Resume although the number of processes, the chunk size or compilation changed: "
-            "samples and draws stay, rounding and dropout differ.",
+            help="Resume although the number of processes, the chunk size or compilation changed: samples and draws "
+            "stay, rounding and dropout differ. Or although samples came or went: all are drawn anew.",
         ),
     ] = False,
     smoke: Annotated[
@@ -74,7 +74,10 @@ def train(
     from clippy_cli.recipe import load_recipe
 
     if plan:
-        _print_plan(load_recipe(recipe, overrides or [], smoke=smoke))
+        from clippy_cli.recipe_data import unset_variables_allowed
+
+        with unset_variables_allowed():
+            _print_plan(load_recipe(recipe, overrides or [], smoke=smoke))
         return
     from clippy_cli.processes import launched_processes
 

@@ -21,10 +21,12 @@ from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.shards import Shard
 from clippy_cli.errors import ClippyError
 
-TRIES = 3
+TRIES = 8  # a minute and a half: a shard that is left out changes the order of samples
 
 _THREADS = 8
 _BACKOFF_SECONDS = 1.0
+_LONGEST_BACKOFF = 32
+_FIRST_TRIES = 3  # where nothing was ever fetched, the URL may be mistyped
 _ABANDONED_SECONDS = 3600
 _OURS = re.compile(r"clippy-[0-9a-f]{32}\.tar")  # the folder may hold tar files of the user
 _HOPELESS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
@@ -87,7 +89,7 @@ class ShardFolder:
     def fetch(self, url: str) -> Shard:
         """The shard, fetched if it is not there.
 
-        ShardUnavailableError where three tries fail or it is no plain tar, ClippyError where the disk is full.
+        ShardUnavailableError where all tries fail or it is no plain tar, ClippyError where the disk is full.
         """
         path, name = self.path(url), shown(url)
         for _ in range(TRIES):
@@ -147,10 +149,11 @@ class ShardFolder:
                 raise
             except Exception as error:  # drivers raise what they like
                 why = (str(error) or type(error).__name__).replace(url, shown(url))
-                if isinstance(error, _HOPELESS) or attempt == TRIES:
+                tries = TRIES if any(self.folder.glob("clippy-*.tar")) else _FIRST_TRIES
+                if isinstance(error, _HOPELESS) or attempt >= tries:
                     raise ShardUnavailableError(f"{shown(url)}: cannot be fetched ({why})") from error
-                _log.info("%s: try %d of %d failed (%s)", shown(url), attempt, TRIES, why)
-                time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+                _log.info("%s: try %d of %d failed (%s)", shown(url), attempt, tries, why)
+                time.sleep(_BACKOFF_SECONDS * min(2 ** (attempt - 1), _LONGEST_BACKOFF))
 
     def _download(self, url: str, path: Path) -> None:
         from fsspec.core import url_to_fs

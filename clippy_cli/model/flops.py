@@ -42,25 +42,36 @@ class ForwardFlops:
     text: float
 
 
-def forward_flops(model: Clippy, resolution: int, kept_patches: int | None, text_length: int) -> ForwardFlops:
-    """Count one forward pass of each tower: matrix products, convolutions and attention; nothing elementwise.
+def image_flops(model: Clippy, resolution: int, kept_patches: int | None = None) -> float:
+    """Count one forward pass of the image tower: matrix products, convolutions and attention; nothing elementwise.
 
     Args:
         model: on any device; its mode, buffers and the random generators are left as they are.
         resolution: side of the square image in pixels.
         kept_patches: patches left by token sub-sampling; None where all are embedded.
-        text_length: tokens of the caption, padding included; open_clip's encoder always reads its whole context.
     """
     images = torch.zeros(1, 3, resolution, resolution, device=model.device)
     keep = None if kept_patches is None else torch.arange(kept_patches, device=model.device).unsqueeze(0)
+    with _plain_evaluation(model), FlopCounterMode(display=False) as counter:
+        model.image_tokens(images, keep)
+    return float(counter.get_total_flops())
+
+
+def text_flops(model: Clippy, text_length: int) -> float:
+    """The same of the text tower and a caption of ``text_length`` tokens, padding included.
+
+    open_clip's encoder always reads its whole context.
+    """
     length = model.text.config.context_length if model.text.pad_id is None else text_length
     ids = torch.full((1, length), 2 if model.text.pad_id == 1 else 1, device=model.device)  # anything but padding
-    with _plain_evaluation(model):
-        with FlopCounterMode(display=False) as image_count:
-            model.image_tokens(images, keep)
-        with FlopCounterMode(display=False) as text_count:
-            model.text.project(model.text.features(ids))
-    return ForwardFlops(float(image_count.get_total_flops()), float(text_count.get_total_flops()))
+    with _plain_evaluation(model), FlopCounterMode(display=False) as counter:
+        model.text.project(model.text.features(ids))
+    return float(counter.get_total_flops())
+
+
+def forward_flops(model: Clippy, resolution: int, kept_patches: int | None, text_length: int) -> ForwardFlops:
+    """:func:`image_flops` and :func:`text_flops` of one pair."""
+    return ForwardFlops(image_flops(model, resolution, kept_patches), text_flops(model, text_length))
 
 
 def step_flops(forward: ForwardFlops, batch: int, *, image_learns: bool, text_learns: bool) -> float:

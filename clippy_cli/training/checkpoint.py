@@ -14,6 +14,8 @@ from torch import Tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.recipe import SAME_BUT_FOR_ROUNDING, changed_fields
 
+OPTIMIZER_PARTS = 16
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -61,7 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             os.fsync(file.fileno())
         temporary.replace(path)
     except RuntimeError as error:  # how PyTorch's writer reports a full disk
-        raise OSError(str(error).splitlines()[0]) from error
+        raise _disk_error(error) from error
     finally:
         temporary.unlink(missing_ok=True)
     best = checkpoint.best.get("step")
@@ -91,6 +93,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"The checkpoint {path} cannot be read: {str(error).splitlines()[0]}",
             "Delete this file; --resume then takes the checkpoint before it.",
         ) from error
+
+
+def load_optimizer(path: Path) -> dict[str, Any]:
+    """The optimiser's state, copied from the file a part at a time.
+
+    Pages of a mapped file count as the process's memory until the file is let go, so that a resumed run would need
+    more of it than one that never stopped.
+    """
+    stored = load_checkpoint(path).optimizer
+    numbers, groups = list(stored["state"]), stored["param_groups"]
+    del stored
+    state: dict[int, dict[str, Any]] = {}
+    size = max(1, len(numbers) // OPTIMIZER_PARTS)
+    for start in range(0, len(numbers), size):
+        part = load_checkpoint(path).optimizer["state"]
+        for number in numbers[start : start + size]:
+            state[number] = {
+                name: value.clone() if isinstance(value, Tensor) else value for name, value in part[number].items()
+            }
+        del part
+    return {"state": state, "param_groups": groups}
 
 
 def check_fits(checkpoint: Checkpoint, recipe: dict[str, Any], processes: int, path: Path, *, inexact: bool) -> None:
@@ -128,6 +151,14 @@ def check_data(checkpoint: Checkpoint, samples: int, path: Path, *, inexact: boo
             "an order drawn from these repeats some and leaves out others.",
             "Look for damaged or missing files with clippy data check, and bring them back; or add --inexact.",
         )
+
+
+def _disk_error(error: BaseException) -> OSError:
+    """What the disk said, which PyTorch's writer hides behind an error of its own."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, OSError):
+        inner = inner.__context__
+    return inner or OSError(str(error).splitlines()[0])
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -8,7 +8,7 @@ import sys
 import torch
 
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.flops import ForwardFlops, forward_flops, peak_flops, step_flops
+from clippy_cli.model.flops import ForwardFlops, image_flops, peak_flops, step_flops, text_flops
 from clippy_cli.model.sampling import num_kept
 from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.step_shapes import StepShape
@@ -22,27 +22,33 @@ class Compute:
 
     def __init__(self, model: Clippy, recipe: Recipe) -> None:
         self._model, self._recipe = model, recipe
-        self._known: dict[tuple[int, float], tuple[int, float]] = {}
+        self._images: dict[tuple[int, float], tuple[int, float]] = {}
+        self._texts: dict[int, float] = {}
         self.peak = peak_flops(model.device, recipe.train.precision)
 
-    def of_pair(self, shape: StepShape) -> tuple[int, float]:
-        """Patch tokens in the trunk, and model FLOPs forward and backward."""
-        key = (shape.resolution, shape.drop_rate)
-        if key not in self._known:
-            self._known[key] = self._count(shape)
-        return self._known[key]
-
-    def _count(self, shape: StepShape) -> tuple[int, float]:
-        model, recipe = self._model, self._recipe
-        h, w = model.image.grid_size(shape.resolution, shape.resolution)
-        kept = num_kept(h * w, shape.drop_rate)
-        forward = forward_flops(
-            model, shape.resolution, kept if shape.drop_rate else None, model.text.config.context_length
-        )
-        if recipe.data.cache_features:
-            forward = ForwardFlops(0.0, 0.0 if recipe.model.text.freeze != "none" else forward.text)
-        image_learns, text_learns = recipe.model.image.freeze == "none", recipe.model.text.freeze == "none"
+    def of_pair(self, shape: StepShape, text_length: int | None = None) -> tuple[int, float]:
+        """Patch tokens in the trunk, and model FLOPs forward and backward; None is a caption of the whole context."""
+        recipe = self._recipe.model
+        kept, image = self._of_image(shape)
+        forward = ForwardFlops(image, self._of_text(text_length or self._model.text.config.context_length))
+        image_learns, text_learns = recipe.image.freeze == "none", recipe.text.freeze == "none"
         return kept, step_flops(forward, 1, image_learns=image_learns, text_learns=text_learns)
+
+    def _of_image(self, shape: StepShape) -> tuple[int, float]:
+        key = (shape.resolution, shape.drop_rate)
+        if key not in self._images:
+            h, w = self._model.image.grid_size(shape.resolution, shape.resolution)
+            kept = num_kept(h * w, shape.drop_rate)
+            stored = self._recipe.data.cache_features
+            work = 0.0 if stored else image_flops(self._model, shape.resolution, kept if shape.drop_rate else None)
+            self._images[key] = (kept, work)
+        return self._images[key]
+
+    def _of_text(self, length: int) -> float:
+        if length not in self._texts:
+            stored = self._recipe.data.cache_features and self._recipe.model.text.freeze != "none"
+            self._texts[length] = 0.0 if stored else text_flops(self._model, length)
+        return self._texts[length]
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -194,8 +196,10 @@ class _Samples(Dataset[Batch]):
                 samples.append(sample)
         batch = Batch([s.index for s in samples], [s.captions for s in samples], broken=broken, after=draws[-1].after)
         if samples:
-            images = np.stack([sample.image for sample in samples])  # (B,R,R,3)
-            batch.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            images = np.empty((len(samples), 3, draws[0].side, draws[0].side), np.uint8)
+            for sample, planes in zip(samples, images, strict=True):
+                cv2.split(sample.image, list(planes))
+            batch.images = torch.from_numpy(images)
             batch.token_ids = self._tokenize([sample.captions[0] for sample in samples])
         return batch
 
@@ -244,10 +248,23 @@ def _opencv_without_threads() -> Iterator[None]:
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker; signals are the main process's to handle, which then stops the workers with SIGTERM."""
+    """One thread a worker; signals are the main process's to handle, which then stops the workers with SIGTERM.
+
+    torchrun and SLURM announce the end to a whole process group, and the workers are still needed for the last step.
+    """
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    """Leave on a SIGTERM of the main process, and of no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

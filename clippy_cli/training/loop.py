@@ -18,7 +18,7 @@ from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes, Votes
 from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.best import VALIDATION_LOSS, Best
-from clippy_cli.training.checkpoint import Checkpoint, save_checkpoint
+from clippy_cli.training.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
 from clippy_cli.training.clock import Clock
 from clippy_cli.training.compilation import compile_towers
 from clippy_cli.training.compute import Compute, peak_memory_gb
@@ -59,12 +59,14 @@ class Hooks:
         tell: takes every event.
         should_stop: asked after each step.
         evaluate: measures the model after the given number of steps; called in all processes.
+        settle: measures what a model that is written holds beside its weights; called in all processes.
         save_best: writes the model of a new best step and says where; called in the first process, with the step.
     """
 
     tell: Callable[[Event], None]
     should_stop: ShouldStop
     evaluate: Callable[[int], dict[str, float]]
+    settle: Callable[[int], None]
     save_best: Callable[[int], Path]
 
 
@@ -76,14 +78,13 @@ class Trainer:
         model: Clippy,
         recipe: Recipe,
         shapes: StepShapes,
-        samples: int,
+        steps_per_epoch: int,
         checkpoints: Path,
         hooks: Hooks,
         processes: Processes = ALONE,
     ) -> None:
         self.model, self.recipe, self.shapes = model, recipe, shapes
-        self.total_steps, self.samples = shapes.total_steps, samples
-        self.steps_per_epoch = samples // recipe.train.batch_size
+        self.total_steps, self.steps_per_epoch = shapes.total_steps, steps_per_epoch
         self.checkpoints, self.hooks, self.processes = checkpoints, hooks, processes
         self.part = Part(recipe.train.batch_size, processes.rank, processes.size)
         train = recipe.train
@@ -110,15 +111,15 @@ class Trainer:
         self.broken: dict[int, str] = {}
         self.best = Best(recipe)
         self._compute = Compute(model, recipe)
-        self._position = START
+        self._position, self._samples = START, 0
         self._saved: Path | None = None
         self._unread: list[tuple[int, Tensor]] = []  # steps whose figures are still on the device
         self._figures: list[list[float]] = []  # of the steps since the last report, as far as they were read
 
-    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Take over the state that ``checkpoint``, read from ``path``, holds."""
+    def restore(self, path: Path) -> None:
+        """Take over the state that the checkpoint ``path`` holds."""
+        checkpoint = load_checkpoint(path)
         self.model.load_state_dict(checkpoint.model)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
         if self.embeddings.logit_bias is not None and checkpoint.logit_bias is not None:
             with torch.no_grad():
@@ -128,6 +129,8 @@ class Trainer:
         if self.processes.rank < len(checkpoint.positions):
             self._position = Position(*checkpoint.positions[self.processes.rank])
         self._saved = path
+        del checkpoint
+        self.optimizer.load_state_dict(load_optimizer(path))
 
     def fit(self, feed: Feed, validation: Feed | None) -> None:
         """Go on from ``self.step`` to the last step; StopRequested after a checkpoint where the caller asks to stop."""
@@ -135,6 +138,7 @@ class Trainer:
         checkpoint_every = train.checkpoint_every or self.steps_per_epoch
         batches = feed.training(self.part, self.step, self.shapes, self._position)
         clock, votes = Clock(self.step), Votes(self.processes)
+        self._samples = len(feed)
         self._train_mode()
         while self.step < self.total_steps:
             with clock.waiting():
@@ -143,7 +147,7 @@ class Trainer:
             self._position = batch.after or START
             shape = self.shapes.at(self.step)
             self._unread.append((self.step + 1, self._update(batch, shape)))
-            tokens, flops = self._compute.of_pair(shape)
+            tokens, flops = self._compute.of_pair(shape, self._length(batch))
             clock.count(train.batch_size, train.batch_size * tokens, train.batch_size * flops)
             self.step += 1
             last, stop = self.step == self.total_steps, Stop(votes.cast(int(self.hooks.should_stop())))
@@ -206,6 +210,10 @@ class Trainer:
             tower_inputs(self.model, batch, keep, slice(start, start + size), self._text_length)
             for start in range(0, len(batch), size)
         ]
+
+    def _length(self, batch: Batch) -> int | None:
+        """Tokens of each caption, padding included; None for the whole context."""
+        return None if batch.token_ids is None or self._text_length else int(batch.token_ids.shape[1])
 
     def _report(self, clock: Clock) -> None:
         self._read()
@@ -284,6 +292,8 @@ class Trainer:
         before = self.best.state()
         if not self.best.offer(self.step, figures):
             return False
+        self.hooks.settle(self.step)
+        self._train_mode()
         written = self.processes.in_first(self._save_best)
         if not written:
             self.best.restore(before)
@@ -319,7 +329,7 @@ class Trainer:
             recipe=self.recipe.model_dump(mode="json"),
             processes=self.processes.size,
             positions=positions,
-            samples=self.samples,
+            samples=self._samples,
             broken=self.broken,
             best=self.best.state(),
         )

@@ -37,6 +37,7 @@ from clippy_cli.training.sinks import check_sinks, open_sinks
 from clippy_cli.training.step_shapes import StepShapes
 
 OFFSET_IMAGES = 2048
+OFFSET_IMAGES_ON_THE_WAY = 256  # where a model is measured or kept before the last step
 OFFSET_BATCH = 64
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def train(
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on from the newest checkpoint in the run folder, or start where there is none.
         processes: those that train together; the first writes the run folder, each calls this function.
-        inexact: let a resumed run have other chunks or another number of processes.
+        inexact: let a resumed run have other chunks, another number of processes or of samples.
         on_event: called with every event, in order.
         should_stop: asked after each step; a reason to stop saves a checkpoint and returns an unfinished result.
         evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done.
@@ -131,13 +132,12 @@ def train(
         on_event(event)
 
     run = _Run(recipe, model, folder, processes, images, evaluate)
-    hooks = Hooks(tell, should_stop, run.measure, run.save_best)
+    hooks = Hooks(tell, should_stop, run.measure, run.settle, run.save_best)
     stopped = Stop.GO_ON
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
-        trainer = Trainer(model, recipe, shapes, len(images), folder.checkpoints, hooks, processes)
-        if checkpoint is not None and newest is not None:
-            trainer.restore(checkpoint, newest)
-        del checkpoint
+        trainer = Trainer(model, recipe, shapes, steps_per_epoch, folder.checkpoints, hooks, processes)
+        if newest is not None:
+            trainer.restore(newest)
         processes.in_first(lambda: folder.prepare(recipe, trainer.step, finished=trainer.step == total_steps))
         tell(
             Started(
@@ -212,13 +212,18 @@ class _Run:
         self.recipe, self.model, self.folder, self.processes = recipe, model, folder, processes
         self.feed, self.evaluate = feed, evaluate
         self.offset: Offset | None = None
+        self._measured_at: int | None = None  # the step that the offset is of
 
     def measure(self, step: int) -> dict[str, float]:
         """Figures of the caller's evaluation, on the model as it would be written now."""
         if self.evaluate is None:
             return {}
-        self._measure_offset()
+        self.settle(step)
         return self.evaluate(self.model, step)
+
+    def settle(self, step: int) -> None:
+        """Measure the offset on some images, unless this step's is known."""
+        self._measure_offset(step, OFFSET_IMAGES_ON_THE_WAY)
 
     def save_best(self, step: int) -> Path:
         """Write ``best/``."""
@@ -226,16 +231,20 @@ class _Run:
 
     def finish(self, step: int) -> None:
         """Measure the offset of patches over training images, and write the model directory."""
-        self.model.eval()
-        self._measure_offset()
+        self._measured_at = None  # on the way fewer images are enough
+        self._measure_offset(step, OFFSET_IMAGES)
         self.processes.in_first(lambda: self._write(self.folder.model, step))
 
-    def _measure_offset(self) -> None:
+    def _measure_offset(self, step: int, images: int) -> None:
+        if self._measured_at == step:
+            return
+        self.model.eval()
         part = Part(self.recipe.train.batch_size, self.processes.rank, self.processes.size)
-        mine = self.feed.spread(OFFSET_IMAGES, part)
+        mine = self.feed.spread(images, part)
         with torch.compiler.set_stance("force_eager"):  # shapes that training never has again
             self.offset = measure_offset(self.model, self.feed.plain(mine, OFFSET_BATCH), self.processes)
         self.model.patch_mean.copy_(self.offset.patch_mean)
+        self._measured_at = step
 
     def _write(self, target: Path, step: int) -> Path:
         provenance = _provenance(self.recipe, self.offset, step, len(self.feed))

@@ -216,6 +216,27 @@ def test_a_flaky_server_is_asked_again_and_a_full_disk_is_not(
         fetching.ShardFolder(tmp_path / "file", 1 << 30).fetch(url)
 
 
+def test_a_server_that_was_there_is_waited_for_longer_than_one_that_never_was(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem = type(fsspec.filesystem("file"))
+    fetch, failures = filesystem.get_file, [TimeoutError()] * 5
+
+    def flaky(self: object, *arguments: object, **options: object) -> object:
+        if failures:
+            raise failures.pop()
+        return fetch(self, *arguments, **options)
+
+    monkeypatch.setattr(filesystem, "get_file", flaky)
+    folder = fetching.ShardFolder(tmp_path, 1 << 30)
+    with pytest.raises(fetching.ShardUnavailableError):
+        folder.fetch(f"file://{shards}/0.tar")
+    assert len(failures) == 2
+    folder.fetch(f"file://{shards}/0.tar")
+    failures += [TimeoutError()] * 5
+    assert len(folder.fetch(f"file://{shards}/1.tar").index) == 4
+
+
 def test_processes_need_a_shard_each(shards: Path, tmp_path: Path) -> None:
     source = stream(shards, tmp_path)
     source.check_processes(7)

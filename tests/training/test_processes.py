@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -125,6 +127,19 @@ def test_sigterm_saves_in_all_processes_and_has_its_own_code(tiny_recipe_file, t
 
 
 @pytest.mark.slow
+def test_sigterm_to_the_readers_as_well_still_saves(tiny_recipe_file, tmp_path) -> None:
+    """torchrun and SLURM signal whole process groups."""
+    options = ("--set=train.epochs=3000", "--set=data.workers=2")
+    worker = subprocess.Popen(
+        [sys.executable, *command(tiny_recipe_file, tmp_path / "run", *options)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000002.pt")
+    os.killpg(worker.pid, signal.SIGTERM)
+    assert "Go on with" in finish([worker], code=75)[0]
+
+
+@pytest.mark.slow
 def test_one_failing_process_ends_all_with_one_readable_error(tiny_recipe_file, tmp_path) -> None:
     started = time.monotonic()
     run = ["-m", "tests.training.test_processes", "fail", str(tiny_recipe_file), str(tmp_path / "run")]
@@ -134,6 +149,20 @@ def test_one_failing_process_ends_all_with_one_readable_error(tiny_recipe_file, 
     assert said[1] == "error: process 2 of 2: the disk of process 1 is gone\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_vanishes_ends_the_other_within_seconds(tiny_recipe_file, tmp_path, rank: int) -> None:
+    workers = launch(command(tiny_recipe_file, tmp_path / "run", "--set=train.epochs=3000"), 2)
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000002.pt")
+    workers[rank].kill()
+    _, said = workers[1 - rank].communicate(timeout=30)
+    assert workers[1 - rank].returncode == 1
+    assert "Traceback" not in said and "Exception raised from" not in said
+    if rank == 1:  # else the first process took the others' store along, and the launcher says so
+        assert said.count("error:") == 1 and "ended without a word" in said
+    workers[rank].communicate()
+
+
 if __name__ == "__main__":
     wish, source, target = sys.argv[1:]
     torch.set_num_threads(1)
@@ -141,8 +170,6 @@ if __name__ == "__main__":
         with launched_processes() as together:
             torch.save(gradients_of_all_cases(source, together), Path(target) / f"{together.rank}.pt")
     else:
-        import os
-
         from clippy_cli.app import app
         from clippy_cli.errors import ClippyError
         from clippy_cli.training.loop import Trainer

@@ -18,7 +18,7 @@ from clippy_cli.data.scenes import SceneSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.sampling import gather_tokens
-from clippy_cli.model.store import load_model
+from clippy_cli.model.store import load_model, save_model
 from clippy_cli.recipe import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.events import (
@@ -33,7 +33,9 @@ from clippy_cli.training.feature_cache import CachedFeed
 from clippy_cli.training.loop import START
 from clippy_cli.training.order import Part, keep_indices
 from clippy_cli.training.run import TrainingResult, model_config, train
+from clippy_cli.training.run_folder import RunFolder
 from clippy_cli.training.step_shapes import StepShapes
+from tests.fixtures.data import encoded, noise
 
 
 def run(recipe, **options) -> tuple[TrainingResult, list]:
@@ -140,6 +142,56 @@ def test_a_used_run_folder_is_not_trained_over(uninterrupted, tiny) -> None:
 def test_resuming_with_another_recipe_names_the_fields(uninterrupted, tiny) -> None:
     with pytest.raises(ClippyError, match=r"differs from the run's own in data\.flip, train\.lr\."):
         run(tiny(f"output={uninterrupted[0]}", "train.lr=1", "data.flip=false", "train.log_every=3"), resume=True)
+
+
+def test_resuming_on_fewer_samples_is_refused(tiny, tmp_path: Path) -> None:
+    table, rows = tmp_path / "captions.csv", ["image,caption"]
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(seed=number)))
+        rows.append(f"{number}.png,picture {number}")
+    table.write_text("\n".join(rows))
+    recipe = tiny(f"data.source={{kind: table, path: {table}}}", "train.batch_size=4")
+    asked = iter([False, True])
+    run(recipe, should_stop=lambda: next(asked))
+    table.write_text("\n".join(rows[:-1]))
+    with pytest.raises(ClippyError, match="trained on 12 samples, and now there are 11") as caught:
+        run(recipe, resume=True)
+    assert "clippy data check" in caught.value.hint
+    assert run(recipe, resume=True, inexact=True)[0].finished
+
+
+def test_a_best_model_that_cannot_be_written_is_not_called_the_best(tiny, monkeypatch) -> None:
+    def full(model, directory: Path) -> None:
+        if directory.name == "best" and model.config.training["steps"] == 2:
+            raise ClippyError("no space left")
+        save_model(model, directory)
+
+    monkeypatch.setattr("clippy_cli.training.run.save_model", full)
+    figures = {2: 0.9, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.2}
+    recipe = tiny("evaluate.best=birds.accuracy", "evaluate.every=2", "evaluate.scenes=1")
+    result, events = run(recipe, evaluate=lambda model, step: {"birds.accuracy": figures[step]})
+    assert [event.step for event in events if isinstance(event, CheckpointFailed)] == [2]
+    assert [event.step for event in events if isinstance(event, BestChanged)] == [4] and result.best.step == 4
+
+
+def test_log_lines_wait_for_space_on_the_disk(tmp_path: Path, caplog) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log.mkdir()  # what cannot be written, as on a full disk
+    for step in (1, 2):
+        folder.append(Validated(step, 0.5))
+    folder.log.rmdir()
+    folder.append(Validated(3, 0.5))
+    assert [record["step"] for record in folder.records()] == [1, 2, 3]
+    assert len(caplog.records) == 1
+
+
+def test_half_a_checkpoint_of_a_killed_run_is_removed(tiny) -> None:
+    recipe, asked = tiny(), iter([True])
+    half = Path(recipe.output) / "checkpoints" / "step-00000007.tmp"
+    train(recipe, device="cpu", should_stop=lambda: next(asked))
+    half.write_bytes(b"half")
+    run(recipe, resume=True)
+    assert not half.exists()
 
 
 def test_a_loss_that_is_no_number_stops_at_its_step_and_spares_the_checkpoint(tiny) -> None:
