@@ -71,7 +71,7 @@ class Update:
         torch.manual_seed(0)
         self.shape, self.device = shape, device
         self.model = Clippy(config, tokenizer_files=None).to(device)
-        hooks = Hooks(lambda event: None, lambda: Stop.GO_ON, lambda step: {}, lambda step: Path())
+        hooks = Hooks(lambda event: None, lambda: Stop.GO_ON, lambda step: {}, lambda step: None, lambda step: Path())
         shapes = StepShapes(recipe, (shape.resolution,), 1_000_000)
         self.trainer = Trainer(self.model, recipe, shapes, 1, Path(), hooks)
         self.trainer._train_mode()

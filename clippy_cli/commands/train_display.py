@@ -53,6 +53,8 @@ class TrainDisplay:
             self._print_start(event)
         elif isinstance(event, events.CacheProgress):
             self._advance(f"frozen tower: {event.what}", event.done, event.total, "")
+        elif isinstance(event, events.OffsetProgress):
+            self._advance("mean patch: images", event.done, event.total, "", ends=False)
         elif isinstance(event, events.StepReport):
             self._advance("step", event.step, event.total_steps, step_line(event, self._columns(event.total_steps)))
         elif isinstance(event, events.Validated):
@@ -101,12 +103,13 @@ class TrainDisplay:
             return PLAIN_COLUMNS - counter
         return console.err.width - counter - (BAR_COLUMNS + 1 if console.err.width >= WIDE else 0)
 
-    def _advance(self, what: str, done: int, total: int, text: str) -> None:
+    def _advance(self, what: str, done: int, total: int, text: str, *, ends: bool = True) -> None:
+        """``ends`` says whether the last count is worth a line of its own."""
         if self._live:
             if what not in self._tasks:
                 self._tasks[what] = self._bar.add_task(what, total=total, text="")
             self._bar.update(self._tasks[what], completed=done, text=text)
-        elif done == total or time.monotonic() - self._last_plain >= PLAIN_SECONDS:
+        elif (ends and done == total) or time.monotonic() - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = time.monotonic()
             _print(f"{what} {done}/{total} {text}")
 

@@ -36,6 +36,14 @@ class CacheProgress:
 
 
 @dataclass(frozen=True)
+class OffsetProgress:
+    """``done`` of ``total`` images have gone into the mean patch that the model keeps."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class StepReport:
     """Means since the last report, over all processes.
 
@@ -112,7 +120,17 @@ class BestChanged:
     path: Path
 
 
-Event = Started | CacheProgress | StepReport | Validated | Evaluated | CheckpointSaved | CheckpointFailed | BestChanged
+Event = (
+    Started
+    | CacheProgress
+    | OffsetProgress
+    | StepReport
+    | Validated
+    | Evaluated
+    | CheckpointSaved
+    | CheckpointFailed
+    | BestChanged
+)
 OnEvent = Callable[[Event], None]
 
 

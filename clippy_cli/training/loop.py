@@ -156,7 +156,12 @@ class Trainer:
             with clock.paused():
                 if last or stop or self.step % checkpoint_every == 0:
                     self._save()
-                if not last and self._measure(validation):
+                try:
+                    better = not last and self._measure(validation)
+                except StopRequested:
+                    self._save()
+                    raise
+                if better:
                     self._save()
             if stop and not last:
                 votes.close()

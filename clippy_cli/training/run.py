@@ -23,7 +23,16 @@ from clippy_cli.recipe_schema import Recipe
 from clippy_cli.recipe_smoke import is_smoke
 from clippy_cli.training.checkpoint import check_data, check_fits, latest_checkpoint, load_checkpoint
 from clippy_cli.training.checks import check_launch, check_tower
-from clippy_cli.training.events import BestChanged, Event, OnEvent, ShouldStop, Started, Stop, StopRequested
+from clippy_cli.training.events import (
+    BestChanged,
+    Event,
+    OffsetProgress,
+    OnEvent,
+    ShouldStop,
+    Started,
+    Stop,
+    StopRequested,
+)
 from clippy_cli.training.feature_cache import CachedFeed, build_cache
 from clippy_cli.training.feeds import open_feed
 from clippy_cli.training.loader import Feed, ImageFeed
@@ -36,7 +45,7 @@ from clippy_cli.training.run_folder import RunFolder
 from clippy_cli.training.sinks import check_sinks, open_sinks
 from clippy_cli.training.step_shapes import StepShapes
 
-OFFSET_IMAGES = 2048
+OFFSET_IMAGES = 1024
 OFFSET_IMAGES_ON_THE_WAY = 256  # where a model is measured or kept before the last step
 OFFSET_BATCH = 64
 logger = logging.getLogger(__name__)
@@ -131,7 +140,7 @@ def train(
                 sinks.write(event)
         on_event(event)
 
-    run = _Run(recipe, model, folder, processes, images, evaluate)
+    run = _Run(recipe, model, folder, processes, images, evaluate, tell, should_stop)
     hooks = Hooks(tell, should_stop, run.measure, run.settle, run.save_best)
     stopped = Stop.GO_ON
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
@@ -208,7 +217,10 @@ class _Run:
         processes: Processes,
         feed: Feed,
         evaluate: Evaluate | None,
+        tell: Callable[[Event], None],
+        should_stop: ShouldStop,
     ) -> None:
+        self.tell, self.should_stop = tell, should_stop
         self.recipe, self.model, self.folder, self.processes = recipe, model, folder, processes
         self.feed, self.evaluate = feed, evaluate
         self.offset: Offset | None = None
@@ -242,7 +254,13 @@ class _Run:
         part = Part(self.recipe.train.batch_size, self.processes.rank, self.processes.size)
         mine = self.feed.spread(images, part)
         with torch.compiler.set_stance("force_eager"):  # shapes that training never has again
-            self.offset = measure_offset(self.model, self.feed.plain(mine, OFFSET_BATCH), self.processes)
+            self.offset = measure_offset(
+                self.model,
+                self.feed.plain(mine, OFFSET_BATCH),
+                self.processes,
+                should_stop=self.should_stop,
+                on_images=lambda done: self.tell(OffsetProgress(done, len(mine))),
+            )
         self.model.patch_mean.copy_(self.offset.patch_mean)
         self._measured_at = step
 
