@@ -24,7 +24,7 @@ _COLLECTIVES = timedelta(hours=2)  # others wait while one writes a checkpoint o
 _WORKING = timedelta(days=7)  # the first to finish waits for the last
 _FAILED = "clippy/failed"
 _WATCH_SECONDS = 0.5
-_BROKEN_OFF = re.compile(r"gloo|NCCL|Connection (closed|reset|refused)|Broken pipe")  # what collectives say
+_BROKEN_OFF = re.compile(r"Connection (closed|reset|refused)|Broken pipe|gloo|NCCL")  # what collectives say
 
 
 class OtherProcessFailed(ClippyError):
@@ -179,12 +179,13 @@ def launched_processes(*, command: str = "evaluate", tensors: str = "gloo") -> I
         if watch.failed_elsewhere():  # a collective broke off because another process is gone
             watch.leave()
         first = watch.announce()
-        if not _BROKEN_OFF.search(str(error)):
+        broken_off = _BROKEN_OFF.search(str(error))
+        if broken_off is None:
             raise
         if not first:
             watch.leave()
         raise ClippyError(
-            f"Another process of this launch ended without a word: {str(error).splitlines()[0][:300]}",
+            f"Another process of this launch ended without a word ({broken_off[0]}).",
             "Look for what ended it, such as a lack of memory; then launch as before, with --resume where it trained.",
         ) from error
     except BaseException as error:

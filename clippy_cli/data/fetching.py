@@ -100,7 +100,7 @@ class ShardFolder:
                     os.utime(
                         path, ns=(time.time_ns(), path.stat().st_mtime_ns)
                     )  # used now; its index goes by the other
-                return Shard(path, name, kept_index(path, name, path.with_suffix(".npz")))
+                return Shard(path, name, kept_index(path, name, path.with_suffix(".index")))
             except (OSError, ClippyError) as error:
                 if path.is_file():
                     raise ShardUnavailableError(
@@ -131,7 +131,7 @@ class ShardFolder:
                 break
             if path not in keep:
                 path.unlink(missing_ok=True)
-                path.with_suffix(".npz").unlink(missing_ok=True)
+                path.with_suffix(".index").unlink(missing_ok=True)
                 total -= size
         for path in self.folder.glob(".clippy-*.part"):
             try:

@@ -42,6 +42,15 @@ _UPRIGHT = {
 _WARNING_FILTERS = threading.Lock()
 
 
+def _renew_lock() -> None:
+    global _WARNING_FILTERS
+    _WARNING_FILTERS = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that held it does not exist in the child
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read one image file as (H,W,3) uint8 RGB, upright by its EXIF orientation.
 

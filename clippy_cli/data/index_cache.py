@@ -6,35 +6,24 @@ import hashlib
 import json
 import logging
 import os
-import threading
-import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES, ShardIndex, index_shard
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
 
+MAX_BYTES = 1 << 30  # of an index in memory
 MIN_BYTES = 4 << 20  # below, reading the headers takes a few milliseconds
 
-_FORMAT = 1
-# NumPy reads a header with ast.literal_eval, which CPython 3.11 does not survive in two threads at once.
-_ONE_AT_A_TIME = threading.Lock()
-_DAMAGES = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    MemoryError,
-    SystemError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
+_FORMAT = 2
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +47,7 @@ def kept_index(path: Path, name: str | None = None, keep: Path | None = None) ->
     if keep is None:
         if stat.st_size < MIN_BYTES:
             return index_shard(path, name)
-        keep = cache_folder("shards") / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]}.npz"
+        keep = cache_folder("shards") / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]}.index"
     index = _load(keep, identity, stat.st_size)
     if index is None:
         index = index_shard(path, name)
@@ -76,17 +65,15 @@ def _save(keep: Path, identity: str, index: ShardIndex) -> None:
         "extensions": index.extensions,
     }
 
-    def write(stream: BinaryIO) -> None:
-        np.savez_compressed(
-            stream,
-            about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-            places=index.places,
-            keys=np.frombuffer(index.keys, np.uint8),
-            key_ends=index.key_ends,
-        )
+    arrays: dict[str, NDArray[Any]] = {
+        "places": index.places,
+        "keys": np.frombuffer(index.keys, np.uint8),
+        "key_ends": index.key_ends,
+    }
+    data = zlib.compress(safetensors.numpy.save(arrays, {"about": json.dumps(about)}), 1)
 
     try:
-        write_whole(keep, write)
+        write_whole(keep, lambda stream: stream.write(data))
     except ClippyError as error:
         _log.info("a shard's index is not kept: %s", error.message)
 
@@ -94,9 +81,11 @@ def _save(keep: Path, identity: str, index: ShardIndex) -> None:
 def _load(keep: Path, identity: str, size: int) -> ShardIndex | None:
     """The index in ``keep``; None where it is none, or not that of the shard of ``size`` bytes."""
     try:
-        with _ONE_AT_A_TIME, keep.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            places, keys, key_ends = arrays["places"], arrays["keys"].tobytes(), arrays["key_ends"]
+        data = _unpacked(keep.read_bytes())
+        arrays = safetensors.numpy.load(data)
+        places, keys, key_ends = arrays["places"], arrays["keys"].tobytes(), arrays["key_ends"]
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors' own layout
+        about = json.loads(header["__metadata__"]["about"])
         index = ShardIndex(
             places=places,
             keys=keys,
@@ -112,9 +101,18 @@ def _load(keep: Path, identity: str, size: int) -> ShardIndex | None:
         _log.info("%s is not the index of the shard that it is kept for; it is made anew", keep)
     except FileNotFoundError:
         pass
-    except _DAMAGES as error:
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, zlib.error, SafetensorError) as error:
         _log.info("%s: cannot be used (%s); the shard's headers are read again", keep, error)
     return None
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What was compressed; ValueError where it would be larger than the index of any shard."""
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(data, MAX_BYTES)
+    if not unpacker.eof:
+        raise ValueError("is cut short, or too large for an index")
+    return unpacked
 
 
 def _fits(index: ShardIndex, size: int) -> bool:

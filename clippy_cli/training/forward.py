@@ -97,6 +97,7 @@ class Embeddings(nn.Module):
 
     A score that is a dot product needs one vector an image: the first output is then (B,D), unit norm. Under ``lse``
     it is (B,K,D), the unit patch vectors. The second is (B,D), unit texts; then the logit scale and the logit bias.
+    ``learning_only`` leaves out (None) what no gradient would pass through.
     """
 
     def __init__(self, model: Clippy, recipe: ModelRecipe, precision: str, logit_bias: float | None) -> None:
@@ -106,9 +107,15 @@ class Embeddings(nn.Module):
         self._precision = precision
         self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias, device=model.device))
 
-    def forward(self, inputs: TowerInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, inputs: TowerInputs, learning_only: bool = False
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+        image, text = (
+            not learning_only or any(parameter.requires_grad for parameter in tower.parameters())
+            for tower in (self.model.image, self.model.text)
+        )
         with autocast(self._precision, self.model.device):
-            images, texts = self._images(inputs), self._texts(inputs)
+            images, texts = self._images(inputs) if image else None, self._texts(inputs) if text else None
         scale = self.model.log_logit_scale.exp()
         bias = torch.zeros_like(scale) if self.logit_bias is None else self.logit_bias * 1.0
         return images, texts, scale, bias

@@ -65,10 +65,15 @@ def backward_in_chunks(
         quiet = embed.no_sync() if isinstance(embed, DistributedDataParallel) and not last else nullcontext()
         with quiet:
             torch.manual_seed(seed)
-            again = embed(inputs)
+            again = embed(inputs, learning_only=True)
             wanted = [*of_chunk, *(of_scalars if last else [])]
-            pairs = [(value, gradient) for value, gradient in zip(again, wanted, strict=False) if value.requires_grad]
-            torch.autograd.backward([value for value, _ in pairs], [gradient for _, gradient in pairs])
+            pairs = [
+                (value, gradient)
+                for value, gradient in zip(again, wanted, strict=False)
+                if value is not None and value.requires_grad
+            ]
+            if pairs:
+                torch.autograd.backward([value for value, _ in pairs], [gradient for _, gradient in pairs])
     return _detached(result)
 
 

@@ -156,11 +156,11 @@ class ImageFeed:
                 if batch.hopeless is not None:
                     raise ClippyError(batch.hopeless, "Look at the data with clippy data check; then go on: --resume.")
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two while a batch is handed over
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise ClippyError(
-                f"A process that reads images died: {str(error).splitlines()[0]}",
+                f"A process that reads images died: {(str(error) or 'no word of it').splitlines()[0]}",
                 "Often memory ran out: try fewer with --set data.workers=1, then --resume.",
             ) from error
 

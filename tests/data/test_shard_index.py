@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import pickle
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +120,8 @@ def test_a_kept_index_is_used_until_the_shard_changes(
     assert ShardSource([str(shard)]).read(0).key == "c"
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "pickle", "moved", "folder"])
-def test_a_useless_kept_index_is_made_anew(tmp_path: Path, shard: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "foreign", "pickle", "moved", "bomb", "folder"])
+def test_a_useless_kept_index_is_made_anew(tmp_path: Path, shard: Path, damage: str, monkeypatch) -> None:
     good = kept_index(shard)
     (kept,) = _kept(tmp_path)
     if damage == "cut":
@@ -128,16 +131,19 @@ def test_a_useless_kept_index_is_made_anew(tmp_path: Path, shard: Path, damage: 
         kept_index(other)
         next(path for path in _kept(tmp_path) if path != kept).replace(kept)
     elif damage == "pickle":
-        np.savez(kept, places=np.array([print], object))
+        kept.write_bytes(pickle.dumps(print))
     elif damage == "moved":
-        with np.load(kept) as arrays:
-            fields = dict(arrays)
-        fields["places"][0, 0] = 1 << 40
-        np.savez(kept, **fields)
+        places = good.places.copy()
+        places[0, 0] = 1 << 40
+        index_cache._save(kept, _identity(shard), dataclasses.replace(good, places=places))
+    elif damage == "bomb":
+        kept.write_bytes(zlib.compress(bytes(2000)))
+        monkeypatch.setattr(index_cache, "MAX_BYTES", 1000)
     else:
         kept.unlink()
         kept.mkdir()
     assert same(kept_index(shard), good)
+    monkeypatch.undo()
     if damage != "folder":
         assert index_cache._load(kept, _identity(shard), shard.stat().st_size) is not None
 

@@ -145,7 +145,7 @@ def test_evicted_shards_come_back(shards: Path, tmp_path: Path) -> None:
     wait_for_fetches()
     there = list(tmp_path.glob("*.tar"))
     assert 0 < len(there) <= 4
-    assert {path.with_suffix(".npz") for path in there} == set(tmp_path.glob("*.npz"))
+    assert {path.with_suffix(".index") for path in there} == set(tmp_path.glob("*.index"))
     assert [source.read(sample).captions[0].split()[0] for sample in samples] == [str(s >> 32) for s in samples]
 
 
@@ -331,4 +331,4 @@ def test_processes_share_a_cache(shards: Path, tmp_path: Path) -> None:
         process.join(10)
     for rank, seen in found.items():
         assert seen == captions(stream(shards, tmp_path / f"alone{rank}"), 60, rank=rank, size=2)
-    assert not [path for path in (tmp_path / "shared").iterdir() if path.suffix not in (".tar", ".npz")]
+    assert not [path for path in (tmp_path / "shared").iterdir() if path.suffix not in (".tar", ".index")]

@@ -9,6 +9,7 @@ from clippy_cli.training.forward import Embeddings, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.loss import ContrastiveLoss
+from clippy_cli.training.optim import freeze
 from clippy_cli.training.order import keep_indices
 from clippy_cli.training.run import model_config
 
@@ -51,6 +52,21 @@ def test_chunks_have_the_gradient_of_the_whole_batch(tiny, pooling: str, kind: s
         assert value.item() == pytest.approx(whole.item(), rel=1e-12) and found.keys() == expected.keys()
         for name, gradient in expected.items():
             assert torch.allclose(found[name], gradient, rtol=1e-9, atol=1e-12), name
+
+
+def test_a_locked_tower_runs_once_a_chunk(tiny, monkeypatch) -> None:
+    recipe = tiny("model.image.freeze=all", "train.drop_rate=0")
+    model = build_model(model_config(recipe), seed=2)
+    freeze(model, recipe.model, recipe.train)
+    runs: list[str] = []
+    for tower in (model.image, model.text):
+        name, features = type(tower).__name__, tower.features
+        monkeypatch.setattr(tower, "features", lambda *a, n=name, f=features: runs.append(n) or f(*a))
+    batch, embed = scenes(model, 6), Embeddings(model, recipe.model, "fp32", None)
+    chunks = [tower_inputs(model, batch, None, slice(start, start + 2), None) for start in (0, 2, 4)]
+    backward_in_chunks(embed, chunks, ContrastiveLoss(), [0, 1, 2], lambda value: value)
+    assert runs.count("VitTower") == 3 and runs.count("TextTower") == 6
+    assert model.text.projection.weight.grad.abs().sum() > 0 and model.log_logit_scale.grad is not None
 
 
 def test_both_passes_of_a_chunk_drop_the_same_units(tiny) -> None:
