@@ -11,8 +11,12 @@ from clippy_cli import __version__
 from clippy_cli.commands.classify import classify
 from clippy_cli.commands.data_check import check
 from clippy_cli.commands.data_pack import pack
+from clippy_cli.commands.demo import demo
 from clippy_cli.commands.evaluate import evaluate
+from clippy_cli.commands.export import onnx, open_clip
 from clippy_cli.commands.group import group
+from clippy_cli.commands.import_checkpoint import import_checkpoint
+from clippy_cli.commands.models import models
 from clippy_cli.commands.segment import segment
 from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
@@ -63,8 +67,11 @@ def root(
     log_to_stderr()
 
 
-for command in (segment, group, classify, train, evaluate):
+for command in (segment, group, classify, train, evaluate, demo):
     app.command()(command)
+
+app.command()(models)
+app.command("import")(import_checkpoint)
 
 birds = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
 birds.callback(invoke_without_command=True)(waterbirds)
@@ -81,3 +88,13 @@ data = typer.Typer(
 data.command()(pack)
 data.command()(check)
 app.add_typer(data, name="data")
+
+export = typer.Typer(
+    help="Write models for other programs: ONNX, open_clip.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+export.command()(onnx)
+export.command()(open_clip)
+app.add_typer(export, name="export")

@@ -9,8 +9,34 @@ from typer.testing import CliRunner
 from clippy_cli.app import app
 from clippy_cli.errors import ClippyError, ExitCode
 
-COMMANDS = ("segment", "group", "classify", "train", "evaluate", "data pack", "data check")
-HEAVY = ("torch", "torchvision", "timm", "open_clip", "transformers", "sklearn", "scipy", "cv2", "matplotlib")
+COMMANDS = (
+    "segment",
+    "group",
+    "classify",
+    "train",
+    "evaluate",
+    "demo",
+    "models",
+    "import",
+    "data pack",
+    "data check",
+    "export onnx",
+    "export open-clip",
+)
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "cv2",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "gradio",
+)
 
 PROBE = """
 import sys

@@ -62,7 +62,7 @@ def classify(
     vocabulary = Vocabulary(parse_labels(labels))
     paths = input_files(images)
     prompts = None if templates is None else resolve_templates(templates)
-    clip = load_model(model, device)
+    clip = load_model(model, device, texts=True)
     prompts = prompts or resolve_templates(clip.defaults.templates)
     short_side = resolution or clip.preprocess.resolution
     texts = prompt_embeddings(clip, vocabulary.texts, prompts)

@@ -33,6 +33,8 @@ def evaluate(
         typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
     ] = None,
     model: options.Models = None,
+    dense: options.Dense = None,
+    proxy: options.Proxy = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +62,10 @@ def evaluate(
     stride: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows. Default: the protocol's.")
     ] = None,
+    scales: options.Scales = None,
+    flip: options.Flip = None,
+    refine: options.Refine = None,
+    regions: options.RegionFolder = None,
     templates: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +131,7 @@ def evaluate(
       clippy evaluate voc coco ade20k --model runs/a --model runs/b --out ab
       clippy evaluate voc --protocol sclip --task segment
       clippy evaluate my_set.yaml --worst-first
+      clippy evaluate voc --scales 1,1.5 --flip --refine guided
       clippy evaluate --compare a/result.json b/result.json
     """
     if list_all:
@@ -137,9 +144,11 @@ def evaluate(
         return
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
     from clippy_cli.evaluation.run import Options
-    from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
+    from clippy_cli.evaluation.tasks import WORDED, parse_tasks, tasks_of_sets
     from clippy_cli.inference.group import METHODS
-    from clippy_cli.model.store import find_model
+    from clippy_cli.inference.refine.refinement import parse_refinement
+    from clippy_cli.inference.views import parse_scales
+    from clippy_cli.model.sources.loading import check_source
     from clippy_cli.processes import launched_processes
     from clippy_cli.reporting.evaluation.files import prepare_folder
 
@@ -147,21 +156,27 @@ def evaluate(
         raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(METHODS)}.")
     tasks = () if task is None else parse_tasks(task)
     rules = load_protocol(protocol)
-    overrides = Overrides(resolution, window, stride, templates, background, patches)
-    settings = Options(batch_size, workers, groups, method, clusters, limit, seed)
+    factors = None if scales is None else parse_scales(scales)
+    if refine is not None:
+        parse_refinement(refine)
+    if regions is not None:
+        options.check_folder(regions, "--regions")
+    overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
+    settings = Options(batch_size, workers, groups, method, clusters, limit, seed, regions)
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     with launched_processes() as processes:
         if not processes.first:
             console.be_silent()
         sets = open_sets(datasets, data_root, download, processes)
         jobs = list(zip(sets, tasks_of_sets(sets, tasks), strict=True))
+        worded = any(name in WORDED for _, chosen in jobs for name in chosen)
         for source in sources:
-            find_model(source)
+            check_source(source, texts=worded, dense=dense, proxy=proxy)
         prepare_folder(out)
         run = EvaluationRun(jobs, rules, overrides, settings, out, processes, json=json, worst_first=worst_first)
         try:
             for source in sources:
-                run.model(source, processes.device(device))
+                run.model(source, processes.device(device), dense=dense, proxy=proxy)
         except KeyboardInterrupt:
             raise ClippyError(
                 "Interrupted.", "The same command goes on from what was counted.", ExitCode.INTERRUPTED

@@ -66,12 +66,12 @@ class EvaluationRun:
         self._examples: list[list[Example]] = []
         self._device = ""
 
-    def model(self, source: str, device: str) -> None:
+    def model(self, source: str, device: str, *, dense: str | None = None, proxy: str | None = None) -> None:
         """Measure one model on every set, printing each result as it comes."""
         from clippy_cli.evaluation.provenance import describe_device
         from clippy_cli.model.centring import with_centring
 
-        clip = load_model(source, device)
+        clip = load_model(source, device, dense=dense, proxy=proxy)
         if self._overrides.patches is not None:
             clip = with_centring(clip, self._overrides.patches)
         self._device = describe_device(clip.device)

@@ -40,6 +40,8 @@ def group(
         ),
     ] = GroupMethod.pca,
     model: options.Model = DEFAULT_MODEL,
+    dense: options.Dense = None,
+    proxy: options.Proxy = None,
     resolution: options.Resolution = None,
     save: Annotated[
         str, typer.Option(metavar="KINDS", help=f"What to write: any of {', '.join(KINDS)}, with commas; or none.")
@@ -76,11 +78,13 @@ def group(
 
     kinds = options.parse_kinds(save, KINDS)
     paths = input_files(images, out)
-    clip = load_model(model, device)
+    clip = load_model(model, device, dense=dense, proxy=proxy)
     short_side = resolution or clip.defaults.resolution
     settings: dict[str, Any] = {
         "command": "group",
         "model": model,
+        "dense": dense,
+        "proxy": proxy,
         "groups": groups,
         "method": method.value,
         "resolution": short_side,

@@ -50,12 +50,16 @@ def input_files(inputs: Sequence[str], out: Path | None = None) -> list[Path]:
     ]
 
 
-def load_model(source: str, device: str) -> VisionLanguageModel:
-    """Load a model while a spinner says so."""
-    from clippy_cli.model import store
+def load_model(
+    source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
+) -> VisionLanguageModel:
+    """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
+    from clippy_cli.model.sources import loading
 
     with console.status(f"loading {source}"):
-        return store.load_model(source, device=device)
+        if texts:
+            loading.check_source(source, texts=True)
+        return loading.load_model(source, device=device, dense=dense, proxy=proxy)
 
 
 def run_images(
@@ -67,18 +71,19 @@ def run_images(
     patch_size: int,
     resolution: int,
     batch_size: int,
+    read: Callable[[Path], ImageFile] | None = None,
 ) -> ImageRun:
     """Encode every file and hand each result, with a file name stem of its own, to ``handle``.
 
-    A file that cannot be used is reported at once and the others go on. Errors of ``handle``, such as a full disk, end
-    the run.
+    Files are decoded by ``read``, or as plain photos. One that cannot be used is reported at once and the others go on.
+    Errors of ``handle``, such as a full disk, end the run.
     """
     from clippy_cli.inference.features import Failed, encode_images, read_file
     from clippy_cli.reporting.files import output_stems
 
     run = ImageRun()
     results = encode_images(
-        paths, read_file, encode, patch_size=patch_size, resolution=resolution, batch_size=batch_size
+        paths, read or read_file, encode, patch_size=patch_size, resolution=resolution, batch_size=batch_size
     )
     with console.progress(verb, len(paths)) as advance:
         for result, stem in zip(results, output_stems(paths), strict=True):

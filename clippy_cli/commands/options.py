@@ -23,15 +23,35 @@ Labels = Annotated[
     typer.Option(metavar="A,B|C", help="What to look for: commas between labels, | between synonyms of one label."),
 ]
 Model = Annotated[
-    str, typer.Option(metavar="NAME|DIR", help="A shipped model's name, a model directory or a run folder.")
+    str,
+    typer.Option(
+        metavar="NAME|DIR|SOURCE",
+        help="A shipped model's name, a model directory, a run folder, or open_clip:, hf: and timm: models; "
+        "clippy models lists them.",
+    ),
+]
+Dense = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help="Attention of the last block where patches are wanted: plain, maskclip, sclip, naclip, proxyclip. "
+        "For models that were not trained for patches. Default: plain.",
+    ),
+]
+Proxy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Model whose patches steer --dense proxyclip, such as timm:vit_base_patch16_224.dino.",
+    ),
 ]
 Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        metavar="NAME|DIR",
-        help=f"A shipped model, a model directory or a run folder; several are shown side by side. "
-        f"Default: {DEFAULT_MODEL}.",
+        metavar="NAME|DIR|SOURCE",
+        help=f"A shipped model, a model directory, a run folder, or one of clippy models; several are shown side by "
+        f"side. Default: {DEFAULT_MODEL}.",
     ),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")]
@@ -43,6 +63,36 @@ Resolution = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="PIXELS", help="Short side that images are resized to; aspect is kept. Default: the model's."
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="PIXELS", help="Side of sliding windows; 0: the whole image. Default: the whole image."
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="PIXELS", help="Step between windows; where they overlap they are averaged."),
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(metavar="1,1.5,2", help="Factors of the resolution; similarities are averaged over them."),
+]
+Flip = Annotated[
+    bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored image.", show_default=False)
+]
+Refine = Annotated[
+    str | None,
+    typer.Option(metavar="guided|pamr|crf|none", help="Draw masks along the photo's edges; crf needs clippy-cli[crf]."),
+]
+RegionFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--regions",
+        metavar="DIR",
+        help="Masks from elsewhere, one PNG of region numbers or JSON of COCO RLE a photo, named as it: each region "
+        "takes the label of most of its pixels. Reported apart, as +regions.",
     ),
 ]
 Templates = Annotated[
@@ -78,6 +128,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to s
 
 DEFAULT_OUT = Path("clippy_out")
 DEFAULT_BATCH = 8
+
+
+def check_folder(path: Path, flag: str) -> None:
+    """ClippyError where what a flag names is no folder."""
+    if not path.is_dir():
+        raise ClippyError(f"{path}: no such folder", f"Check {flag}.")
 
 
 def parse_kinds(text: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from clippy_cli.inference.features import Encoded, ImageFile
+    from clippy_cli.inference.features import Encode, Encoded, ImageFile
     from clippy_cli.inference.label_map import LabelMap
     from clippy_cli.model.base import VisionLanguageModel
 
+WITH_REGIONS = "+regions"
 _IN_A_LINE = 5  # regions that a line names
 
 
@@ -35,6 +36,7 @@ class Regions:
         scored: whether the label map's scores mean something to a reader.
         suffix: what goes between an image's stem and the endings of its files.
         writers: kinds of file beyond the common ones: file name ending, and what writes it to a path.
+        voted: the pixels after regions from elsewhere took one label each; reported apart, as ``+regions``.
     """
 
     label_map: LabelMap
@@ -42,6 +44,7 @@ class Regions:
     scored: bool
     suffix: str = ""
     writers: Mapping[str, tuple[str, Callable[[Path], object]]] = field(default_factory=dict)
+    voted: LabelMap | None = None
 
 
 def run_regions(
@@ -56,8 +59,14 @@ def run_regions(
     resolution: int,
     batch_size: int,
     json: bool,
+    encode: Encode | None = None,
+    read: Callable[[Path], ImageFile] | None = None,
 ) -> None:
-    """Divide every image, write the ``kinds`` of files, print tables or JSON, and leave with the exit code due."""
+    """Divide every image, write the ``kinds`` of files, print tables or JSON, and leave with the exit code due.
+
+    ``encode`` makes patch embeddings of images, by default of each as a whole; ``read`` decodes a file, by default as
+    a plain photo.
+    """
     from clippy_cli.inference.features import patch_embeddings
     from clippy_cli.reporting.masks import region_records
     from clippy_cli.reporting.overlay import tint
@@ -67,9 +76,18 @@ def run_regions(
     wants_preview = len(paths) == 1 and console.out.is_terminal and not json
 
     def handle(encoded: Encoded[ImageFile], stem: str) -> Record:
-        height, width = encoded.sample.image.shape[:2]
         regions = divide(encoded)
-        label_map, names, base = regions.label_map, regions.names, out / (stem + regions.suffix)
+        record = report(encoded, regions, out / (stem + regions.suffix))
+        if regions.voted is not None:
+            apart = replace(regions, label_map=regions.voted, writers={}, voted=None)
+            record[WITH_REGIONS] = report(encoded, apart, out / (stem + regions.suffix + WITH_REGIONS))
+        if wants_preview:
+            previews.append(tint(encoded.sample.image, regions.label_map.codes))
+        return record
+
+    def report(encoded: Encoded[ImageFile], regions: Regions, base: Path) -> Record:
+        height, width = encoded.sample.image.shape[:2]
+        label_map, names = regions.label_map, regions.names
         files = save_label_map(base, kinds, encoded.sample.image, label_map, names)
         for kind, (ending, write) in regions.writers.items():
             if kind in kinds:
@@ -87,26 +105,31 @@ def run_regions(
         }
         if "json" in kinds:
             save_json(beside(base, ".json"), {**settings, "image": encoded.sample.key, **record})
-        if wants_preview:
-            previews.append(tint(encoded.sample.image, label_map.codes))
         return record
 
     run = run_images(
         paths,
-        partial(patch_embeddings, model),
+        encode or partial(patch_embeddings, model),
         handle,
         verb=verb,
         patch_size=model.preprocess.patch_size,
         resolution=resolution,
         batch_size=batch_size,
+        read=read,
     )
     if json:
         console.print_json({**settings, "images": run.done, "failed": run.failed})
     else:
         for picture in previews:
             console.out.print(console.half_blocks(picture, width=console.out.width))
-        _print_regions(run.done)
+        _print_regions([part for record in run.done for part in _apart(record)])
     run.finish()
+
+
+def _apart(record: Record) -> list[Record]:
+    """A record, and that of its regions, if any."""
+    voted = record.get(WITH_REGIONS)
+    return [record] if voted is None else [record, {"image": f"{record['image']} {WITH_REGIONS}", **voted}]
 
 
 def _print_regions(records: Sequence[Record]) -> None:

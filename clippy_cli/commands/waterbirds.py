@@ -91,7 +91,7 @@ def waterbirds(
     from clippy_cli.data.waterbirds import open_waterbirds
     from clippy_cli.evaluation.waterbirds.answers import default_words, parse_words
     from clippy_cli.evaluation.waterbirds.run import run_birds
-    from clippy_cli.model.store import find_model
+    from clippy_cli.model.sources.loading import check_source
     from clippy_cli.reporting.evaluation.files import prepare_folder
     from clippy_cli.reporting.products import save_json
     from clippy_cli.reporting.waterbirds.report import draw_bird_examples, write_waterbirds
@@ -106,7 +106,7 @@ def waterbirds(
         sizes = _parse_resolutions(resolutions)
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     for source in sources:
-        find_model(source)
+        check_source(source, texts=True)
     prepare_folder(out)
     birds = open_waterbirds(_drawn_set(out) if demo else find_root(data_root), split)
     asked = default_words(birds.birds) if words is None else parse_words(words)

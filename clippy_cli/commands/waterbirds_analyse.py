@@ -68,7 +68,7 @@ def analyse(
     from clippy_cli.data.composites.backgrounds import open_backgrounds
     from clippy_cli.data.composites.foregrounds import open_foregrounds
     from clippy_cli.evaluation.waterbirds.analyse import run_analysis
-    from clippy_cli.model.store import find_model
+    from clippy_cli.model.sources.loading import check_source
     from clippy_cli.reporting.evaluation.files import prepare_folder
     from clippy_cli.reporting.waterbirds.analysis_report import write_analysis
 
@@ -77,7 +77,7 @@ def analyse(
         cut_out, places = open_foregrounds(birds), open_backgrounds(backgrounds)
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     for source in sources:
-        find_model(source)
+        check_source(source)
     prepare_folder(out)
     run = run_analysis(
         sources,

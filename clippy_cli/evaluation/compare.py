@@ -21,6 +21,7 @@ from clippy_cli.evaluation.metrics.grouping import hungarian_assignment
 from clippy_cli.evaluation.metrics.segmentation import dense_counts
 from clippy_cli.evaluation.result import ImageRecord, Task, TaskResult
 from clippy_cli.evaluation.stored import load_document, load_images
+from clippy_cli.evaluation.tasks import WITH_REGIONS
 
 _ROUNDING = 5e-5  # stored and recomputed figures may differ by this much without a word
 _SHOWN = 5
@@ -141,7 +142,7 @@ def _pair(
             f"images counted: {len(images_a):,} and {len(images_b):,}; only the {len(keys):,} of both are used"
         )
     try:
-        if a.task in ("segment", "cluster"):
+        if a.task in ("segment", WITH_REGIONS, "cluster"):
             moved = _other_annotation(paired_a, paired_b)
             if moved:
                 warnings.append(f"annotated pixels differ in {moved:,} images: the masks are not the same")
@@ -191,7 +192,7 @@ def _by_pixels(
     areas_a, areas_b = class_areas(counts_a, size).total(), class_areas(counts_b, size).total()
     classes = _differences(result, areas_a.iou().tolist(), areas_b.iou().tolist())
     interval = paired_bootstrap_miou(counts_a, counts_b, size, resamples=resamples, seed=seed)
-    metric = "miou" if result.task == "segment" else "hungarian_miou"
+    metric = "hungarian_miou" if result.task == "cluster" else "miou"
     return _Figures(metric, _number(float(mean_iou(areas_a))), _number(float(mean_iou(areas_b))), interval, classes)
 
 

@@ -20,7 +20,7 @@ from clippy_cli.evaluation.result import DataRecord, ImageRecord, ModelRecord, P
 from clippy_cli.evaluation.retrieval import measure_retrieval
 from clippy_cli.evaluation.run import Measured, Options, Progress, measure_set
 from clippy_cli.evaluation.summary import summarise
-from clippy_cli.evaluation.tasks import DEFAULT_TASKS, check_tasks
+from clippy_cli.evaluation.tasks import DEFAULT_TASKS, WITH_REGIONS, check_tasks
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.processes import Processes
 
@@ -62,6 +62,8 @@ def evaluate_set(
     options = options or Options()
     tasks = tuple(tasks) or DEFAULT_TASKS[images.info.kind]
     check_tasks(images, tasks)
+    if options.regions is not None and "segment" in tasks:
+        tasks = tuple(part for task in tasks for part in ((task, WITH_REGIONS) if task == "segment" else (task,)))
     settings = settle(protocol, images.info, model, overrides or Overrides())
     identity = model_fingerprint(model)
     journal = None
@@ -170,8 +172,14 @@ def _protocol_record(task: Task, images: ImageSet, settings: Settings, options: 
         window = f"{settings.window} at stride {settings.stride}, averaged on the patch grid"
         record["window"] = "whole image" if settings.window is None else window
         record["patches"] = settings.patches or "as the model gives them"
-        record["refinement"] = "none"
-    if task == "segment":
+        record["scales"], record["flip"] = list(settings.scales), settings.flip
+        segments = task in ("segment", WITH_REGIONS)
+        record["refinement"] = (settings.refine or "none") if segments else "none"
+        if segments and settings.refine is not None:
+            record["logit_scale"] = settings.logit_scale
+        if task == WITH_REGIONS:
+            record["regions"] = f"majority class of each region in {options.regions}"
+    if task in ("segment", WITH_REGIONS):
         annotated = cast(SegmentationSet, images)
         record["templates"] = _one_or_list(settings.template_names)
         record["texts"] = len(class_texts(annotated, settings).texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from clippy_cli.data.benchmarks.base import (
     SegmentedImage,
 )
 from clippy_cli.data.prompts import prompt_embeddings
+from clippy_cli.data.regions import find_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.clustering import cluster_logits
 from clippy_cli.evaluation.metrics.classification import topk_hits
@@ -36,6 +38,8 @@ from clippy_cli.evaluation.protocol import Settings, background_rule, class_text
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.group import Method, group_patches
+from clippy_cli.inference.refine.refinement import refine, refined_classes
+from clippy_cli.inference.regions import vote
 from clippy_cli.model.base import VisionLanguageModel
 
 TOP = (1, 5)
@@ -54,11 +58,31 @@ class Segmenter:
         self._texts = prompt_embeddings(model, asked.texts, settings.templates).float()  # (K,D)
         self._classes = asked.classes
         self._rule = background_rule(images, settings)
+        self._refine, self._logit_scale = settings.refine, settings.logit_scale
+        self._last: tuple[Tensor, Tensor] | None = None
 
-    def predict(self, patches: Tensor, height: int, width: int) -> Tensor:
-        """(h,w,D) patch embeddings -> (height,width) uint8 class indices on the same device."""
-        maps = torch.einsum("hwd,kd->khw", patches, self._texts)
-        return class_map(maps, self._classes, height, width, background=self._rule)
+    def predict(self, patches: Tensor, image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+        """(h,w,D) patch embeddings, their photo (H,W,3) -> (height,width) uint8 class indices on the same device."""
+        if self._last is None or self._last[0] is not patches:  # the plain figures and those with regions share one
+            self._last = patches, self._predict(patches, image, height, width)
+        return self._last[1]
+
+    def predict_regions(self, patches: Tensor, image: NDArray[np.uint8], regions: NDArray[np.int32]) -> Tensor:
+        """As :meth:`predict` at the regions' size, and each of them, from 1, in the class of most of its pixels."""
+        plain = self.predict(patches, image, *regions.shape)
+        voted = vote(plain.cpu().numpy().astype(np.int16), regions, self._maps(patches), self._classes)
+        return torch.from_numpy(voted.astype(np.uint8)).to(plain.device)
+
+    def _predict(self, patches: Tensor, image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+        maps = self._maps(patches)
+        if self._refine is None:
+            return class_map(maps, self._classes, height, width, background=self._rule)
+        refined = refine(maps * self._logit_scale, self._classes, image, self._refine)
+        return refined_classes(refined, height, width, self._rule)
+
+    def _maps(self, patches: Tensor) -> Tensor:
+        """(h,w,D) -> (K,h,w) cosines."""
+        return torch.einsum("hwd,kd->khw", patches, self._texts)
 
 
 def measure_segmentation(
@@ -66,8 +90,26 @@ def measure_segmentation(
 ) -> ImageRecord:
     """Confusion counts of one image, and the mean IoU over the classes in it."""
     sample = cast(SegmentedImage, sample)
-    predicted = segmenter.predict(patches, *sample.mask.shape)
-    confusion = confusion_matrix(predicted, _on(patches, sample.mask), num_classes, IGNORE).cpu()
+    return _counted(segmenter.predict(patches, sample.image, *sample.mask.shape), num_classes, index, sample)
+
+
+def measure_regions(
+    segmenter: Segmenter, folder: Path, num_classes: int, index: int, sample: Sample, patches: Tensor
+) -> ImageRecord:
+    """As :func:`measure_segmentation` after each region of the photo's file in ``folder`` took its majority class.
+
+    A photo does not count whose regions are missing, damaged or of another size than its annotation.
+    """
+    sample = cast(SegmentedImage, sample)
+    try:
+        regions = read_regions(find_regions(folder, sample.key), *sample.mask.shape)
+    except ClippyError as error:
+        return ImageRecord(index=index, key=sample.key, error=error.message)
+    return _counted(segmenter.predict_regions(patches, sample.image, regions), num_classes, index, sample)
+
+
+def _counted(predicted: Tensor, num_classes: int, index: int, sample: SegmentedImage) -> ImageRecord:
+    confusion = confusion_matrix(predicted, _on(predicted, sample.mask), num_classes, IGNORE).cpu()
     return ImageRecord(
         index=index,
         key=sample.key,
@@ -140,5 +182,5 @@ def _mean(values: list[float]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _on(patches: Tensor, mask: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(mask).to(patches.device)
+def _on(where: Tensor, mask: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(mask).to(where.device)

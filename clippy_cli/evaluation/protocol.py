@@ -14,6 +14,8 @@ from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.class_map import BackgroundRule
+from clippy_cli.inference.refine.refinement import Method, parse_refinement
+from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS, Views, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.centring import patch_form
 
@@ -21,6 +23,7 @@ _FOLDER = Path(__file__).parent / "protocols"
 
 Background = Literal["words", "threshold", "words+threshold"]
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Scale = Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])]
 Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
@@ -32,6 +35,9 @@ class Rules(BaseModel):
     resolution: Annotated[int, Field(ge=1)] | Literal["model"] | None = None
     window: Annotated[int, Field(ge=1)] | None = None
     stride: Annotated[int, Field(ge=1)] | None = None
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=MAX_SCALES)] | None = None
+    flip: bool | None = None
+    refine: Method | None = None
     templates: Annotated[Words, Field(min_length=1)] | None = None
     logit_scale: Annotated[float, Field(gt=0)] | Literal["model"] | None = None
     background: Background | None = None
@@ -87,6 +93,8 @@ class Settings:
         protocol: its name.
         resolution: short side in pixels; aspect is kept and sides are rounded to multiples of the patch.
         window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
+        scales: factors of the resolution, averaged; ``flip``: whether mirrored images are averaged in.
+        refine: how masks of the task segment are refined; None for not at all.
         template_names: sets or texts that were asked for; ``templates`` are all texts.
         logit_scale: factor of a cosine before a softmax.
         background: the rule, for sets with a background class.
@@ -101,6 +109,9 @@ class Settings:
     resolution: int
     window: int | None
     stride: int | None
+    scales: tuple[float, ...]
+    flip: bool
+    refine: Method | None
     template_names: tuple[str, ...]
     templates: tuple[str, ...]
     logit_scale: float
@@ -118,6 +129,11 @@ class Settings:
         changes = ", ".join(self.overridden)
         return f"{self.protocol}, changed: {changes}" if changes else self.protocol
 
+    @property
+    def views(self) -> Views:
+        """How images are looked at for masks."""
+        return Views(self.scales, self.flip, self.window, self.stride)
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -129,6 +145,9 @@ class Overrides:
     templates: str | None = None
     background: str | None = None
     patches: str | None = None
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+    refine: str | None = None
 
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, value in vars(self).items() if value is not None)
@@ -177,7 +196,6 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
                 return value
         return fallback
 
-    patch = model.preprocess.patch_size
     resolution = overrides.resolution or rule("resolution", "model")
     wanted = (overrides.templates,) if overrides.templates else rule("templates", ("model",))
     names = tuple(model.defaults.templates if name == "model" else name for name in wanted)
@@ -185,11 +203,7 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
     stride = overrides.stride or rule("stride")
     if window is None and overrides.stride is not None:
         raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
-    if window is not None and stride is not None and stride > window:
-        raise ClippyError(f"A stride of {stride} pixels leaves gaps between windows of {window}", "Lower --stride.")
-    if window is not None:
-        window = max(patch, round(window / patch) * patch)
-        stride = min(max(patch, round((stride or window) / patch) * patch), window)
+    window, stride = fit_windows(window, stride, model.preprocess.patch_size)
     background, threshold = rule("background", "words"), rule("threshold")
     if overrides.background is not None:
         background, threshold = parse_background(overrides.background)
@@ -198,7 +212,10 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
         protocol=protocol.name,
         resolution=model.defaults.resolution if resolution == "model" else resolution,
         window=window,
-        stride=None if window is None else stride,
+        stride=stride,
+        scales=overrides.scales or rule("scales", (1.0,)),
+        flip=rule("flip", False) if overrides.flip is None else overrides.flip,
+        refine=rule("refine") if overrides.refine is None else parse_refinement(overrides.refine),
         template_names=names,
         templates=tuple(template for name in names for template in resolve_templates(name)),
         logit_scale=model.defaults.logit_scale if scale == "model" else scale,

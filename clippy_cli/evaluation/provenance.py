@@ -16,14 +16,16 @@ _SIDE = 4  # patches
 
 
 def model_fingerprint(model: VisionLanguageModel) -> str:
-    """16 hexadecimal digits of a model's answers to a fixed image and two fixed texts: other weights, other digits."""
+    """16 hexadecimal digits of a model's answers to a fixed image and two fixed texts: other weights, other digits.
+
+    Of a model that reads no texts, the image alone is asked.
+    """
     side = _SIDE * model.preprocess.patch_size
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
-    answers = (
-        model.embed_patches(model.preprocess.normalize(image.to(model.device))),
-        model.embed_texts(["a photo of a dog", "grass"]),
-    )
+    answers = [model.embed_patches(model.preprocess.normalize(image.to(model.device)))]
+    if model.reads_texts:
+        answers.append(model.embed_texts(["a photo of a dog", "grass"]))
     digest = hashlib.sha256(model.name.encode())
     for answer in answers:
         digest.update(answer.float().cpu().contiguous().numpy().tobytes())

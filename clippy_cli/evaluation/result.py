@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 
 SCHEMA = "clippy-result/1"
 
-Task = Literal["segment", "group", "cluster", "classify", "retrieve"]
+Task = Literal["segment", "segment+regions", "group", "cluster", "classify", "retrieve"]
 
 
 class Record(BaseModel):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -27,12 +28,15 @@ from clippy_cli.evaluation.measure import (
     Segmenter,
     measure_clusters,
     measure_groups,
+    measure_regions,
     measure_segmentation,
 )
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord, Task
-from clippy_cli.inference.features import Encode, Failed, dense_embeddings, encode_images, image_scores
+from clippy_cli.evaluation.tasks import WITH_REGIONS
+from clippy_cli.inference.features import Encode, Failed, encode_images, image_scores
 from clippy_cli.inference.group import DEFAULT_GROUPS, Method
+from clippy_cli.inference.views import view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.processes import Processes
 
@@ -64,6 +68,7 @@ class Options:
         clusters: of the task ``cluster``; None for as many as the set has classes.
         limit: take the first images only.
         seed: of the clusters' starting points and of which patches they are fitted on.
+        regions: folder of region files, for figures of their own beside the task segment.
     """
 
     batch_size: int = 16
@@ -73,6 +78,7 @@ class Options:
     clusters: int | None = None
     limit: int | None = None
     seed: int = 0
+    regions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def _measured_blocks(
         plan.read,
         plan.encode,
         patch_size=model.preprocess.patch_size,
-        resolution=settings.resolution,
+        resolution=settings.resolution if plan.crop else settings.views.short_side(settings.resolution),
         batch_size=options.batch_size,
         workers=options.workers,
         crop=plan.crop,
@@ -254,13 +260,17 @@ def _plan(
         measures: dict[Task, Measure] = {"classify": classifier.measure}
         return _Plan(lambda index: Indexed(index, labelled.read(index)), clock.timed(encode), measures, crop=True)
     annotated = cast(SegmentationSet | RegionSet, images)
-    encode = partial(dense_embeddings, model, window=settings.window, stride=settings.stride)
+    encode = partial(view_embeddings, model, views=settings.views)
     chosen: dict[Task, Measure] = {}
     if images.info.kind == "segmentation":
         classified = cast(SegmentationSet, images)
         classes = len(classified.classes)
         if segmenter is not None:
             chosen["segment"] = partial(measure_segmentation, segmenter, classes)
+            if WITH_REGIONS in tasks and options.regions is not None:
+                folder = options.regions / images.info.name
+                folder = folder if folder.is_dir() else options.regions
+                chosen[WITH_REGIONS] = partial(measure_regions, segmenter, folder, classes)
         if "cluster" in tasks:
             centres = _centres(model, classified, encode, settings, options)
             chosen["cluster"] = partial(measure_clusters, centres, classes)
@@ -283,7 +293,7 @@ def _centres(
         images.read,
         encode,
         patch_size=model.preprocess.patch_size,
-        resolution=settings.resolution,
+        resolution=settings.views.short_side(settings.resolution),
         batch_size=options.batch_size,
         workers=options.workers,
     ):

@@ -21,6 +21,7 @@ from clippy_cli.evaluation.metrics.segmentation import (
     sparse_counts,
 )
 from clippy_cli.evaluation.result import ClassScore, ImageRecord, Task
+from clippy_cli.evaluation.tasks import WITH_REGIONS
 
 DEFINITIONS = {
     "miou": "Mean over classes of intersection over union, from one confusion matrix over the whole set; classes that "
@@ -69,7 +70,7 @@ class Summary:
 def summarise(task: Task, records: Sequence[ImageRecord], names: Sequence[str], clusters: int | None = None) -> Summary:
     """Figures of the images that count, those with an error left out; ``names`` are the set's classes, if any."""
     counted = [record for record in records if record.error is None]
-    if task == "segment":
+    if task in ("segment", WITH_REGIONS):
         return _segment(dense_counts(_pooled(counted), len(names)), names)
     if task == "cluster":
         return _cluster(dense_counts(_pooled(counted), len(names), clusters or len(names)), names)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.images import centre_crop, dense_size, read_image, resize_image, to_tensor
+from clippy_cli.data.regions import find_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
 
@@ -41,10 +42,11 @@ S = TypeVar("S", bound=Sample)
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image file, decoded."""
+    """One image file, decoded, and regions (H,W) from 1 that came with it, if any; 0 is none."""
 
     path: Path
     image: NDArray[np.uint8]
+    regions: NDArray[np.int32] | None = None
 
     @property
     def key(self) -> str:
@@ -119,6 +121,12 @@ def image_scores(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDA
 def read_file(path: Path) -> ImageFile:
     """Decode one image file; ClippyError as of :func:`~clippy_cli.data.images.read_image`."""
     return ImageFile(path, read_image(path))
+
+
+def read_with_regions(folder: Path, path: Path) -> ImageFile:
+    """Decode one image file and its regions in ``folder``; ClippyError where either cannot be used."""
+    image = read_image(path)
+    return ImageFile(path, image, read_regions(find_regions(folder, path.stem), *image.shape[:2]))
 
 
 def encode_images(

@@ -80,6 +80,8 @@ def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) 
     The pixel rule is that of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``: pixel centres,
     edges repeated.
     """
+    if maps.shape[1:] == (height, width):
+        return maps[:, start:stop].clone()
     weight_y = bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
     weight_x = bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
     touched = weight_y.any(dim=0).nonzero()

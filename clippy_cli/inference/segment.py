@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.labels import Vocabulary
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap, paint
+from clippy_cli.inference.refine.refinement import Method, refine
+from clippy_cli.inference.regions import recount, vote
 
 ScoreKind = Literal["probability", "cosine"]
 
@@ -22,11 +26,18 @@ class Segmentation:
         label_map: codes 1 to L for the vocabulary's labels, 0 for background words and low scores.
         similarity: (E,h,w) float32 cosine of each patch with each of the E labels and background words.
         score_kind: what scores and threshold mean, see :func:`score_kind`.
+        codes: what each of the E entries paints.
     """
 
     label_map: LabelMap
     similarity: Tensor
     score_kind: ScoreKind
+    codes: tuple[int, ...]
+
+    def with_regions(self, regions: NDArray[np.int32]) -> LabelMap:
+        """The label map after each of the regions (H,W), from 1, took the code of most of its pixels."""
+        voted = vote(self.label_map.codes, regions, self.similarity, self.codes)
+        return recount(self.label_map, voted)
 
 
 def entry_similarity(patches: Tensor, texts: Tensor, vocabulary: Vocabulary) -> Tensor:
@@ -58,15 +69,23 @@ def segment_patches(
     *,
     logit_scale: float,
     threshold: float | None = None,
+    refinement: tuple[Method, NDArray[np.uint8]] | None = None,
 ) -> Segmentation:
-    """Label height x width pixels from (h,w,D) unit patches and (K,D) unit embeddings of ``vocabulary.texts``.
+    """Label height x width pixels from (h,w,D) patches and (K,D) unit embeddings of ``vocabulary.texts``.
 
     Each pixel takes the entry of the highest upsampled cosine. Its score is that entry's softmax probability at
-    ``logit_scale``; pixels scoring below ``threshold`` stay unlabelled.
+    ``logit_scale``; pixels scoring below ``threshold`` stay unlabelled. ``refinement`` is a method and the photo
+    (H,W,3): probabilities are refined before the highest is taken, and the threshold is applied to the refined ones.
     """
     similarity = entry_similarity(patches, texts, vocabulary)
     kind = score_kind(vocabulary)
     codes = (*range(1, len(vocabulary.labels) + 1), *(UNLABELLED for _ in vocabulary.background))
     maps = similarity * logit_scale if kind == "probability" else similarity
-    label_map = paint(maps, height, width, codes, softmax=kind == "probability", threshold=threshold)
-    return Segmentation(label_map, similarity, kind)
+    softmax = kind == "probability"
+    if refinement is None:
+        label_map = paint(maps, height, width, codes, softmax=softmax, threshold=threshold)
+    else:
+        method, image = refinement
+        refined = refine(maps, codes, image, method, softmax=softmax)
+        label_map = paint(refined.probabilities, height, width, refined.classes, threshold=threshold)
+    return Segmentation(label_map, similarity, kind, codes)

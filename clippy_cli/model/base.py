@@ -72,6 +72,11 @@ class VisionLanguageModel(Protocol):
         """Where the weights are; inputs are expected there."""
         ...
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether there is a text tower; without one ``embed_texts`` and ``score_images`` raise ClippyError."""
+        ...
+
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) normalised pixels -> (B,D), unit norm."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import huggingface_hub
@@ -174,23 +175,29 @@ def _sentence_transformer_dense(source: str) -> dict[str, Tensor] | None:
     return None
 
 
-def read_weights(path: Path, field: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors or PyTorch file (``weights_only``); ClippyError names the recipe ``field``."""
+def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors or PyTorch file (``weights_only``); ClippyError names ``field``, of a recipe or else.
+
+    ``hint`` says where to mend the path; None is the recipe's way.
+    """
     if not path.is_file():
         raise ClippyError(
-            f"{field} is {str(path)!r}, and there is no such file.", f"Check the path: --set {field}=FILE"
+            f"{field} is {str(path)!r}, and there is no such file.", hint or f"Check the path: --set {field}=FILE"
         )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        with warnings.catch_warnings():  # torch speaks of pickle's protocol before it refuses one
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         raise ClippyError(f"{path} cannot be read as a weight file: {_first_line(error)}") from error
-    except Exception as error:  # pickle.UnpicklingError: code inside the file, refused by weights_only
+    except Exception as error:  # code inside the file, refused by weights_only; torch's text advises to run it
         raise ClippyError(
-            f"{path} holds more than tensors and is not loaded: {_first_line(error)}", "Convert it to safetensors."
+            f"{path} holds more than tensors, or is no weight file, and is not loaded ({type(error).__name__}).",
+            "Convert it to safetensors.",
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -51,6 +51,10 @@ class Clippy(nn.Module):
         return InferenceDefaults(inference.resolution, inference.templates, scale)
 
     @property
+    def reads_texts(self) -> bool:
+        return True
+
+    @property
     def scores_are_dot_products(self) -> bool:
         """Whether an image-text score is the dot product of two pooled vectors, which ``lse`` is not."""
         return self.config.image.pooling != "lse"
@@ -58,6 +62,10 @@ class Clippy(nn.Module):
     def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W), optional (B,K) kept patches -> (B,P+N,D) tokens in the joint space, not normalised."""
         return self.image.project(self.image.features(images, keep))
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,N,D): the tokens that patch embeddings are made of, not normalised."""
+        return self.image_tokens(images)[:, self.image.num_prefix_tokens :]
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""
@@ -91,7 +99,7 @@ class Clippy(nn.Module):
         configuration says, False is the paper's plain form.
         """
         h, w = self.image.grid_size(images.shape[-2], images.shape[-1])
-        patches = self.image_tokens(images)[:, self.image.num_prefix_tokens :].float()  # (B,N,D)
+        patches = self.patch_tokens(images).float()  # (B,N,D)
         if self.config.inference.centre_patches if centre is None else centre:
             patches = patches - self.patch_mean
         return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)

@@ -168,6 +168,7 @@ def test_the_flags_are_these():
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
+        "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
         "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
     }  # fmt: skip

@@ -58,7 +58,7 @@ def test_the_flags_are_these():
     parameters = {option: parameter for parameter in command.params for option in parameter.opts}
     assert set(parameters) == {
         *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--batch-size"),
-        *("--device", "--json"),
+        *("--device", "--json", "--dense", "--proxy"),
     }
     assert parameters["--groups"].default == DEFAULT_GROUPS
     assert tuple(GroupMethod) == METHODS

@@ -114,9 +114,45 @@ def test_cutouts_and_scores(clippy, flag):
         assert stored["similarity"].shape == (3, 6, 8)
 
 
+def test_views_and_refinement_keep_what_is_clear_and_are_named(clippy, flag):
+    sharper = ["--scales", "1,2", "--flip", "--window", "45", "--stride", "24", "--refine", "guided"]
+    outcome = clippy("segment", flag(), "--labels", "red|crimson,blue", "--threshold", "0.4", *sharper, "--json")
+    assert outcome.code == 0
+    np.testing.assert_array_equal(read_mask("clippy_out/flag_mask.png"), HALVES)
+    used = {name: outcome.document[name] for name in ("scales", "flip", "window", "stride", "refine", "resolution")}
+    assert used == {"scales": [1, 2], "flip": True, "window": 48, "stride": 24, "refine": "guided", "resolution": 48}
+    cosine = clippy("segment", flag(), "--labels", "red", "--threshold", "0.5", "--refine", "pamr", "--out", "cosine")
+    assert cosine.code == 0
+    np.testing.assert_array_equal(read_mask("cosine/flag_mask.png"), HALVES % 2)
+
+
+def test_regions_from_elsewhere_are_reported_apart(clippy, flag):
+    flag()
+    numbers = np.zeros((48, 64), np.uint8)
+    numbers[:, :40] = 7
+    Path("regions").mkdir()
+    Image.fromarray(numbers).save("regions/flag.png")
+    flag("lonely.png")
+    outcome = clippy("segment", "flag.png", "lonely.png", "--labels", "red,blue", "--regions", "regions")
+    assert outcome.code == ExitCode.PARTIAL and "No regions for lonely" in outcome.stderr
+    np.testing.assert_array_equal(read_mask("clippy_out/flag_mask.png"), HALVES)
+    voted = np.where(np.arange(64) < 40, 1, 2)[None].repeat(48, 0)
+    np.testing.assert_array_equal(read_mask("clippy_out/flag+regions_mask.png"), voted)
+    assert "flag.png +regions" in outcome.stdout and "62.5 %" in outcome.stdout
+    record = json.loads(Path("clippy_out/flag.json").read_text())
+    assert [region["share"] for region in record["regions"]] == [0.5, 0.5]
+    record = json.loads(Path("clippy_out/flag+regions.json").read_text())
+    assert [region["share"] for region in record["regions"]] == [0.625, 0.375]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--labels", "red", "--scales", "1,x"], "--scales cannot be '1,x'"),
+        (["--labels", "red", "--refine", "sharp"], "--refine cannot be 'sharp'"),
+        (["--labels", "red", "--stride", "8"], "--stride needs windows"),
+        (["--labels", "red", "--window", "16", "--stride", "24"], "leaves gaps"),
+        (["--labels", "red", "--regions", "nowhere"], "nowhere: no such folder"),
         (["--labels", "red,,blue"], "empty label"),
         (["--labels", "red,blue", "--background", "Blue"], "'Blue' occurs twice"),
         (["--labels", "red", "--save", "overlay,masks"], "did you mean 'mask'"),
@@ -137,5 +173,6 @@ def test_the_flags_are_these():
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
-        *("--out", "--batch-size", "--device", "--json"),
+        *("--scales", "--flip", "--window", "--stride", "--refine", "--regions"),
+        *("--out", "--batch-size", "--device", "--json", "--dense", "--proxy"),
     }

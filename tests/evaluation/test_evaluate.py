@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
@@ -149,6 +150,46 @@ def test_windows_of_the_whole_image_change_nothing():
     plain = evaluate(images, "segment").results[0]
     windowed = evaluate(images, "segment", overrides=Overrides(window=24, stride=8)).results[0]
     assert windowed.confusion == plain.confusion and windowed.protocol["window"].startswith("24 at stride 8")
+
+
+def test_sharper_masks_are_named_and_never_comparable():
+    images = Flags([halves(0, 1)], name="voc20", complete=1)
+    images.info = replace(images.info, catalogued=True)
+    (plain,) = evaluate(images, "segment", protocol="sclip").results
+    assert (plain.protocol["scales"], plain.protocol["flip"], plain.protocol["refinement"]) == ([1.0], False, "none")
+    for changes in ({"scales": (1.0, 2.0)}, {"flip": True}, {"refine": "guided"}, {"refine": "pamr"}):
+        (result,) = evaluate(images, "segment", protocol="sclip", overrides=Overrides(**changes)).results
+        (name,) = changes
+        assert result.protocol["name"] == f"sclip, changed: {name}"
+        assert result.protocol["refinement" if name == "refine" else name] in (*changes.values(), [1.0, 2.0])
+        assert not any(figure.comparable for figure in result.published)
+        assert result.metrics["miou"] == pytest.approx(plain.metrics["miou"])
+
+
+def test_a_protocol_may_ask_for_sharper_masks(tmp_path):
+    own = tmp_path / "sharp.yaml"
+    own.write_text("resolution: 48\nscales: [1, 1.5]\nflip: true\nrefine: guided\n")
+    (result,) = evaluate(Flags([halves(0, 1)]), "segment", protocol=str(own)).results
+    assert (result.protocol["name"], result.protocol["refinement"]) == ("own:sharp", "guided")
+    off = Overrides(scales=(1.0,), flip=False, refine="none")
+    (result,) = evaluate(Flags([halves(0, 1)]), "segment", protocol=str(own), overrides=off).results
+    assert (result.protocol["scales"], result.protocol["flip"], result.protocol["refinement"]) == ([1.0], False, "none")
+
+
+def test_regions_give_figures_of_their_own(tmp_path):
+    regions = np.zeros((48, 48), np.uint8)
+    regions[:, :32] = 1
+    images = Flags([halves(0, 1), halves(0, 1)])
+    folder = tmp_path / images.info.name
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(regions).save(folder / f"{images.key(0)}.png")
+    evaluated = evaluate(images, "segment", "group", options=Options(regions=tmp_path, groups=2))
+    plain, voted, _ = evaluated.results
+    assert [result.task for result in evaluated.results] == ["segment", "segment+regions", "group"]
+    assert plain.metrics["miou"] == 1.0 and plain.data.images == 2 and "regions" not in plain.protocol
+    assert voted.metrics["pixel_accuracy"] == pytest.approx(40 / 48) and voted.data.images == 1
+    assert "No regions for" in voted.data.failed[0] and str(tmp_path) in voted.protocol["regions"]
+    assert voted.published == ()
 
 
 @pytest.mark.parametrize(

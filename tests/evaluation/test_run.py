@@ -113,7 +113,12 @@ def test_other_words_start_another_journal(begun):
 
 
 def test_other_settings_start_another_journal(begun):
-    for changes in ({"overrides": Overrides(templates="none")}, {"options": Options(batch_size=2, groups=3)}):
+    settings = {"templates": "none"}, {"scales": (1.0, 2.0)}, {"flip": True}, {"refine": "pamr"}
+    options = {"groups": 3}, {"groups": 2, "regions": begun.parent}
+    for changes in (
+        *({"overrides": Overrides(**change)} for change in settings),
+        *({"options": Options(batch_size=2, **change)} for change in options),
+    ):
         images = Flags(MASKS)
         evaluate(images, begun.parent, **changes)
         assert images.reads == list(range(7))

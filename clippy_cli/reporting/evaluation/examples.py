@@ -13,8 +13,8 @@ from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.evaluation.evaluate import Evaluated
 from clippy_cli.evaluation.result import ImageRecord, TaskResult
 from clippy_cli.evaluation.run import Options
-from clippy_cli.inference.features import dense_embeddings
 from clippy_cli.inference.group import group_patches
+from clippy_cli.inference.views import view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.reporting.evaluation.report import Example, Rank
 from clippy_cli.reporting.overlay import LegendItem, tint
@@ -57,12 +57,13 @@ def _draw(
     sample = cast(Any, evaluated.images).read(record.index)
     settings = evaluated.settings
     height, width = sample.image.shape[:2]
-    resized = resize_image(sample.image, *dense_size(height, width, settings.resolution, model.preprocess.patch_size))
-    patches = dense_embeddings(model, [resized], window=settings.window, stride=settings.stride)[0]
+    short_side = settings.views.short_side(settings.resolution)
+    resized = resize_image(sample.image, *dense_size(height, width, short_side, model.preprocess.patch_size))
+    patches = view_embeddings(model, [resized], settings.views)[0]
     if result.task == "segment":
         images = cast(SegmentationSet, evaluated.images)
         assert evaluated.segmenter is not None
-        predicted = evaluated.segmenter.predict(patches, height, width).cpu().numpy().astype(np.int16) + 1
+        predicted = evaluated.segmenter.predict(patches, sample.image, height, width).cpu().numpy().astype(np.int16) + 1
         annotated = _class_codes(sample)
         shown = np.union1d(np.unique(predicted), np.unique(annotated))
         names = [entry.name for entry in images.classes]

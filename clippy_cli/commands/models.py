@@ -1,0 +1,61 @@
+"""``clippy models``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from clippy_cli import console
+from clippy_cli.commands import options
+
+
+def models(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list every pretrained pair of open_clip; takes some seconds.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """List what --model takes: shipped models, your runs, and models of other libraries.
+
+    \b
+    NAME, DIR               a shipped model, a model directory, a run folder
+    open_clip:ARCH/TAG      a pretrained pair of open_clip
+    open_clip:ARCH/FILE     a local checkpoint of one of its architectures
+    hf:NAME, hf:FOLDER      CLIP, SigLIP, ALIGN or GroupViT of transformers
+    timm:NAME, timm:NAME@FILE  an image-only trunk (DINO, DINOv2, MoCo, DeiT)
+
+    \b
+    Nothing is downloaded here; a model that is not at hand is fetched from its
+    hub when it is first used.
+
+    \b
+    Examples:
+      clippy models
+      clippy models --all --json
+    """
+    from dataclasses import asdict
+    from itertools import groupby
+
+    from clippy_cli.model.sources.catalogue import ALL_TASKS, KINDS, list_models
+
+    listed = list_models(everything=everything)
+    if json:
+        console.print_json({"command": "models", "models": [asdict(entry) for entry in listed]})
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("can", no_wrap=True)
+    table.add_column("at hand", no_wrap=True)
+    table.add_column("weights", overflow="fold")
+    for kind, entries in groupby(sorted(listed, key=lambda entry: KINDS.index(entry.kind)), lambda entry: entry.kind):
+        table.add_row(Text(kind, "cyan"))
+        for entry in entries:
+            can = "all" if entry.tasks == ALL_TASKS else "group only"
+            mark = Text("yes", "green") if entry.at_hand else Text("no", "dim")
+            named = entry.weights.startswith("hub ") and entry.weights.endswith(entry.source.partition(":")[2])
+            table.add_row(Text(f"  {entry.source}", "bold"), can, mark, Text("hub" if named else entry.weights))
+    console.out.print(table)
+    console.out.print(Text(f"all: {ALL_TASKS}; hub: the Hugging Face hub", "dim"), soft_wrap=True)

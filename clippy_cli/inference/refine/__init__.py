@@ -1,0 +1,1 @@
+"""Masks drawn along the edges of the photo: guided filter, pixel-adaptive refinement, dense CRF."""

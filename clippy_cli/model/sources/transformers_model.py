@@ -1,0 +1,268 @@
+"""``hf:NAME`` and ``hf:FOLDER``: CLIP, SigLIP, ALIGN and GroupViT of the transformers library."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from torch import Tensor
+from transformers import AlignModel, AutoConfig, AutoTokenizer, CLIPModel, GroupViTModel, SiglipModel
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import Preprocess
+from clippy_cli.model.hub import hub_session
+from clippy_cli.model.pooling import normalized
+from clippy_cli.model.sources.face import Source, first_line
+
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_ALIGN_CONTEXT = 64  # texts of ALIGN, whose encoder could take more
+
+
+class TransformersModel(Source):
+    """A model of transformers with its tokenizer; the kinds differ in how patches reach the joint space."""
+
+    statistics = HALF
+
+    def __init__(self, name: str, module: Any, tokenizer: Any, preprocess: Preprocess) -> None:
+        super().__init__(name, module, preprocess, self.logit_scale_of(module))
+        self._model: Any = module
+        self._tokenizer = tokenizer
+
+    @staticmethod
+    def logit_scale_of(module: Any) -> float:
+        return math.exp(float(module.logit_scale.detach()))
+
+    @staticmethod
+    def stride(vision: Any) -> int:
+        """Side in pixels of what one patch stands for."""
+        return int(vision.patch_size)
+
+    def image_vectors(self, images: Tensor) -> Tensor:
+        return _pooled(self._model.get_image_features(pixel_values=self.native_square(images)))
+
+    def text_vectors(self, texts: list[str]) -> Tensor:
+        return _pooled(self._model.get_text_features(**self.tokenize(texts)))
+
+    def tokenize(self, texts: list[str], *, padding: str = "longest") -> dict[str, Tensor]:
+        length = self.longest_text()
+        tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
+
+    def longest_text(self) -> int:
+        return int(self._model.config.text_config.max_position_embeddings)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        h, w = (side // self.preprocess.patch_size for side in images.shape[-2:])
+        return h, w
+
+
+class Clip(TransformersModel):
+    """CLIP (arXiv 2103.00020): patches take the class token's final norm and projection."""
+
+    statistics = OPENAI
+
+    def patch_vectors(self, images: Tensor) -> Tensor:
+        vision = self._model.vision_model
+        tokens = vision(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state  # (B,1+N,F)
+        patches: Tensor = self._model.visual_projection(vision.post_layernorm(tokens[:, 1:]))  # (B,N,D)
+        return patches.view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
+
+
+class Siglip(TransformersModel):
+    """SigLIP (arXiv 2303.15343) and the fixed-resolution SigLIP 2: each patch goes through the attention pooling alone.
+
+    Pooling over one token is its value path, so no patch sees another one there.
+    """
+
+    def patch_vectors(self, images: Tensor) -> Tensor:
+        vision = self._model.vision_model
+        tokens = vision(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state  # (B,N,F)
+        alone = vision.head(tokens.flatten(0, 1)[:, None])  # (B*N,1,F) -> (B*N,D)
+        patches: Tensor = alone.view(len(images), *self.grid(images), -1)  # (B*N,D) -> (B,h,w,D)
+        return patches
+
+    def tokenize(self, texts: list[str], *, padding: str = "max_length") -> dict[str, Tensor]:
+        """Trained on lower-case texts, always padded to the full length, with no mask over the padding."""
+        return {"input_ids": super().tokenize([text.lower() for text in texts], padding=padding)["input_ids"]}
+
+
+class Align(TransformersModel):
+    """ALIGN (arXiv 2102.05918): its EfficientNet's last feature map is the joint space, pooled by a plain mean."""
+
+    statistics = HALF
+
+    @staticmethod
+    def logit_scale_of(module: Any) -> float:
+        return 1 / float(module.temperature.detach())
+
+    @staticmethod
+    def stride(vision: Any) -> int:
+        return 2 * int(math.prod(vision.strides))  # of the stem, of the stages
+
+    def image_vectors(self, images: Tensor) -> Tensor:
+        return self.patch_vectors(images).mean(dim=(1, 2))
+
+    def patch_vectors(self, images: Tensor) -> Tensor:
+        features: Tensor = self._model.vision_model(pixel_values=images).last_hidden_state  # (B,D,h,w)
+        return features.permute(0, 2, 3, 1)
+
+    def longest_text(self) -> int:
+        return min(super().longest_text(), _ALIGN_CONTEXT)
+
+
+class GroupViT(TransformersModel):
+    """GroupViT (arXiv 2202.11094): a patch is the sum of the projected groups, by its soft assignment to them.
+
+    Groups are scaled to unit norm before, so that a patch times a text is the model's segmentation logit, up to one
+    positive factor for each patch, which the unit norm of patches brings in. Patches of one group come out alike.
+    """
+
+    statistics = IMAGENET
+
+    def patch_vectors(self, images: Tensor) -> Tensor:
+        vision = self._model.vision_model
+        hidden = vision.embeddings(images, interpolate_pos_encoding=True)
+        encoded = vision.encoder(hidden, output_hidden_states=False, output_attentions=True, return_dict=True)
+        groups = vision.layernorm(encoded.last_hidden_state)  # (B,G,F)
+        projected = normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
+        assignment: Tensor | None = None  # (B,N,G), through all stages
+        for stage in encoded.attentions:
+            step = stage.transpose(1, 2)  # (B,G,N) -> (B,N,G)
+            assignment = step if assignment is None else assignment @ step
+        assert assignment is not None
+        return (assignment @ projected).view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
+
+
+_KINDS: dict[str, tuple[type[TransformersModel], Any]] = {
+    "clip": (Clip, CLIPModel),
+    "siglip": (Siglip, SiglipModel),
+    "align": (Align, AlignModel),
+    "groupvit": (GroupViT, GroupViTModel),
+}
+
+
+def check(name: str) -> None:
+    """ClippyError where ``name`` is written as a folder and is none, or lacks ``config.json``."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise ClippyError(f"hf:{name} lacks config.json; the folder holds {inside}.", "Copy the whole repository.")
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ClippyError(f"hf:{name} is no folder, and no name of the Hugging Face hub.", "Check the path.")
+
+
+def load(name: str, device: torch.device) -> TransformersModel:
+    """The model behind a Hub name or a folder with config.json, model.safetensors and tokenizer files.
+
+    Code inside the folder is never run. ClippyError names the file that was looked for, the tensors that are missing,
+    or why this kind of model has no fixed patch grid.
+    """
+    check(name)
+    folder = Path(name).expanduser()
+    where = str(folder) if folder.is_dir() else name
+    config = _read(name, "config.json", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    if config.model_type == "siglip2":
+        raise ClippyError(
+            f"hf:{name} is a NaFlex SigLIP 2, which takes packed patches of any aspect, not images.",
+            "Take one of fixed resolution, such as hf:google/siglip2-base-patch16-224.",
+        )
+    if config.model_type not in _KINDS:
+        raise ClippyError(
+            f"hf:{name} is a {config.model_type} model; clippy reads {', '.join(_KINDS)} from transformers.",
+            "Image-only trunks come from timm:, other CLIPs from open_clip:.",
+        )
+    kind, library = _KINDS[config.model_type]
+    module, report = _read(
+        name,
+        "model.safetensors",
+        lambda: library.from_pretrained(where, weights_only=True, output_loading_info=True),
+    )
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise ClippyError(
+            f"The weights of hf:{name} lack {len(lacking)} tensors ({', '.join(map(str, lacking[:5]))}).",
+            "Copy the whole repository again.",
+        )
+    tokenizer = _read(name, "tokenizer.json", lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
+    _check_tokenizer(name, tokenizer)
+    try:
+        preprocess = _preprocess(where, kind, config.vision_config)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ClippyError(
+            f"The preprocessor_config.json of hf:{name} does not say how pixels are scaled: {first_line(error)}",
+            "Copy the whole repository again.",
+        ) from error
+    shown = folder.resolve().name if folder.is_dir() else name
+    return kind(shown, module.to(device), tokenizer, preprocess)
+
+
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    """ClippyError for one without a vocabulary: transformers makes it where files are missing."""
+    first, second = tokenizer(["dog", "cat"])["input_ids"]
+    if list(first) == list(second):
+        raise ClippyError(
+            f"hf:{name} holds no vocabulary: its tokenizer cannot tell dog from cat. Looked for tokenizer.json, or the "
+            "vocab.json and merges.txt, spiece.model or vocab.txt that it is made of.",
+            "Download the whole repository elsewhere and pass the folder: --model hf:/path/to/folder",
+        )
+
+
+def _read(name: str, file: str, action: Any) -> Any:
+    try:
+        with hub_session():
+            return action()
+    except Exception as error:  # transformers and the hub's client raise many types: no network, no such name
+        raise ClippyError(
+            f"hf:{name} looks for {file} in {name}, which gave none that can be used: {first_line(error)}",
+            "Download the whole repository elsewhere and pass the folder: --model hf:/path/to/folder",
+        ) from error
+
+
+def _preprocess(where: str, kind: type[TransformersModel], vision: Any) -> Preprocess:
+    """Statistics and side of ``preprocessor_config.json`` (or ``processor_config.json``); the kind's own without."""
+    settings = _processor_settings(where)
+    mean, std = kind.statistics
+    if "rescale_factor" in settings or "image_mean" in settings:
+        # x in [0, 255] -> x * factor - offset -> (... - mean) / std, as one mean and deviation of x / 255
+        factor = 255 * float(settings.get("rescale_factor") or 1 / 255) if settings.get("do_rescale", True) else 255.0
+        offset = 1.0 if settings.get("rescale_offset") else 0.0
+        shifts, scales = (0.0,) * 3, (1.0,) * 3
+        if settings.get("do_normalize", True):
+            shifts, scales = settings.get("image_mean", mean), settings.get("image_std", std)
+        mean = tuple((offset + shift) / factor for shift in shifts)  # type: ignore[assignment]
+        std = tuple(scale / factor for scale in scales)  # type: ignore[assignment]
+    if not len(mean) == len(std) == 3 or not all(0 < scale < math.inf for scale in std):
+        raise ValueError(f"mean {list(mean)}, deviation {list(std)} in units of full brightness")
+    crop = settings.get("crop_size") if settings.get("do_center_crop") else None
+    size = crop or settings.get("size") or {}
+    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or vision.image_size
+    if kind is not Align:
+        side = vision.image_size  # the position table's
+    return Preprocess(mean, std, kind.stride(vision), int(side))
+
+
+def _processor_settings(where: str) -> Mapping[str, Any]:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            with hub_session():
+                path = Path(where) / name if Path(where).is_dir() else huggingface_hub.hf_hub_download(where, name)
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError):
+            continue
+        if isinstance(settings, dict):
+            nested = settings.get("image_processor", settings)
+            return nested if isinstance(nested, dict) else {}
+    return {}
+
+
+def _pooled(features: Any) -> Tensor:
+    """transformers 4 returns the vectors, transformers 5 an output that holds them."""
+    vectors: Tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return vectors

@@ -1,0 +1,166 @@
+"""Refinement against slow reimplementations, and what it must never do."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.inference.class_map import BackgroundRule, class_map
+from clippy_cli.inference.label_map import upsample_rows
+from clippy_cli.inference.refine.crf import crf
+from clippy_cli.inference.refine.guided import guided_filter
+from clippy_cli.inference.refine.pamr import pamr
+from clippy_cli.inference.refine.refinement import Refined, parse_refinement, refine, refined_classes, working_size
+
+RANDOM = np.random.default_rng(0)
+
+
+def noise(*shape):
+    return RANDOM.random(shape, dtype=np.float32)
+
+
+def photo(height, width):
+    return RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def plain_guided_filter(score, image, radius, epsilon):
+    """One ridge regression a window, then the mean of the windows' answers at each pixel."""
+    guide = image.astype(np.float64) / 255
+    height, width = score.shape
+    spread = [(radius, radius), (radius, radius)]
+    colours = np.pad(guide, [*spread, (0, 0)], mode="symmetric")
+    values = np.pad(score.astype(np.float64), spread, mode="symmetric")
+    side = 2 * radius + 1
+    slopes, offsets = np.empty((height, width, 3)), np.empty((height, width))
+    for y in range(height):
+        for x in range(width):
+            c = colours[y : y + side, x : x + side].reshape(-1, 3)
+            v = values[y : y + side, x : x + side].ravel()
+            centred = c - c.mean(axis=0)
+            ridge = centred.T @ centred / len(c) + epsilon * np.eye(3)
+            slopes[y, x] = np.linalg.solve(ridge, centred.T @ (v - v.mean()) / len(c))
+            offsets[y, x] = v.mean() - slopes[y, x] @ c.mean(axis=0)
+    wide_slopes = np.pad(slopes, [*spread, (0, 0)], mode="symmetric")
+    wide_offsets = np.pad(offsets, spread, mode="symmetric")
+    result = np.empty((height, width))
+    for y in range(height):
+        for x in range(width):
+            window = np.s_[y : y + side, x : x + side]
+            result[y, x] = wide_slopes[window].mean(axis=(0, 1)) @ guide[y, x] + wide_offsets[window].mean()
+    return result
+
+
+def test_guided_filter_is_the_papers():
+    scores, image = noise(2, 12, 15), photo(12, 15)
+    expected = np.stack([plain_guided_filter(score, image, 3, 0.01) for score in scores])
+    np.testing.assert_allclose(guided_filter(scores, image, 3, 0.01), expected, atol=2e-5)
+
+
+def plain_pamr(scores, image, dilations, iterations):
+    """(K,H,W) and (H,W,3) in [0, 1], pixel by pixel."""
+    height, width = image.shape[:2]
+
+    def at(y, x):
+        return min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+
+    ring = [(d * y, d * x) for d in dilations for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    for _ in range(iterations):
+        mixed = np.zeros_like(scores)
+        for y in range(height):
+            for x in range(width):
+                block = np.stack([image[at(y + dy, x + dx)] for dy, dx in ring])
+                deviation = block.std(axis=0, ddof=1)
+                around = [at(y + dy, x + dx) for dy, dx in ring if dy or dx]
+                kernel = np.array(
+                    [-(np.abs(image[place] - image[y, x]) / (0.1 * deviation)).mean() for place in around]
+                )
+                weights = np.exp(kernel - kernel.max())
+                weights /= weights.sum()
+                for weight, place in zip(weights, around, strict=True):
+                    mixed[:, y, x] += weight * scores[(slice(None), *place)]
+        scores = mixed
+    return scores
+
+
+def test_pamr_is_the_papers():
+    scores, image = noise(20, 7, 9), noise(7, 9, 3)  # more maps than are refined at a time
+    expected = plain_pamr(scores.astype(np.float64), image.astype(np.float64), (1, 3), 2)
+    refined = pamr(torch.from_numpy(scores), torch.from_numpy(image).permute(2, 0, 1), (1, 3), 2)
+    np.testing.assert_allclose(refined.numpy(), expected, atol=2e-5)
+
+
+def bright_square():
+    """A photo of a bright square on dark, and logits on a coarse grid that find it roughly."""
+    image = np.full((64, 96, 3), 30, np.uint8)
+    image[20:46, 29:59] = 220
+    image += RANDOM.integers(0, 6, image.shape, dtype=np.uint8)
+    inside = torch.from_numpy((image[..., 0] > 120).astype(np.float32))
+    share = torch.nn.functional.avg_pool2d(inside[None], 8)  # (1,h,w)
+    return image, torch.cat([2 * share, 2 * (1 - share), torch.full_like(share, -9.0)]), inside.numpy() > 0
+
+
+@pytest.mark.parametrize("method", ["guided", "pamr", "crf"])
+def test_masks_move_to_the_edges_of_the_photo(method):
+    if method == "crf":
+        pytest.importorskip("pydensecrf")
+    image, logits, inside = bright_square()
+    classes = (4, 0, 7)
+    refined = refine(logits, classes, image, method)
+    assert refined.classes == (0, 4)  # 7 wins nothing before, and so cannot after
+    plain = class_map(logits, classes, 64, 96).numpy() == 4
+    sharp = refined_classes(refined, 64, 96).numpy() == 4
+    assert (sharp != inside).mean() < 0.4 * (plain != inside).mean()
+    total = refined.probabilities.sum(dim=0)
+    assert total.max() <= 1 + 1e-4 and total.min() > 0.9
+
+
+def test_probabilities_are_those_of_the_unrefined_rule(monkeypatch):
+    """With a filter that changes nothing, synonyms, threshold and small classes come out as without refinement."""
+    monkeypatch.setattr(
+        "clippy_cli.inference.refine.refinement._METHODS",
+        {"guided": lambda probabilities, image, radius: probabilities},
+    )
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(9, 5, 6, generator=generator)
+    classes = (2, 2, 0, 1, 1, 3, 3, 3, 5)
+    refined = refine(logits, classes, photo(40, 48), "guided")
+    everything = upsample_rows(logits, 40, 48, 0, 40).softmax(dim=0)
+    best = torch.stack([everything[[i for i, c in enumerate(classes) if c == kind]].amax(dim=0) for kind in (0, 1, 2)])
+    torch.testing.assert_close(refined.probabilities[:3], best)
+    assert torch.equal(refined_classes(refined, 40, 48), class_map(logits, classes, 40, 48))
+    for area in (None, 0.15, 0.9):
+        rule = BackgroundRule(0, 0.25, 1.0, area)
+        assert torch.equal(refined_classes(refined, 40, 48, rule), class_map(logits, classes, 40, 48, background=rule))
+
+
+def test_large_photos_are_refined_at_a_bounded_size():
+    assert working_size(375, 500) == (375, 500)
+    height, width = working_size(4000, 6000)
+    assert height * width <= 512 * 512 and height / width == pytest.approx(2 / 3, rel=0.01)
+    refined = Refined(torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]]), (3, 200))
+    assert refined_classes(refined, 2, 4).tolist() == [[3, 3, 200, 200]] * 2
+
+
+def test_one_class_alone_needs_no_refinement():
+    refined = refine(torch.tensor([5.0, 0.0]).view(2, 1, 1), (1, 0), photo(8, 8), "pamr")
+    assert refined.classes == (1,)
+    torch.testing.assert_close(refined.probabilities, torch.full((1, 8, 8), 1 / (1 + np.exp(-5.0))).float())
+
+
+def test_methods_are_named_and_a_missing_package_is_explained(monkeypatch):
+    assert parse_refinement("none") is None and parse_refinement("pamr") == "pamr"
+    with pytest.raises(ClippyError, match="cannot be 'sharp'"):
+        parse_refinement("sharp")
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(ClippyError, match="pydensecrf2") as raised:
+        parse_refinement("crf")
+    assert "pip install 'clippy-cli[crf]'" in raised.value.hint
+
+
+def test_crf_keeps_the_sum_of_probabilities():
+    pytest.importorskip("pydensecrf")
+    probabilities = noise(3, 10, 12) / 4
+    refined = crf(probabilities, photo(10, 12))
+    np.testing.assert_allclose(refined.sum(axis=0), probabilities.sum(axis=0), atol=1e-5)
