@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these words")
     parser.add_argument("--no-file", action="store_true", help="print only")
     options = parser.parse_args()
     model = load_model(options.model, device=options.device)
@@ -71,6 +72,8 @@ def main() -> None:
     for name in options.sets:
         images = open_benchmark(name, options.data_root)
         for label, overrides in inferences(options.window, tuple(options.scales)).items():
+            if not any(word in label for word in options.only):
+                continue
             (result,) = evaluate_set(
                 model,
                 images,

@@ -120,8 +120,12 @@ def _width(config: TextTowerConfig) -> int:
 def _hugging_face_tokenizer(files: str, config: TextTowerConfig) -> HFTokenizer:
     try:
         with hub_session():
-            return HFTokenizer(files, context_length=config.context_length)
+            tokenizer = HFTokenizer(files, context_length=config.context_length)
     except (OSError, ValueError) as error:
         raise ClippyError(
             f"No tokenizer could be loaded from {files!r}: {str(error).splitlines()[0]}", _GIVE_FILES
         ) from error
+    words = set(tokenizer.tokenizer.get_vocab()) - set(tokenizer.tokenizer.all_special_tokens)
+    if not words:  # transformers makes one without a vocabulary where its files are missing
+        raise ClippyError(f"The tokenizer files of {files!r} hold no vocabulary.", _GIVE_FILES)
+    return tokenizer

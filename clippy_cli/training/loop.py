@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -89,6 +90,8 @@ class Trainer:
         self.part = Part(recipe.train.batch_size, processes.rank, processes.size)
         train = recipe.train
         bias = train.logit_bias_init if train.loss == "sigmoid" else None
+        if processes.size > 1 and model.image.has_batch_norm and model.device.type == "cuda":
+            model.image.trunk = convert_sync_batchnorm(model.image.trunk)  # statistics of the whole batch, as of one
         self.embeddings = Embeddings(model, recipe.model, train.precision, bias)
         groups = parameter_groups(model, recipe.model, train)
         if self.embeddings.logit_bias is not None:
