@@ -44,7 +44,7 @@ def segment(
     flip: options.Flip = None,
     window: options.Window = None,
     stride: options.Stride = None,
-    refine: options.Refine = None,
+    refine: options.Refine = "guided",
     regions: options.RegionFolder = None,
     save: Annotated[
         str, typer.Option(metavar="KINDS", help=f"What to write: any of {', '.join(KINDS)}, with commas; or none.")

@@ -15,6 +15,7 @@ _CACHE_SECONDS = (600, 3600)  # how often uploads are looked through, and how ol
 _WAITING = 32  # requests; later ones are told to come back
 _SAMPLE = files("clippy_cli") / "assets" / "samples" / "raccoon.jpg"
 _SAMPLE_LABELS = "animal, grass"
+_REFINE = "guided"  # as clippy segment does
 
 
 def import_gradio() -> Any:
@@ -95,7 +96,7 @@ def build_page(bench: Workbench, model: str) -> Any:
                         0, 1, 0, step=0.01, label="Threshold", info="Pixels that score lower stay unlabelled."
                     )
                     refine = gr.Radio(
-                        refinements(), value="none", label="Refine", info="Draws masks along the photo's edges."
+                        refinements(), value=_REFINE, label="Refine", info="Draws masks along the photo's edges."
                     )
                     button = gr.Button("Segment", variant="primary", elem_id="segment")
                     run(button, bench.segment, [labels, background, threshold, refine])
@@ -113,7 +114,7 @@ def build_page(bench: Workbench, model: str) -> Any:
                     run(button, bench.classify, [classes, top_k])
         with examples:
             if bench.reads_texts:
-                sample: list[Any] = [str(_SAMPLE), _SAMPLE_LABELS, "", 0, "none"]
+                sample: list[Any] = [str(_SAMPLE), _SAMPLE_LABELS, "", 0, _REFINE]
                 fields = [photo, labels, background, threshold, refine]
                 work: Callable[..., Outcome] = bench.segment
             else:
