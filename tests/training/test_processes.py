@@ -59,7 +59,8 @@ def gradients_of_all_cases(recipe_file: str, processes: Processes) -> list[dict[
     return found
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
 def test_processes_together_have_the_gradient_of_one(tiny_recipe_file: Path, tmp_path: Path, size: int) -> None:
     workers = launch(["-m", "tests.training.test_processes", "gradients", str(tiny_recipe_file), str(tmp_path)], size)
     expected = gradients_of_all_cases(str(tiny_recipe_file), ALONE)
