@@ -22,8 +22,9 @@ from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.events import Stop
+from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.loop import Hooks, Trainer
+from clippy_cli.training.loop import Trainer
 from clippy_cli.training.step_shapes import StepShape, StepShapes
 
 WARM_UP = 2

@@ -5,7 +5,6 @@ A shard is written under another name and renamed when it is whole, so that an i
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -13,11 +12,10 @@ import os
 import re
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +25,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clippy_cli.data.captions import BrokenSampleError, broken_image
 from clippy_cli.data.images import image_format, resize_image
 from clippy_cli.data.in_order import in_order
+from clippy_cli.data.pack_index import PackedRow, State, read_index, write_index
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
 
 PACK_FILE = "pack.json"
-INDEX_COLUMNS = ("key", "state", "image", "problem")
 EXAMPLES = 5
 
 _EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 _ELSEWHERE = "Choose another folder for the shards, or empty this one."
-
-State = Literal["copied", "encoded", "skipped"]
 
 
 class CaptionedFiles(Protocol):
@@ -123,15 +119,6 @@ class PackReport:
     problems: tuple[str, ...]
 
 
-class _Row(NamedTuple):
-    """A line of the index beside a shard: which file is behind which key."""
-
-    key: str
-    state: State
-    image: str
-    problem: str
-
-
 class _PackFile(BaseModel):
     """What ``pack.json`` says: the settings, and a fingerprint of the names and captions that were packed."""
 
@@ -174,11 +161,11 @@ def pack(
     tally = _Tally()
     for number, indices in enumerate(np.array_split(order, packing.shards)):
         tar, index = out / f"{packing.name(number)}.tar", out / f"{packing.name(number)}.tsv"
-        rows = _read_index(index) if tar.is_file() else None
+        rows = read_index(index) if tar.is_file() else None
         kept = rows is not None and len(rows) == len(indices)
         if rows is None or not kept:
             rows = _write_shard(tar, source, indices, packing, workers, on_progress)
-            write_whole(index, partial(_write_index, rows))
+            write_whole(index, partial(write_index, rows))
         elif on_progress is not None:
             for _ in rows:
                 on_progress()
@@ -215,7 +202,7 @@ class _Tally:
     def samples(self) -> int:
         return sum(self.sizes)
 
-    def add(self, rows: list[_Row], captions: list[int], size: int, kept: bool) -> None:
+    def add(self, rows: list[PackedRow], captions: list[int], size: int, kept: bool) -> None:
         used = [row.state != "skipped" for row in rows]
         self.sizes.append(sum(used))
         self.captions += sum(number for number, is_used in zip(captions, used, strict=True) if is_used)
@@ -233,8 +220,8 @@ def _write_shard(
     packing: Packing,
     workers: int,
     on_progress: Callable[[], None] | None,
-) -> list[_Row]:
-    rows: list[_Row] = []
+) -> list[PackedRow]:
+    rows: list[PackedRow] = []
     keys = [f"{path.stem}_{place:06}" for place in range(len(indices))]
 
     def write(stream: BinaryIO) -> None:
@@ -243,13 +230,13 @@ def _write_shard(
             for key, index, sample in zip(keys, indices.tolist(), made, strict=True):
                 image = str(source.path(index))
                 if isinstance(sample, BrokenSampleError):
-                    rows.append(_Row(key, "skipped", image, sample.why))
+                    rows.append(PackedRow(key, "skipped", image, sample.why))
                 else:
                     for extension, content in sample.members.items():
                         header = tarfile.TarInfo(f"{key}.{extension}")  # time, owner and group stay 0
                         header.size = len(content)
                         archive.addfile(header, io.BytesIO(content))
-                    rows.append(_Row(key, sample.state, image, ""))
+                    rows.append(PackedRow(key, sample.state, image, ""))
                 if on_progress is not None:
                     on_progress()
 
@@ -334,19 +321,3 @@ def _fingerprint(source: CaptionedFiles) -> str:
         names = (source.key(index), os.fspath(source.path(index)), *source.captions(index))
         digest.update(json.dumps(names).encode() + b"\n")
     return digest.hexdigest()[:32]
-
-
-def _write_index(rows: list[_Row], stream: BinaryIO) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, delimiter="\t", lineterminator="\n").writerows([INDEX_COLUMNS, *rows])
-    stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def _read_index(path: Path) -> list[_Row] | None:
-    """The rows beside a shard; None where there are none, or they are not as :func:`_write_index` writes them."""
-    with suppress(OSError, UnicodeDecodeError, csv.Error, TypeError):
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file, delimiter="\t")
-        if tuple(header) == INDEX_COLUMNS:
-            return [_Row(*row) for row in rows]  # type: ignore[arg-type]
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import timm
@@ -11,7 +12,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import ImageTowerConfig
 
 
-class ImageTower(nn.Module):
+class ImageTower(nn.Module, ABC):
     """Trunk, optional per-token projection; pooling comes after, outside.
 
     The projection is applied to each token *before* pooling: project-then-max is not max-then-project, and only
@@ -48,9 +49,9 @@ class ImageTower(nn.Module):
             )
         return height // self.patch_size, width // self.patch_size
 
+    @abstractmethod
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W) normalised -> (B,P+N,F) trunk tokens; (B,P+K,F) with ``keep`` (B,K), the patches to go on with."""
-        raise NotImplementedError
 
     def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B,K,3,p,p) normalised patches, at ``keep`` (B,K) of the image's ``grid`` (h,w) -> (B,P+K,F).

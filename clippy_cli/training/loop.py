@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clippy_cli.data.streams import Position
+from clippy_cli.data.streams import START, Position
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes, Votes
@@ -28,8 +26,6 @@ from clippy_cli.training.events import (
     CheckpointFailed,
     CheckpointSaved,
     Evaluated,
-    Event,
-    ShouldStop,
     StepReport,
     Stop,
     StopRequested,
@@ -37,6 +33,7 @@ from clippy_cli.training.events import (
 )
 from clippy_cli.training.forward import Embeddings, TowerInputs, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
+from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch, Feed
 from clippy_cli.training.loss import ContrastiveLoss, Loss
 from clippy_cli.training.optim import (
@@ -48,27 +45,6 @@ from clippy_cli.training.optim import (
 )
 from clippy_cli.training.order import Part, keep_indices, step_seed
 from clippy_cli.training.step_shapes import StepShape, StepShapes
-
-START = Position(0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop asks of its surroundings.
-
-    Attributes:
-        tell: takes every event.
-        should_stop: asked after each step.
-        evaluate: measures the model after the given number of steps; called in all processes.
-        settle: measures what a model that is written holds beside its weights; called in all processes.
-        save_best: writes the model of a new best step and says where; called in the first process, with the step.
-    """
-
-    tell: Callable[[Event], None]
-    should_stop: ShouldStop
-    evaluate: Callable[[int], dict[str, float]]
-    settle: Callable[[int], None]
-    save_best: Callable[[int], Path]
 
 
 class Trainer:

@@ -35,8 +35,9 @@ from clippy_cli.training.events import (
 )
 from clippy_cli.training.feature_cache import CachedFeed, build_cache
 from clippy_cli.training.feeds import open_feed
+from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Feed, ImageFeed
-from clippy_cli.training.loop import Hooks, Trainer
+from clippy_cli.training.loop import Trainer
 from clippy_cli.training.loss_plot import draw_loss
 from clippy_cli.training.offset import Offset, measure_offset
 from clippy_cli.training.optim import freeze

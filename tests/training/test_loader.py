@@ -8,9 +8,9 @@ import torch
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
 from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.scenes import SceneSource
+from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
 from clippy_cli.training.loader import SUBSTITUTES, Batch, ImageFeed
-from clippy_cli.training.loop import START
 from clippy_cli.training.order import Part, Steps, epoch_order, keep_indices
 from clippy_cli.training.step_shapes import StepShapes
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.scenes import SceneSource
+from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.sampling import gather_tokens
@@ -30,7 +31,6 @@ from clippy_cli.training.events import (
     Validated,
 )
 from clippy_cli.training.feature_cache import CachedFeed
-from clippy_cli.training.loop import START
 from clippy_cli.training.order import Part, keep_indices
 from clippy_cli.training.run import TrainingResult, model_config, train
 from clippy_cli.training.run_folder import RunFolder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Dense:
         return dense_name(name, self.mode, self.proxy)
 
 
-class Source:
+class Source(ABC):
     """A :class:`~clippy_cli.model.base.VisionLanguageModel` over a module of another library.
 
     Kinds give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows.
@@ -88,17 +89,17 @@ class Source:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) cosines in [-1, 1]."""
         return self.embed_images(images) @ texts.T
 
+    @abstractmethod
     def image_vectors(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def patch_vectors(self, images: Tensor) -> Tensor:
         """(B,3,H,W), sides multiples of the patch -> (B,h,w,D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_vectors(self, texts: list[str]) -> Tensor:
         """K strings -> (K,D)."""
-        raise NotImplementedError
 
     def native_square(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,3,R,R): the native square, for towers whose pooled vector was trained at one size only."""
