@@ -25,9 +25,9 @@ from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.data.scenes import BACKGROUNDS, Scene, draw_scene
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import load_protocol
-from clippy_cli.model.centring import with_centring
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
+from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.recipe import load_recipe
 from clippy_cli.training.run import train
 
@@ -76,7 +76,7 @@ def measure(pooling: str, overrides: Sequence[str], count: int, device: str) -> 
     assert result.offset is not None
     benchmark = SceneBenchmark(count, resolution)
     miou = [
-        evaluate_set(with_centring(model, form), benchmark, load_protocol("clippy"), tasks=("segment",))
+        evaluate_set(with_patch_form(model, form), benchmark, load_protocol("clippy"), tasks=("segment",))
         .results[0]
         .metrics["miou"]
         for form in ("plain", "centred")

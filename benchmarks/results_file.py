@@ -14,9 +14,17 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def write_results(
-    name: str, settings: str, columns: Sequence[str], rows: Sequence[Sequence[str]], device: torch.device
+    name: str,
+    settings: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    device: torch.device,
+    notes: Sequence[str] = (),
 ) -> Path:
-    """Write ``results/NAME-DATE-HARDWARE.md`` with the settings and a table; the hardware is that of ``device``."""
+    """Write ``results/NAME-DATE-HARDWARE.md``: settings, a table, and ``notes``, the lines below it.
+
+    The hardware is that of ``device``.
+    """
     hardware = f"{os.cpu_count()}-core-{platform.machine()}"
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device).replace(" ", "-").lower()
@@ -29,6 +37,7 @@ def write_results(
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
         *(f"| {' | '.join(row)} |" for row in rows),
+        *(["", *notes] if notes else []),
     ]
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}-{today}-{hardware}.md"

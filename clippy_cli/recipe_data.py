@@ -103,9 +103,39 @@ class ScenesRecipe(Section):
     seed: Annotated[int, Field(ge=0, description="seed of the scenes")] = 0
 
 
+class ClassFoldersRecipe(Section):
+    """Images in one folder a class; the words of the class are their captions."""
+
+    kind: Annotated[Literal["class_folders"], Field(description="one folder of images a class")]
+    path: Annotated[
+        LocalPath,
+        Field(examples=["imagenet/train"], description="folder of the class folders, named by words or WordNet ids"),
+    ]
+
+
+class PartRecipe(Section):
+    """One source of a mixture."""
+
+    source: Annotated[
+        ShardsRecipe | TableRecipe | ClassFoldersRecipe | ScenesRecipe,
+        Field(discriminator="kind", description="kind shards (local files), table, class_folders or scenes"),
+    ]
+    repeat: Annotated[Positive, Field(description="times that each of its samples comes in an epoch")] = 1
+
+
+class MixtureRecipe(Section):
+    """Several local sources, shuffled together."""
+
+    kind: Annotated[Literal["mixture"], Field(description="several sources, shuffled together")]
+    parts: Annotated[tuple[PartRecipe, ...], Field(min_length=1, description="the sources")]
+
+
 SourceRecipe = Annotated[
-    ShardsRecipe | TableRecipe | ScenesRecipe,
-    Field(discriminator="kind", description="where captioned images come from: kind shards, table or scenes"),
+    ShardsRecipe | TableRecipe | ClassFoldersRecipe | ScenesRecipe | MixtureRecipe,
+    Field(
+        discriminator="kind",
+        description="where captioned images come from: kind shards, table, class_folders, scenes or mixture",
+    ),
 ]
 
 
@@ -144,6 +174,10 @@ class DataRecipe(Section):
             raise conflict(f"the range [{low}, {high}] is empty; write the smaller share first", "data.crop_scale")
         if isinstance(self.validation, ShardsRecipe) and self.validation.remote:
             raise conflict("the validation source is read from end to end; give local shards", "data.validation.paths")
+        for source in (self.source, self.validation):
+            parts = source.parts if isinstance(source, MixtureRecipe) else ()
+            if any(isinstance(part.source, ShardsRecipe) and part.source.remote for part in parts):
+                raise conflict("shards behind URLs cannot be part of a mixture; fetch them first", "data.source.parts")
         remote = isinstance(self.source, ShardsRecipe) and self.source.remote
         if isinstance(self.source, ShardsRecipe) and remote:
             if not all(is_url(path) for path in self.source.paths):

@@ -63,7 +63,10 @@ class ModelRecipe(Section):
     ] = None
     centre_patches: Annotated[
         bool | None,
-        Field(description="whether inference subtracts the mean patch embedding; null takes the architecture's"),
+        Field(
+            description="whether inference subtracts the mean patch embedding (true), or takes patches plain (false); "
+            "null does what the architecture says"
+        ),
     ] = None
     image: ImageRecipe = ImageRecipe()
     text: TextRecipe = TextRecipe()
@@ -78,6 +81,28 @@ class FinalRecipe(Section):
     chunk_size: Annotated[
         Positive | None, Field(description="images of one forward pass in it; null keeps train.chunk_size")
     ] = None
+
+
+class WordsRecipe(Section):
+    """Frequent words of the captions as texts of their own, beside the contrastive loss."""
+
+    weight: Annotated[float, Field(ge=0, description="factor of the words' loss; 0 for none")] = 0.0
+    min_images: Annotated[Positive, Field(description="images that a word must be in the captions of")] = 6
+    min_share: Annotated[
+        float, Field(gt=0, le=1, description="share of an image's captions that must hold a word for it to count")
+    ] = 0.3
+    balance: Annotated[
+        float,
+        Field(ge=0, le=1, description="how far frequent words lose their advantage over rare ones; 1 is wholly"),
+    ] = 0.5
+
+
+class ClassesRecipe(Section):
+    """What the trunk's own classifier says of an image, taught to the patches through the names of its classes."""
+
+    weight: Annotated[
+        float, Field(ge=0, description="factor of the classes' loss; 0 for none; needs weights supervised on ImageNet")
+    ] = 0.0
 
 
 class TrainRecipe(Section):
@@ -137,6 +162,8 @@ class TrainRecipe(Section):
     grad_clip: Annotated[float | None, Field(gt=0, description="largest gradient norm; null for no limit")] = 1.0
     drop_rate: Annotated[float, Field(ge=0, lt=1, description="share of patch tokens dropped from each image")] = 0.0
     final: FinalRecipe = FinalRecipe()
+    words: WordsRecipe = WordsRecipe()
+    classes: ClassesRecipe = ClassesRecipe()
     max_logit_scale: Annotated[float, Field(ge=1, description="upper bound of the learned logit scale")] = 100.0
     log_every: Annotated[Positive, Field(description="steps between log lines")] = 10
     validate_every: Annotated[
@@ -243,4 +270,17 @@ class Recipe(Section):
                 "data.cache_features",
                 "model.image.freeze",
             )
+        for what, weight in (("words", self.train.words.weight), ("classes", self.train.classes.weight)):
+            if weight and not self.data.cache_features:
+                raise conflict(
+                    f"{what} are looked up in stored features and captions; set data.cache_features: true",
+                    f"train.{what}.weight",
+                    "data.cache_features",
+                )
+            if weight and self.model.text.freeze != "all":
+                raise conflict(
+                    f"{what} are embedded once; set model.text.freeze: all",
+                    f"train.{what}.weight",
+                    "model.text.freeze",
+                )
         return self

@@ -73,7 +73,11 @@ lr: 3
         ("r.yaml:5 ", "model.poolin: unknown field; did you mean model.pooling?"),
         ("r.yaml:6 ", "model.image.init: must be random, pretrained", "given: 'randm'"),
         ("r.yaml:6 ", "model.image.freeze: must be 'none', 'trunk' or 'all', given: trnk; did you mean trunk?"),
-        ("r.yaml:8 ", "data.source.kind: must be 'shards', 'table', 'scenes', given: shard; did you mean shards?"),
+        (
+            "r.yaml:8 ",
+            "data.source.kind: must be 'shards', 'table', 'class_folders', 'scenes', 'mixture', given: shard; "
+            "did you mean shards?",
+        ),
         ("r.yaml:9 ", "data.flip", "given: 'maybe'", "mirror half of the images"),
         ("r.yaml:11 ", "set exactly one of train.epochs and train.steps"),
         ("r.yaml:13 ", "train.batch_size: must be greater than or equal to 2, given: -3"),
@@ -221,5 +225,13 @@ def test_every_field_below_a_section_is_documented() -> None:
 
     data = yaml.safe_load(GOOD)
     undocumented = [key for key, info in fields_of(Recipe, (), data) if not info.description]
-    sections = [("model",), ("model", "image"), ("model", "text"), ("data",), ("train",), ("train", "final")]
+    sections = [
+        ("model",),
+        ("model", "image"),
+        ("model", "text"),
+        ("data",),
+        ("train",),
+        ("train", "final"),
+        ("train", "words"),
+    ]
     assert undocumented == [*sections, ("evaluate",), ("log",)]

@@ -84,8 +84,9 @@ def evaluate(
     patches: Annotated[
         str | None,
         typer.Option(
-            metavar="plain|centred",
-            help="Patch embeddings as in the paper, or minus the mean of the training patches. Default: the model's.",
+            metavar="plain|centred|shared",
+            help="Patch embeddings as in the paper, or minus the mean of the training patches, or shared among patches "
+            "that look alike to the trunk. Default: the model's.",
         ),
     ] = None,
     groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,

@@ -69,11 +69,11 @@ class EvaluationRun:
     def model(self, source: str, device: str, *, dense: str | None = None, proxy: str | None = None) -> None:
         """Measure one model on every set, printing each result as it comes."""
         from clippy_cli.evaluation.provenance import describe_device
-        from clippy_cli.model.centring import with_centring
+        from clippy_cli.model.patch_forms import with_patch_form
 
         clip = load_model(source, device, dense=dense, proxy=proxy)
         if self._overrides.patches is not None:
-            clip = with_centring(clip, self._overrides.patches)
+            clip = with_patch_form(clip, self._overrides.patches)
         self._device = describe_device(clip.device)
         for images, tasks in self._jobs:
             self._evaluations.append(self._set(clip, source, images, tasks))

@@ -17,7 +17,7 @@ from clippy_cli.inference.class_map import BackgroundRule
 from clippy_cli.inference.refine.refinement import Method, parse_refinement
 from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS, Views, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.centring import patch_form
+from clippy_cli.model.patch_forms import patch_form
 
 _FOLDER = Path(__file__).parent / "protocols"
 
@@ -101,7 +101,7 @@ class Settings:
         threshold, min_area: of the rule, where it has them.
         classes: prompts that replace the set's own, by class name.
         context: context words that replace the set's own, or None.
-        patches: whether patch embeddings are plain or centred, or None where the model does not say.
+        patches: the form of patch embeddings (see ``model/patch_forms.py``), or None where the model does not say.
         overridden: what the command line changed of what the protocol fixes.
     """
 

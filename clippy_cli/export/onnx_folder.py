@@ -29,6 +29,7 @@ from clippy_cli.export.parity import (
     sample_texts,
 )
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.patch_forms import patch_form
 
 LIMIT = 1e-4
 IMAGE_FILE, TEXT_FILE, CONFIG_FILE, TOKENIZER_FOLDER = "image.onnx", "text.onnx", "config.json", "tokenizer"
@@ -156,7 +157,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "patch_size": model.preprocess.patch_size,
             "native_resolution": model.preprocess.resolution,
             "resize": f"antialiased bicubic, short side {defaults.resolution}, sides multiples of the patch",
-            "patches": f"(B,H/p,W/p,D) unit norm, {'centred' if model.config.inference.centre_patches else 'plain'}",
+            "patches": f"(B,H/p,W/p,D) unit norm, {patch_form(model)}",
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
             "lse_scale": image.lse_scale if image.pooling == "lse" else None,

@@ -54,6 +54,8 @@ def _require_expressible(model: Clippy) -> None:
     found = vit_obstacles(tower) if isinstance(tower, VitTower) else _conv_obstacles(tower)
     if model.config.inference.centre_patches:
         found.append("centred patch embeddings (inference.centre_patches)")
+    if model.config.inference.affinity_block is not None:
+        found.append("patches that share embeddings by affinity (inference.affinity_block)")
     if model.config.text.kind == "open_clip":
         unknown = set(model.config.text.encoder) - {field.name for field in fields(CLIPTextCfg)}
         found += [f"text.encoder.{name}" for name in sorted(unknown)]

@@ -13,11 +13,11 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.config import ModelConfig
+from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.hub import hub_session
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.text_tower import TextTower, hugging_face_weights
@@ -76,19 +76,25 @@ def build_model(
 
 
 def _load_pretrained_trunk(tower: ImageTower) -> None:
-    tag = tower.config.pretrained_tag
+    source = pretrained_trunk(tower.config)
+    _load_trunk_state(tower, source.state_dict(), str(tower.config.pretrained_tag))
+
+
+def pretrained_trunk(config: ImageTowerConfig, *, num_classes: int = 0) -> nn.Module:
+    """timm's model with the weights that the architecture names; ClippyError where they cannot be had."""
+    tag = config.pretrained_tag
     if tag is None:
         raise ClippyError("The architecture names no pretrained trunk.", "Use model.image.init: random or a file.")
     try:
         with hub_session():
-            source = timm.create_model(tag, pretrained=True, num_classes=0)
+            trunk: nn.Module = timm.create_model(tag, pretrained=True, num_classes=num_classes)
     except Exception as error:  # the hub's client raises many types: no network, no such name, a broken cache
         raise ClippyError(
             f"The image tower wants timm's weights {tag} from the Hugging Face hub, which gave none: "
             f"{_first_line(error)}",
             "Download them elsewhere and pass the file: --set model.image.init=/path/to/model.safetensors",
         ) from error
-    _load_trunk_state(tower, source.state_dict(), tag)
+    return trunk
 
 
 def _load_trunk_file(tower: ImageTower, path: Path) -> None:

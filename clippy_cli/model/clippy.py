@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clippy_cli.model.affinity import affinity_mean
 from clippy_cli.model.base import InferenceDefaults, Preprocess
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.pooling import at_least_float32, lse_scores, normalized, pool_tokens
@@ -20,8 +21,8 @@ TEXT_BATCH = 256
 class Clippy(nn.Module):
     """The package's own :class:`~clippy_cli.model.base.VisionLanguageModel`.
 
-    Training uses ``image_tokens``, ``text_vectors`` and ``score_tokens``, which carry gradients; inference uses the
-    ``embed_*`` methods and ``score_images``, which never drop a token. Shapes: see ``model/base.py``.
+    Inference uses the ``embed_*`` methods and ``score_images``, which never drop a token; the others carry gradients.
+    Shapes: see ``model/base.py``.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
@@ -59,9 +60,25 @@ class Clippy(nn.Module):
         """Whether an image-text score is the dot product of two pooled vectors, which ``lse`` is not."""
         return self.config.image.pooling != "lse"
 
+    @property
+    def lse_scale(self) -> float | None:
+        """Inverse temperature of the pooling where it pools similarities; None where a score is a dot product."""
+        return None if self.scores_are_dot_products else self.config.image.lse_scale
+
     def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W), optional (B,K) kept patches -> (B,P+N,D) tokens in the joint space, not normalised."""
-        return self.image.project(self.image.features(images, keep))
+        return self.joint_tokens(self.image.features(images, keep))
+
+    def joint_tokens(self, features: Tensor) -> Tensor:
+        """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
+        tokens = self.image.project(features)
+        inference = self.config.inference
+        if inference.affinity_block is None:
+            return tokens
+        prefix = self.image.num_prefix_tokens
+        keys = self.image.block_features(features[:, prefix:], inference.affinity_block)
+        patches = affinity_mean(tokens[:, prefix:], keys, inference.affinity_scale)
+        return torch.cat([tokens[:, :prefix].to(patches.dtype), patches], dim=1)
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,N,D): the tokens that patch embeddings are made of, not normalised."""
@@ -92,15 +109,11 @@ class Clippy(nn.Module):
         return self.pool(self.image_tokens(images))
 
     @torch.no_grad()
-    def embed_patches(self, images: Tensor, *, centre: bool | None = None) -> Tensor:
-        """(B,3,H,W) -> (B,h,w,D), unit norm.
-
-        ``centre`` subtracts the mean training patch embedding before normalising; None does what the model's
-        configuration says, False is the paper's plain form.
-        """
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,h,w,D), unit norm, in the form that the configuration says (see ``patch_forms.py``)."""
         h, w = self.image.grid_size(images.shape[-2], images.shape[-1])
         patches = self.patch_tokens(images).float()  # (B,N,D)
-        if self.config.inference.centre_patches if centre is None else centre:
+        if self.config.inference.centre_patches:
             patches = patches - self.patch_mean
         return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
 

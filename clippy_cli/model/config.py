@@ -69,6 +69,11 @@ class InferenceConfig(_Frozen):
         bool,
         Field(description="subtract the mean training patch embedding before normalising; false is the paper's form"),
     ] = False
+    affinity_block: Annotated[
+        int | None,
+        Field(description="block, one of image.blocks, whose tokens say which patches share embeddings; null for none"),
+    ] = None
+    affinity_scale: Annotated[float, Field(gt=0, description="how sharply: factor of the tokens' cosines")] = 8.0
 
 
 class ModelConfig(_Frozen):
@@ -89,6 +94,11 @@ class ModelConfig(_Frozen):
             raise ValueError("image.projection: mlp needs image.hidden_dim")
         if self.image.pooling in ("cls", "lse") and self.image.pool_prefix_tokens:
             raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
+        block = self.inference.affinity_block
+        if block is not None and block not in (self.image.blocks or ()):
+            raise ValueError(f"inference.affinity_block is {block}, which must be one of image.blocks")
+        if block is not None and self.inference.centre_patches:
+            raise ValueError("inference.centre_patches and inference.affinity_block exclude each other")
         if self.text.kind == "open_clip" and self.text.pooling != "eot":
             raise ValueError("text.kind: open_clip pools at the end-of-text token; set text.pooling: eot")
         if self.text.kind == "hugging_face" and self.text.pooling != "mean":

@@ -63,6 +63,10 @@ class ImageTower(nn.Module, ABC):
             "Choose a plain vision transformer, or drop no tokens: --set train.drop_rate=0",
         )
 
+    def block_features(self, features: Tensor, block: int) -> Tensor:
+        """The part of (B,N,F) ``features`` that is of ``block``, one of ``blocks``: (B,N,F/len(blocks))."""
+        return features.chunk(len(self.blocks), dim=-1)[self.blocks.index(block)]
+
     def project(self, features: Tensor) -> Tensor:
         """(B,P+N,F) -> (B,P+N,D), each token by itself."""
         projected: Tensor = self.projection(features)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class CachedFeed:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def captions(self) -> Sequence[tuple[str, ...]]:
+        """All captions of each sample; none of a broken one."""
+        return self._captions
 
     def training(self, part: Part, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
         for step, draws in enumerate(Steps(len(self), part, self._seed, first, shapes), start=first):

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from clippy_cli.data.captions import CaptionSource
+from clippy_cli.data.class_captions import ClassFolderSource
+from clippy_cli.data.mixture import MixtureSource, Part
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.streams import StreamSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_data import ScenesRecipe, ShardsRecipe, SourceRecipe
+from clippy_cli.recipe_data import (
+    ClassFoldersRecipe,
+    MixtureRecipe,
+    ScenesRecipe,
+    ShardsRecipe,
+    SourceRecipe,
+    TableRecipe,
+)
 from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.loader import ImageFeed
 
@@ -36,12 +45,8 @@ def open_feed(recipe: Recipe, source: SourceRecipe, model: Clippy, shards: Path,
 def _open_source(
     recipe: SourceRecipe, resolution: int, shards: Path, seed: int, processes: Processes
 ) -> CaptionSource | StreamSource:
-    if isinstance(recipe, ScenesRecipe):
-        return SceneSource(recipe.count, recipe.seed, resolution)
-    if not isinstance(recipe, ShardsRecipe):
-        return TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
-    if not recipe.remote:
-        return ShardSource(recipe.paths)
+    if not isinstance(recipe, ShardsRecipe) or not recipe.remote:
+        return open_local(recipe, resolution)
     assert recipe.samples is not None  # the recipe checks it
     stream = StreamSource(
         recipe.paths,
@@ -54,3 +59,18 @@ def _open_source(
     )
     stream.check_processes(processes.size)
     return stream
+
+
+def open_local(recipe: SourceRecipe, resolution: int) -> CaptionSource:
+    """The source that ``recipe`` names, of local files only; scenes are drawn at ``resolution``."""
+    match recipe:
+        case ScenesRecipe():
+            return SceneSource(recipe.count, recipe.seed, resolution)
+        case TableRecipe():
+            return TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
+        case ClassFoldersRecipe():
+            return ClassFolderSource(recipe.path)
+        case ShardsRecipe():
+            return ShardSource(recipe.paths)
+        case MixtureRecipe():
+            return MixtureSource([Part(open_local(part.source, resolution), part.repeat) for part in recipe.parts])

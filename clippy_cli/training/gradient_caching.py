@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clippy_cli.training.forward import TowerInputs
-from clippy_cli.training.loss import Loss
-
-LossOfBatch = Callable[[Tensor, Tensor, Tensor, Tensor], Loss]
+from clippy_cli.training.loss import Loss, LossOfBatch
 
 
 def backward_whole(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from clippy_cli.training.forward import Embeddings, TowerInputs, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch, Feed
-from clippy_cli.training.loss import ContrastiveLoss, Loss
+from clippy_cli.training.loss import ContrastiveLoss, Loss, LossOfBatch
 from clippy_cli.training.optim import (
     build_optimizer,
     frozen_parts,
@@ -45,10 +46,15 @@ from clippy_cli.training.optim import (
 )
 from clippy_cli.training.order import Part, keep_indices, step_seed
 from clippy_cli.training.step_shapes import StepShape, StepShapes
+from clippy_cli.training.terms import Term
 
 
 class Trainer:
-    """Model, optimiser and counters of one run; frozen parts of the model are frozen before."""
+    """Model, optimiser and counters of one run; frozen parts of the model are frozen before.
+
+    Attributes:
+        terms: what is added to the contrastive loss; set before ``fit``.
+    """
 
     def __init__(
         self,
@@ -77,15 +83,15 @@ class Trainer:
         self.optimizer = build_optimizer(groups, train, model.device)
         self.trainable = [parameter for parameter in self.embeddings.parameters() if parameter.requires_grad]
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=train.precision == "fp16")
-        lse_scale = None if model.scores_are_dot_products else model.config.image.lse_scale
-        self._loss = ContrastiveLoss(train.loss, lse_scale, processes, train.local_loss, train.gather_with_grad)
-        self._whole_loss = ContrastiveLoss(train.loss, lse_scale)
+        self._loss = ContrastiveLoss(train.loss, model.lse_scale, processes, train.local_loss, train.gather_with_grad)
+        self._whole_loss = ContrastiveLoss(train.loss, model.lse_scale)
         self._text_length = model.text.config.context_length if train.compile else None
         if train.compile:
             compile_towers(model)
         self._wrapped: nn.Module = self.embeddings
         if processes.size > 1:
             self._wrapped = DistributedDataParallel(self.embeddings, gradient_as_bucket_view=True)
+        self.terms: Sequence[Term] = ()
         self.step = 0
         self.broken: dict[int, str] = {}
         self.best = Best(recipe)
@@ -160,10 +166,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         chunks = self._chunks(batch, self._keep(batch, shape), shape.chunk_size)
         seeds = [step_seed(seed, self.step, self.processes.rank, number) for number in range(len(chunks))]
+        objective: LossOfBatch = self._loss
+        for term in self.terms:
+            objective = term.added_to(objective, batch)
         if len(chunks) == 1:
-            loss = backward_whole(self._wrapped, chunks[0], self._loss, seeds[0], self.scaler.scale)
+            loss = backward_whole(self._wrapped, chunks[0], objective, seeds[0], self.scaler.scale)
         else:
-            loss = backward_in_chunks(self._wrapped, chunks, self._loss, seeds, self.scaler.scale)
+            loss = backward_in_chunks(self._wrapped, chunks, objective, seeds, self.scaler.scale)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, train.grad_clip or math.inf)
         self.scaler.step(self.optimizer)

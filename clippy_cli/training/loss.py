@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from clippy_cli.model.pooling import lse_scores
 from clippy_cli.processes import ALONE, Processes
 
+LossOfBatch = Callable[[Tensor, Tensor, Tensor, Tensor], "Loss"]  # images, texts, logit scale, logit bias
 LSE_CELLS = 1 << 26  # patch-text cosines held at once where similarities are pooled; a quarter of a gigabyte
 
 
@@ -79,14 +81,19 @@ class ContrastiveLoss:
 
     def _gathered(self, rows: Tensor) -> Tensor:
         """The rows of all processes, one below the other."""
-        if self.processes.size == 1:
-            return rows
-        if self.gather_with_grad:
-            gathered: Tensor = _GatherRows.apply(rows, self.processes.rank)
-            return gathered
+        if self.processes.size == 1 or self.gather_with_grad:
+            return gathered(rows, self.processes)
         parts = _all_rows(rows.detach())
         parts[self.processes.rank] = rows
         return torch.cat(parts)
+
+
+def gathered(rows: Tensor, processes: Processes) -> Tensor:
+    """The rows of all processes, one below the other; gradients travel back to where the rows came from."""
+    if processes.size == 1:
+        return rows
+    everyones: Tensor = _GatherRows.apply(rows, processes.rank)
+    return everyones
 
 
 class _GatherRows(torch.autograd.Function):
@@ -120,6 +127,11 @@ def sigmoid_loss(logits: Tensor, targets: Tensor) -> Tensor:
     signs = torch.full_like(logits, -1.0)
     signs[torch.arange(len(logits), device=logits.device), targets] = 1.0
     return -F.logsigmoid(signs * logits).sum() / len(logits)
+
+
+def scores_of(images: Tensor, texts: Tensor, lse_scale: float | None) -> Tensor:
+    """(B,D) unit images, or (B,K,D) unit patches where there is an ``lse_scale``; (G,D) unit texts -> (B,G)."""
+    return images @ texts.T if lse_scale is None else pooled_scores(images, texts, lse_scale)
 
 
 def pooled_scores(patches: Tensor, texts: Tensor, lse_scale: float) -> Tensor:

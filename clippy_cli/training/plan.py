@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clippy_cli.data.shards import ShardSource
-from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.flops import PEAK_FLOPS, forward_flops
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.recipe_data import ScenesRecipe, SourceRecipe, TableRecipe
+from clippy_cli.recipe_data import MixtureRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
 from clippy_cli.recipe_schema import Recipe
 from clippy_cli.training.checks import check_tower
 from clippy_cli.training.compute import Compute
+from clippy_cli.training.feeds import open_local
 from clippy_cli.training.optim import freeze
 from clippy_cli.training.step_shapes import StepShape, StepShapes
 
@@ -194,18 +193,19 @@ def plan_table(plan: Plan) -> list[tuple[str, str]]:
 
 def _count(source: SourceRecipe) -> int:
     """Pairs of a source: as the recipe states them, or as they are found on this machine."""
-    if isinstance(source, ScenesRecipe):
-        return source.count
-    if isinstance(source, TableRecipe):
-        return len(TableSource(source.path, source.image_column, source.caption_column, source.root))
-    if source.samples is not None:
-        return source.samples
+    match source:
+        case ScenesRecipe():
+            return source.count
+        case MixtureRecipe():
+            return sum(_count(part.source) * part.repeat for part in source.parts)
+        case ShardsRecipe(samples=int(samples)):
+            return samples
     try:
-        return len(ShardSource(source.paths))
+        return len(open_local(source, 1))
     except ClippyError as error:
+        state = "State it: --set data.source.samples=NUMBER" if isinstance(source, ShardsRecipe) else error.hint
         raise ClippyError(
-            f"The cost depends on how many pairs the data holds, and it cannot be counted here: {error.message}",
-            "State it: --set data.source.samples=NUMBER",
+            f"The cost depends on how many pairs the data holds, and it cannot be counted here: {error.message}", state
         ) from error
 
 

@@ -45,6 +45,7 @@ from clippy_cli.training.order import Part
 from clippy_cli.training.run_folder import RunFolder
 from clippy_cli.training.sinks import check_sinks, open_sinks
 from clippy_cli.training.step_shapes import StepShapes
+from clippy_cli.training.terms import extra_terms
 
 OFFSET_IMAGES = 1024
 OFFSET_IMAGES_ON_THE_WAY = 256  # where a model is measured or kept before the last step
@@ -166,7 +167,9 @@ def train(
             feed: Feed = images
             held: Feed | None = validation
             if recipe.data.cache_features:
-                feed = _cached(folder.cache / "train", recipe, model, images, processes, hooks, flip=recipe.data.flip)
+                stored = _cached(folder.cache / "train", recipe, model, images, processes, hooks, flip=recipe.data.flip)
+                trainer.terms = extra_terms(model, stored, recipe, processes)
+                feed = stored
                 if validation is not None:
                     held = _cached(folder.cache / "validation", recipe, model, validation, processes, hooks, flip=False)
             run.feed = feed
@@ -199,7 +202,7 @@ def model_config(recipe: Recipe) -> ModelConfig:
     if recipe.model.pooling is not None:
         fields["image"]["pooling"] = recipe.model.pooling
     if recipe.model.centre_patches is not None:
-        fields["inference"]["centre_patches"] = recipe.model.centre_patches
+        fields["inference"] |= {"centre_patches": recipe.model.centre_patches, "affinity_block": None}
     if recipe.data.resolution is not None:
         fields["preprocess"]["resolution"] = max(recipe.data.resolution)
     if recipe.train.logit_scale_init is not None:

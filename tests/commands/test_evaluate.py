@@ -124,7 +124,7 @@ def test_an_own_set_in_a_few_lines(run, tmp_path):
         (["vox"], "did you mean 'voc'"),
         (["voc"], "CLIPPY_DATA"),
         (["voc", "--data-root", "model"], "VOCtrainval_11-May-2012.tar"),
-        (["scenes", "--patches", "fancy"], "plain or centred"),
+        (["scenes", "--patches", "fancy"], "plain, centred, shared"),
         (["scenes", "--patches", "centred"], "holds no mean patch"),
         (["scenes", "--task", "retrieve"], "no captions"),
         (["scenes", "--task", "segmnt"], "did you mean 'segment'"),

@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.affinity import affinity_mean
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.build import build_model
-from clippy_cli.model.registry import architecture_names, load_architecture
+from clippy_cli.model.patch_forms import patch_form, with_patch_form
+from clippy_cli.model.pooling import lse_scores
+from clippy_cli.model.registry import architecture_names, load_architecture, parse_model_config
 from clippy_cli.model.sampling import draw_keep_indices
 
 
@@ -115,8 +118,35 @@ def test_centring_subtracts_the_stored_mean_before_normalising():
     images = torch.randn(1, 3, 64, 64)
     tokens = model.image_tokens(images)[:, 1:]
     expected = F.normalize(tokens - model.patch_mean, dim=-1).view(1, 8, 8, 96)
-    torch.testing.assert_close(model.embed_patches(images, centre=True), expected)
-    assert not torch.allclose(model.embed_patches(images, centre=False), expected)
+    torch.testing.assert_close(with_patch_form(model, "centred").embed_patches(images), expected)
+    assert not torch.allclose(with_patch_form(model, "plain").embed_patches(images), expected)
+
+
+def test_shared_patches_are_means_by_affinity_of_an_inner_block_in_every_score():
+    model = nano_with(blocks=(2, 4), pooling="lse")
+    plain = model.image_tokens(images := torch.randn(1, 3, 64, 64))
+    inference = model.config.inference.model_copy(update={"affinity_block": 2, "affinity_scale": 5.0})
+    model.config = model.config.model_copy(update={"inference": inference})
+    keys = model.image.features(images)[:, 1:, : model.image.trunk.embed_dim]
+    expected = F.normalize(affinity_mean(plain[:, 1:], keys, 5.0), dim=-1)
+    torch.testing.assert_close(model.embed_patches(images).flatten(1, 2), expected)
+    torch.testing.assert_close(model.image_tokens(images)[:, 0], plain[:, 0])
+    texts = model.embed_texts(["a red star"])
+    torch.testing.assert_close(model.score_images(images, texts), lse_scores(expected, texts, 20.0))
+    assert patch_form(model) == "shared"
+    plainly = with_patch_form(model, "plain")
+    torch.testing.assert_close(plainly.embed_patches(images).flatten(1, 2), F.normalize(plain[:, 1:], dim=-1))
+    with pytest.raises(ClippyError, match="affinity_block"):
+        with_patch_form(model, "shared")
+
+
+@pytest.mark.parametrize("inference", [{"affinity_block": 3}, {"affinity_block": 2, "centre_patches": True}])
+def test_sharing_needs_a_block_that_is_taken_and_no_centring(inference):
+    fields = load_architecture("clippy-nano").model_dump()
+    fields["image"]["blocks"] = (2, 4)
+    fields["inference"] |= inference
+    with pytest.raises(ClippyError, match="affinity_block"):
+        parse_model_config(fields, where="a test")
 
 
 def test_every_architecture_parses_and_nano_has_the_one_face(nano):

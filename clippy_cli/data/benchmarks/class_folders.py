@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import RootModel
 
 from clippy_cli.checked_yaml import load_checked
-from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassificationSet, ClassifiedImage, SetInfo
+from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassifiedImage, SetInfo
 from clippy_cli.data.benchmarks.spec import Prompts, SetSpec
 from clippy_cli.data.images import IMAGE_SUFFIXES, read_image
 from clippy_cli.errors import ClippyError
@@ -26,7 +26,7 @@ class _Words(RootModel[dict[str, Prompts]]):
     """Folder name to the words that a model is asked for."""
 
 
-def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassificationSet:
+def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassFolders:
     """``folder``/CLASS/IMAGE, in the order of the names; a class is asked for by its folder's name.
 
     Folders that all are WordNet ids of ImageNet-1k mean that set's 1000 classes, all of which are asked for; with
@@ -51,10 +51,12 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> Classif
         )
     title = f"{folder.name}, class folders"
     info = spec.info(name, "classification", folder) if spec else SetInfo(name, title, "classification", folder)
-    return _ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
+    return ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
 
 
-class _ClassFolders:
+class ClassFolders:
+    """A :class:`~clippy_cli.data.benchmarks.base.ClassificationSet` of class folders."""
+
     def __init__(
         self,
         info: SetInfo,
@@ -75,9 +77,16 @@ class _ClassFolders:
     def key(self, index: int) -> str:
         return self._files[index]
 
+    def path(self, index: int) -> Path:
+        """The file of image ``index``."""
+        return self._folder / self._files[index]
+
+    def words(self, index: int) -> tuple[str, ...]:
+        """What a model is asked for where it is to find the class of image ``index``."""
+        return self.classes[int(self._targets[index])].prompts
+
     def read(self, index: int) -> ClassifiedImage:
-        key = self._files[index]
-        return ClassifiedImage(key, read_image(self._folder / key), int(self._targets[index]))
+        return ClassifiedImage(self.key(index), read_image(self.path(index)), int(self._targets[index]))
 
 
 def _visible(folder: Path, *, directories: bool) -> list[str]:

@@ -36,7 +36,7 @@ class DenseClippy(Clippy):
             None if features is None else features.to(images.device),
             blocks=tower.blocks,
         )
-        return tower.project(tokens)[:, tower.num_prefix_tokens :]
+        return self.joint_tokens(tokens)[:, tower.num_prefix_tokens :]
 
 
 def with_dense_mode(model: Clippy, mode: str, proxy: VisionLanguageModel | None = None) -> VisionLanguageModel:

@@ -1,13 +1,15 @@
 """A CLIPpy model with patches by a dense mode: what changes, what stays, and what its proxy sees."""
 
+import copy
+
 import pytest
 import torch
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess, VisionLanguageModel
 from clippy_cli.model.build import build_model
-from clippy_cli.model.centring import with_centring
 from clippy_cli.model.dense import proxy_patches, vit_tokens, with_dense_mode
+from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.registry import load_architecture
 
@@ -31,13 +33,15 @@ def images():
 
 
 def test_patches_are_projected_centred_and_normalised_as_the_model_does(nano, images):
+    nano = copy.deepcopy(nano)
+    nano.patch_mean.copy_(torch.randn(96))
     dense = with_dense_mode(nano, "sclip")
     assert isinstance(dense, VisionLanguageModel)
     assert dense.name == "clippy-nano+sclip"
     projected = nano.image.project(vit_tokens(nano.image.trunk, images, "sclip"))[:, 1:]
     for form, offset in (("plain", 0.0), ("centred", nano.patch_mean)):
         expected = normalized(projected - offset).view(2, 8, 6, -1)
-        torch.testing.assert_close(dense.embed_patches(images, centre=form == "centred"), expected)
+        torch.testing.assert_close(with_patch_form(dense, form).embed_patches(images), expected)
     assert not torch.allclose(dense.embed_patches(images), nano.embed_patches(images), atol=1e-3)
 
 
@@ -51,7 +55,7 @@ def test_all_but_patches_stays_and_so_does_the_model_itself(nano, images):
     torch.testing.assert_close(nano.embed_patches(images), before, rtol=0, atol=0)
     assert dense.state_dict().keys() == nano.state_dict().keys()
     assert with_dense_mode(nano, "plain") is nano
-    assert not with_centring(dense, "plain").config.inference.centre_patches
+    assert not with_patch_form(dense, "plain").config.inference.centre_patches
     assert nano.config.inference.centre_patches
 
 

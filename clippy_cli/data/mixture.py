@@ -1,0 +1,47 @@
+"""Several caption sources as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clippy_cli.data.captions import CaptionedImage, CaptionSource
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture, and how often each of its samples is there."""
+
+    source: CaptionSource
+    repeat: int = 1
+
+
+class MixtureSource:
+    """The samples of all parts, one part after the other, each part ``repeat`` times in a row."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = tuple(parts)
+        self._ends = np.cumsum([len(part.source) * part.repeat for part in self._parts])
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return tuple(problem for part in self._parts for problem in part.source.problems)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, index: int) -> CaptionedImage:
+        """Sample ``index``; IndexError beyond the last."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self._parts[number]
+        begin = int(self._ends[number]) - len(part.source) * part.repeat
+        return part.source.read((index - begin) % len(part.source))
+
+    def describe(self) -> str:
+        """One line for the training log."""
+        times = (f" x {part.repeat}" if part.repeat > 1 else "" for part in self._parts)
+        return " + ".join(f"{part.source.describe()}{many}" for part, many in zip(self._parts, times, strict=True))

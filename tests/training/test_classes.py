@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.build import build_model
+from clippy_cli.model.classifier import read_classifier
+from clippy_cli.model.registry import load_architecture
+from clippy_cli.recipe import load_recipe
+from clippy_cli.training.classes import class_loss, classes_term
+from clippy_cli.training.loader import Batch
+from clippy_cli.training.loss import ContrastiveLoss
+
+
+@pytest.fixture
+def model():
+    config = load_architecture("clippy-nano")
+    image = config.image.model_copy(update={"blocks": (2, 4)})
+    return build_model(config.model_copy(update={"image": image}), seed=0).eval()
+
+
+@pytest.fixture
+def weights(model, tmp_path: Path) -> Path:
+    """Weights of the nano trunk with a classifier of 1000 classes, as timm writes them."""
+    width = model.image.trunk.embed_dim
+    path = tmp_path / "supervised.safetensors"
+    head = {"head.weight": torch.randn(1000, width), "head.bias": torch.randn(1000)}
+    save_file({**{name: value.clone() for name, value in model.image.trunk.state_dict().items()}, **head}, path)
+    return path
+
+
+def test_the_loss_is_least_where_scores_are_the_classifiers_answers():
+    texts = torch.eye(6)
+    images, scale = F.normalize(torch.randn(4, 6), dim=-1), torch.tensor(5.0)
+    logits = 5.0 * images
+    entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
+    torch.testing.assert_close(class_loss(images, logits, texts, scale), entropy)
+    assert class_loss(images, logits.roll(1, dims=0), texts, scale) > entropy
+
+
+def test_the_classifier_reads_the_class_token_of_the_last_block(model, weights):
+    recipe = load_recipe(
+        "flickr8k",
+        [
+            "model.architecture=clippy-nano",
+            f"model.image.init={weights}",
+            "model.text.init=random",
+            "data.source={kind: scenes, count: 4}",
+            "train.classes.weight=2",
+        ],
+    )
+    images = torch.randn(3, 3, 64, 64)
+    features = model.image.features(images)
+    state = read_classifier(model.image, str(weights))
+    expected_logits = F.linear(model.image.trunk.norm(model.image.trunk(images))[:, 0], state.weight, state.bias)
+    embedded, captions = F.normalize(torch.randn(3, 96), dim=-1), F.normalize(torch.randn(3, 96), dim=-1)
+    scale, bias, contrastive = torch.tensor(20.0), torch.tensor(0.0), ContrastiveLoss()
+    term = classes_term(model, recipe)
+    both = term.added_to(contrastive, Batch([0, 1, 2], [], features=features.half()))(embedded, captions, scale, bias)
+    plain = contrastive(embedded, captions, scale, bias).value
+    torch.testing.assert_close(
+        both.value, plain + 2 * class_loss(embedded, expected_logits, term.texts, scale), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weights, tmp_path: Path):
+    with pytest.raises(ClippyError, match="init is random"):
+        read_classifier(model.image, "random")
+    bare = tmp_path / "bare.safetensors"
+    save_file({"head.weight": torch.zeros(10, 96), "head.bias": torch.zeros(10)}, bare)
+    with pytest.raises(ClippyError, match=r"shape \(10, 96\)"):
+        read_classifier(model.image, str(bare))
+    inner = build_model(
+        load_architecture("clippy-nano").model_copy(
+            update={"image": model.config.image.model_copy(update={"blocks": (2,)})}
+        )
+    )
+    with pytest.raises(ClippyError, match="last block"):
+        read_classifier(inner.image, str(weights))
