@@ -1,15 +1,10 @@
 """Photos segmented and grouped, one contact sheet a set, to be looked at: what a figure does not show.
 
-A row is a photo, its segmentation, its groups and, where there is one, its annotation, drawn as ``clippy segment`` and
-``clippy group`` draw them. Photos are not chosen by hand: a set is cut into as many equal parts as photos are asked
-for, and the middle photo of each part is taken. Words asked for:
+A row is photo, segmentation, groups and annotation, drawn as ``clippy segment`` and ``clippy group`` draw them. Nobody
+picks photos: a set is cut into as many equal parts as photos are wanted, the middle one of each is taken. Words are, on
+PASCAL VOC and COCO, the classes in the photo's annotation (on VOC against the set's context words, left untinted);
+on CamVid all 11 classes; on Flickr8k those of a short list that its captions hold, of photos that have two or more.
 
-- PASCAL VOC and COCO: the classes that the photo's annotation holds; on VOC against the set's context words, which
-  stay untinted like its background;
-- CamVid: all 11 classes;
-- Flickr8k: the words of a short list that the captions hold. A photo with fewer than two gives way to the next one.
-
-    python benchmarks/contact_sheets.py --data-root ~/data
     python benchmarks/contact_sheets.py --data-root ~/data --count 2 --refine none --out /tmp/sheets
 """
 
@@ -26,161 +21,110 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet
-from clippy_cli.data.benchmarks.captioned import CaptionedSet, open_captioned
+from clippy_cli.data.benchmarks.captioned import open_captioned
 from clippy_cli.data.benchmarks.catalogue import find_set, open_set
-from clippy_cli.data.labels import Label, Vocabulary
+from clippy_cli.data.images import dense_size, resize_image
+from clippy_cli.data.labels import Label, Vocabulary, parse_labels
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.files import write_whole
-from clippy_cli.inference.features import Encoded, Failed, encode_images, patch_embeddings
+from clippy_cli.inference.features import patch_embeddings
 from clippy_cli.inference.group import group_patches
 from clippy_cli.inference.label_map import LabelMap
-from clippy_cli.inference.refine.refinement import METHODS, Method, parse_refinement
+from clippy_cli.inference.refine.refinement import Method, parse_refinement
 from clippy_cli.inference.segment import segment_patches
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.store import load_model
+from clippy_cli.model.sources.loading import load_model
 from clippy_cli.reporting.overlay import draw_overlay
 from clippy_cli.reporting.products import legend_items
 
-ANNOTATED = ("voc", "coco", "camvid-val")
-WHOLE_VOCABULARY = "camvid-val"
-NOUNS = [
-    "man",
-    "woman",
-    "child",
-    "boy",
-    "girl",
-    "baby",
-    "dog",
-    "cat",
-    "horse",
-    "bird",
-    "grass",
-    "water",
-    "snow",
-    "sand",
-    "sky",
-    "tree",
-    "rock",
-    "mountain",
-    "road",
-    "street",
-    "building",
-    "wall",
-    "fence",
-    "bicycle",
-    "bike",
-    "skateboard",
-    "car",
-    "boat",
-    "ball",
-    "shirt",
-]
-PLURALS = {"men": "man", "women": "woman", "children": "child", "babies": "baby"}
+NOUNS = parse_labels(
+    "man|men, woman|women, child|children|boy|girl|kid|baby, dog, cat, horse, bird, grass, water, snow, sand, sky, "
+    "tree, rock, mountain, road|street, building, wall, fence, bicycle|bike, skateboard, car, boat, ball, shirt"
+)
 GAP = 16  # pixels
-console = Console()
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo (H,W,3), the words to ask for, its annotation in their codes (H,W) if any, and what its row is called."""
+    """A photo (H,W,3), the words to ask for, and its annotation in their codes (H,W), if any."""
 
     key: str
     image: NDArray[np.uint8]
     vocabulary: Vocabulary
-    annotation: NDArray[np.int16] | None
-    title: str
+    annotation: NDArray[np.int16] | None = None
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """The middle of each of ``count`` equal parts of ``total``; all there are where they are fewer."""
-    count = min(total, count)
-    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
+    """The middle of each of ``count`` equal parts of ``total``; all where there are fewer."""
+    return [(2 * part + 1) * total // (2 * count) for part in range(count)] if count < total else list(range(total))
 
 
 def read_annotated(images: SegmentationSet, index: int) -> Photo:
-    """A photo of an annotated set with its own classes; the background class and pixels that do not count are 0."""
+    """A photo and the classes to ask for; the background class and pixels that do not count are code 0."""
     sample = images.read(index)
-    whole = images.info.name == WHOLE_VOCABULARY
-    asked = range(len(images.classes)) if whole else [int(value) for value in np.unique(sample.mask)]
-    asked = [value for value in asked if value not in (IGNORE, images.background)]
-    code_of = np.zeros(256, np.int16)
+    there = range(len(images.classes)) if images.info.name == "camvid-val" else np.unique(sample.mask).tolist()
+    asked = [value for value in there if value not in (IGNORE, images.background)]
+    code_of = np.zeros(IGNORE + 1, np.int16)
     code_of[asked] = np.arange(1, len(asked) + 1)
     labels = tuple(Label(prompts[0], prompts) for prompts in (images.classes[value].prompts for value in asked))
-    vocabulary = Vocabulary(labels, tuple(Label(word, (word,)) for word in images.context))
-    title = f"{sample.key}   {', '.join(label.name for label in labels)}"
-    if images.context:
-        title += f"; {len(images.context)} context words"
-    return Photo(sample.key, sample.image, vocabulary, code_of[sample.mask], title)
+    context = tuple(Label(word, (word,)) for word in images.context)
+    return Photo(sample.key, sample.image, Vocabulary(labels, context), code_of[sample.mask])
 
 
-def nouns_in(captions: Sequence[str]) -> list[str]:
-    """The words of the list that captions hold, in singular or plural, in the list's order."""
-    words = set(re.findall(r"[a-z]+", " ".join(captions).lower()))
-    forms = {form for word in words for form in (word, word.removesuffix("s"), PLURALS.get(word, word))}
-    return [noun for noun in NOUNS if noun in forms]
-
-
-def read_captioned(images: CaptionedSet, index: int) -> Photo:
-    """A captioned photo with the listed words of its captions."""
-    sample = images.read(index)
-    labels = tuple(Label(noun, (noun,)) for noun in nouns_in(sample.captions))
-    return Photo(sample.key, sample.image, Vocabulary(labels), None, f"{sample.key}   {sample.captions[0]}")
-
-
-def draw_row(model: VisionLanguageModel, encoded: Encoded[Photo], method: Method | None) -> list[Image.Image]:
-    """Photo, segmentation, groups and annotation, with legends."""
-    photo, patches = encoded.sample, encoded.output
-    image, vocabulary = photo.image, photo.vocabulary
-    height, width = image.shape[:2]
-    texts = prompt_embeddings(model, vocabulary.texts, resolve_templates(model.defaults.templates))
-    refinement = None if method is None else (method, image)
-    scale = model.defaults.logit_scale
-    found = segment_patches(patches, texts, vocabulary, height, width, logit_scale=scale, refinement=refinement)
-    groups = group_patches(patches, height, width)
-    names = [label.name for label in vocabulary.labels]
-    row = [
-        draw_overlay(image, np.zeros((height, width), np.int16), []),
-        draw_overlay(image, found.label_map.codes, legend_items(found.label_map, names)),
-        draw_overlay(image, groups.codes, legend_items(groups, [f"{code}" for code in range(1, len(groups.pixels))])),
-    ]
-    if photo.annotation is not None:
-        pixels = np.bincount(photo.annotation.ravel(), minlength=len(names) + 1)
-        annotated = LabelMap(photo.annotation, pixels, np.full(len(pixels), np.nan))
-        row.append(draw_overlay(image, annotated.codes, legend_items(annotated, names)))
-    return row
-
-
-def draw_sheet(heading: str, rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Rows of pictures below their titles, all columns as wide as the widest picture."""
-    big, small = ImageFont.load_default(28), ImageFont.load_default(22)
-    column = max(picture.width for _, row in rows for picture in row) + GAP
-    heights = [max(picture.height for picture in row) + 40 + GAP for _, row in rows]
-    sheet = Image.new("RGB", (GAP + column * max(len(row) for _, row in rows), 60 + sum(heights)), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 14), heading, fill="black", font=big)
-    top = 60
-    for (title, row), height in zip(rows, heights, strict=True):
-        draw.text((GAP, top + 6), title, fill="black", font=small)
-        for place, picture in enumerate(row):
-            sheet.paste(picture, (GAP + column * place, top + 40))
-        top += height
-    return sheet
+def nouns_in(captions: Sequence[str]) -> tuple[Label, ...]:
+    """Those of the list of which a caption holds a synonym, with or without the s of a plural."""
+    words = re.findall(r"[a-z]+", " ".join(captions).lower())
+    forms = {*words, *(word.removesuffix("s") for word in words)}
+    return tuple(noun for noun in NOUNS if forms.intersection(noun.synonyms))
 
 
 def open_sets(root: Path, count: int) -> Iterator[tuple[str, list[int], Callable[[int], Photo]]]:
-    """Each set's title, the photos taken of it, and what reads one."""
-    for name in ANNOTATED:
+    """Each set's name, which photos of it, and what reads one."""
+    for name in ("voc", "coco", "camvid-val"):
         images = cast(SegmentationSet, open_set(name, *find_set(name, root)))
         yield name, evenly(len(images), count), partial(read_annotated, images)
     captioned = open_captioned(str(root / "flickr8k" / "dev-*.tar"))
-    usable = [index for index in range(len(captioned)) if len(nouns_in(captioned.captions(index))) > 1]
-    starts = evenly(len(captioned), count)
-    taken = {next((index for index in usable if index >= start), usable[-1]) for start in starts}
-    yield "flickr8k-dev", sorted(taken), partial(read_captioned, captioned)
+    nouns = [nouns_in(captioned.captions(index)) for index in range(len(captioned))]
+    usable = [index for index, found in enumerate(nouns) if len(found) > 1]
+    taken = [usable[place] for place in evenly(len(usable), count)]
+    yield "flickr8k-dev", taken, lambda at: Photo(captioned.key(at), captioned.read(at).image, Vocabulary(nouns[at]))
+
+
+def draw_row(model: VisionLanguageModel, photo: Photo, method: Method | None) -> list[Image.Image]:
+    """Photo, segmentation, groups and annotation, each with its legend."""
+    image, vocabulary = photo.image, photo.vocabulary
+    height, width = image.shape[:2]
+    size = dense_size(height, width, model.defaults.resolution, model.preprocess.patch_size)
+    patches = patch_embeddings(model, [resize_image(image, *size)])[0]
+    texts = prompt_embeddings(model, vocabulary.texts, resolve_templates(model.defaults.templates))
+    scale, refinement = model.defaults.logit_scale, method and (method, image)
+    found = segment_patches(patches, texts, vocabulary, height, width, logit_scale=scale, refinement=refinement)
+    groups = group_patches(patches, height, width)
+    names = [label.name for label in vocabulary.labels]
+    shown = [(found.label_map, names), (groups, [f"group {code}" for code in range(1, len(groups.pixels))])]
+    if photo.annotation is not None:
+        pixels = np.bincount(photo.annotation.ravel(), minlength=len(names) + 1)
+        shown.append((LabelMap(photo.annotation, pixels, np.full(len(pixels), np.nan)), names))
+    plain = draw_overlay(image, np.zeros((height, width), np.int16), [])
+    return [plain, *(draw_overlay(image, one.codes, legend_items(one, called)) for one, called in shown)]
+
+
+def draw_sheet(heading: str, rows: Sequence[tuple[Photo, Sequence[Image.Image]]]) -> Image.Image:
+    """Rows of pictures, each below its key and words; all columns are as wide as the widest picture."""
+    column = max(picture.width for _, row in rows for picture in row) + GAP
+    heights = [max(picture.height for picture in row) + 40 + GAP for _, row in rows]
+    sheet = Image.new("RGB", (GAP + column * len(rows[0][1]), 60 + sum(heights)), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, 14), heading, fill="black", font=ImageFont.load_default(28))
+    for number, (photo, row) in enumerate(rows):
+        top, words = 60 + sum(heights[:number]), ", ".join(label.name for label in photo.vocabulary.labels)
+        draw.text((GAP, top + 6), f"{photo.key}: {words}", fill="black", font=ImageFont.load_default(22))
+        for place, picture in enumerate(row):
+            sheet.paste(picture, (GAP + column * place, top + 40))
+    return sheet
 
 
 def main() -> None:
@@ -188,25 +132,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--count", type=int, default=5, help="photos of each set")
-    parser.add_argument("--refine", default="guided", choices=["none", *METHODS])
+    parser.add_argument("--count", type=int, choices=range(1, 51), metavar="N", default=5, help="photos of each set")
+    parser.add_argument("--refine", default="guided", choices=["none", "guided"])
     parser.add_argument("--out", type=Path, default=Path("contact-sheets"))
-    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    model = load_model(options.model, device=options.device)
-    method = parse_refinement(options.refine)
-    patch, resolution = model.preprocess.patch_size, model.defaults.resolution
+    model = load_model(options.model)
     for name, indices, read in open_sets(options.data_root, options.count):
-        rows = []
-        encode = partial(patch_embeddings, model)
-        for result in encode_images(indices, read, encode, patch_size=patch, resolution=resolution, batch_size=1):
-            if isinstance(result, Failed):
-                raise result.error
-            rows.append((result.sample.title, draw_row(model, result, method)))
+        rows = [(photo, draw_row(model, photo, parse_refinement(options.refine))) for photo in map(read, indices)]
         columns = " | ".join(("photo", "segmentation", "groups", "annotation")[: len(rows[0][1])])
-        sheet = draw_sheet(f"{name}, {model.name}, short side {resolution}, refine {options.refine}: {columns}", rows)
-        path = write_whole(options.out / f"{name}.jpg", partial(sheet.save, format="JPEG", quality=88))
-        console.print(f"written to {path}")
+        heading = f"{name}, {model.name}, short side {model.defaults.resolution}, refine {options.refine}: {columns}"
+        save = partial(draw_sheet(heading, rows).save, format="JPEG", quality=88)
+        print(f"written to {write_whole(options.out / f'{name}.jpg', save)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clippy_cli.model.pooling import normalized
@@ -29,4 +28,4 @@ def affinity_mean(patches: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 def _mean(units: Tensor, keys: Tensor, queries: Tensor, scale: float) -> Tensor:
     """(B,N,D), (B,N,F), (B,M,F) -> (B,M,D)."""
-    return F.scaled_dot_product_attention(queries, keys, units, scale=scale)
+    return (scale * queries @ keys.transpose(1, 2)).softmax(dim=-1) @ units

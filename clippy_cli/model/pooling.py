@@ -32,8 +32,8 @@ def lse_scores(patches: Tensor, texts: Tensor, scale: float) -> Tensor:
     ``scale`` is an inverse temperature: 0 gives the mean over patches, infinity the best patch. This pools in
     similarity space, as PACL (arXiv 2212.04994) does with softmax weights.
     """
-    cosines = torch.einsum("bnd,kd->bkn", patches, texts)
-    return (torch.logsumexp(scale * cosines, dim=-1) - math.log(patches.shape[1])) / scale
+    cosines = patches @ texts.T  # (B,N,K)
+    return (torch.logsumexp(scale * cosines, dim=1) - math.log(patches.shape[1])) / scale
 
 
 def normalized(vectors: Tensor) -> Tensor:

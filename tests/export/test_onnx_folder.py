@@ -50,10 +50,16 @@ def test_graphs_equal_the_model_at_any_size(tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lse", "cls", "prefix", "bert", "t5", "conv"])
+@pytest.mark.parametrize("kind", ["lse", "shared", "cls", "prefix", "bert", "t5", "conv"])
 def test_every_pooling_and_tower(kind, tmp_path):
     choices = {
         "lse": {"pooling": "lse", "blocks": (1, 2), "trunk_args": {"img_size": 32, "patch_size": 8, "depth": 2}},
+        "shared": {
+            "pooling": "lse",
+            "blocks": (1, 2),
+            "affinity_block": 1,
+            "trunk_args": {"img_size": 32, "patch_size": 8, "depth": 2},
+        },
         "cls": {"pooling": "cls"},
         "prefix": {"pooling": "max", "pool_prefix_tokens": True, "projection": "mlp", "hidden_dim": 16},
     }

@@ -63,6 +63,7 @@ def test_a_convolutional_trunk_with_its_mean(tmp_path):
         ({"pooling": "max"}, "max pooling"),
         ({"pooling": "lse"}, "lse pooling"),
         ({"pooling": "cls", "centre": True}, "centred"),
+        ({"pooling": "cls", "blocks": (1,), "affinity_block": 1}, "affinity"),
         ({"pooling": "avg", "pool_prefix_tokens": True}, "takes in the class token"),
         ({"pooling": "cls", "projection": "mlp", "hidden_dim": 16}, "mlp projection"),
         ({"pooling": "cls", "trunk_args": TRUNK | {"depth": 2}, "blocks": (1, 2)}, "blocks [1, 2]"),

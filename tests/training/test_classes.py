@@ -55,7 +55,7 @@ def test_the_classifier_reads_the_class_token_of_the_last_block(model, weights):
     images = torch.randn(3, 3, 64, 64)
     features = model.image.features(images)
     state = read_classifier(model.image, str(weights))
-    expected_logits = F.linear(model.image.trunk.norm(model.image.trunk(images))[:, 0], state.weight, state.bias)
+    expected_logits = F.linear(model.image.trunk.forward_features(images)[:, 0], state.weight, state.bias)
     embedded, captions = F.normalize(torch.randn(3, 96), dim=-1), F.normalize(torch.randn(3, 96), dim=-1)
     scale, bias, contrastive = torch.tensor(20.0), torch.tensor(0.0), ContrastiveLoss()
     term = classes_term(model, recipe)
@@ -73,10 +73,7 @@ def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weigh
     save_file({"head.weight": torch.zeros(10, 96), "head.bias": torch.zeros(10)}, bare)
     with pytest.raises(ClippyError, match=r"shape \(10, 96\)"):
         read_classifier(model.image, str(bare))
-    inner = build_model(
-        load_architecture("clippy-nano").model_copy(
-            update={"image": model.config.image.model_copy(update={"blocks": (2,)})}
-        )
-    )
+    image = model.config.image.model_copy(update={"blocks": (2,)})
+    inner = build_model(model.config.model_copy(update={"image": image}))
     with pytest.raises(ClippyError, match="last block"):
         read_classifier(inner.image, str(weights))
