@@ -160,7 +160,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "patches": f"(B,H/p,W/p,D) unit norm, {patch_form(model)}",
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
-            "lse_scale": image.lse_scale if image.pooling == "lse" else None,
+            "lse_scale": (model.config.inference.lse_scale or image.lse_scale) if image.pooling == "lse" else None,
         },
         "text": {
             "file": TEXT_FILE,

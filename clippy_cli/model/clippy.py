@@ -62,7 +62,7 @@ class Clippy(nn.Module):
 
     @property
     def lse_scale(self) -> float | None:
-        """Inverse temperature of the pooling where it pools similarities; None where a score is a dot product."""
+        """Inverse temperature of the training's pooling of similarities; None where a score is a dot product."""
         return None if self.scores_are_dot_products else self.config.image.lse_scale
 
     def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -101,7 +101,7 @@ class Clippy(nn.Module):
         if self.scores_are_dot_products:
             return self.pool(tokens) @ texts.T
         patches = normalized(tokens[:, self.image.num_prefix_tokens :])
-        return lse_scores(patches, texts, self.config.image.lse_scale)
+        return lse_scores(patches, texts, self.config.inference.lse_scale or self.config.image.lse_scale)
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:

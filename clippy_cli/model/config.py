@@ -74,6 +74,10 @@ class InferenceConfig(_Frozen):
         Field(description="block, one of image.blocks, whose tokens say which patches share embeddings; null for none"),
     ] = None
     affinity_scale: Annotated[float, Field(gt=0, description="how sharply: factor of the tokens' cosines")] = 8.0
+    lse_scale: Annotated[
+        float | None,
+        Field(gt=0, description="lse pooling's inverse temperature in scores of images; null takes image.lse_scale"),
+    ] = None
 
 
 class ModelConfig(_Frozen):

@@ -28,6 +28,7 @@ from clippy_cli.training.events import (
     CheckpointSaved,
     Started,
     StepReport,
+    Stop,
     Validated,
 )
 from clippy_cli.training.feature_cache import CachedFeed
@@ -415,3 +416,47 @@ def test_every_precision_trains_and_resumes_on_cuda(tiny, precision: str) -> Non
     train(recipe, device="cuda", on_event=events.append, should_stop=lambda: next(asked))
     assert train(recipe, device="cuda", resume=True, on_event=events.append).finished
     assert np.mean(losses(events)[-5:]) < np.mean(losses(events)[:5]) - 0.3
+
+
+def test_words_of_a_mixture_add_to_the_loss_and_a_resumed_run_ends_the_same(tiny, tmp_path) -> None:
+    for name in ("star", "ring"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for number in range(2):
+            path = tmp_path / "classes" / name / f"{number}.png"
+            path.write_bytes(encoded(noise(40, 40, seed=number), "PNG"))
+    source = (
+        "{kind: mixture, parts: [{source: {kind: scenes, count: 20}}, "
+        f"{{source: {{kind: class_folders, path: {tmp_path / 'classes'}}}, repeat: 2}}]}}"
+    )
+    options = [
+        f"data.source={source}",
+        "model.image.freeze=trunk",
+        "model.text.freeze=all",
+        "data.cache_features=true",
+        "train.epochs=2",
+        "train.log_every=1",
+    ]
+    words = "train.words={weight: 1, min_images: 2}"
+    _, plain = run(tiny(*options, f"output={tmp_path / 'plain'}"))
+    whole, with_words = run(tiny(*options, words, f"output={tmp_path / 'whole'}"))
+    assert whole.samples == 28
+    assert losses(with_words)[0] > losses(plain)[0] + 0.1
+    stops = iter([Stop.GO_ON] * 4 + [Stop.INTERRUPTED])
+    part, _ = run(tiny(*options, words, f"output={tmp_path / 'part'}"), should_stop=lambda: next(stops, Stop.GO_ON))
+    assert 0 < part.step < part.total_steps
+    run(tiny(*options, words, f"output={tmp_path / 'part'}"), resume=True)
+    assert_same_weights(weights(tmp_path / "part"), weights(tmp_path / "whole"))
+
+
+def test_a_word_that_nobody_says_often_enough_is_an_error(tiny) -> None:
+    frozen = ["model.image.freeze=trunk", "model.text.freeze=all", "data.cache_features=true"]
+    with pytest.raises(ClippyError, match="no word is in the captions of 999 images"):
+        run(tiny(*frozen, "train.words={weight: 1, min_images: 999}"))
+
+
+@pytest.mark.parametrize("term", ["words", "classes"])
+def test_terms_want_stored_features_and_a_frozen_text_tower(tiny, term) -> None:
+    with pytest.raises(ClippyError, match=f"train.{term}.weight"):
+        tiny(f"train.{term}.weight=1")
+    with pytest.raises(ClippyError, match=r"text\.freeze"):
+        tiny("model.image.freeze=trunk", "data.cache_features=true", f"train.{term}.weight=1")
