@@ -53,6 +53,8 @@ def is_url(path: str) -> bool:
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(expand_path)]
 Positive = Annotated[int, Field(gt=0)]
 
+MAX_REPEAT = 1000
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -120,7 +122,9 @@ class PartRecipe(Section):
         ShardsRecipe | TableRecipe | ClassFoldersRecipe | ScenesRecipe,
         Field(discriminator="kind", description="kind shards (local files), table, class_folders or scenes"),
     ]
-    repeat: Annotated[Positive, Field(description="times that each of its samples comes in an epoch")] = 1
+    repeat: Annotated[
+        int, Field(gt=0, le=MAX_REPEAT, description="times that each of its samples comes in an epoch")
+    ] = 1
 
 
 class MixtureRecipe(Section):
@@ -174,10 +178,10 @@ class DataRecipe(Section):
             raise conflict(f"the range [{low}, {high}] is empty; write the smaller share first", "data.crop_scale")
         if isinstance(self.validation, ShardsRecipe) and self.validation.remote:
             raise conflict("the validation source is read from end to end; give local shards", "data.validation.paths")
-        for source in (self.source, self.validation):
+        for name, source in (("source", self.source), ("validation", self.validation)):
             parts = source.parts if isinstance(source, MixtureRecipe) else ()
             if any(isinstance(part.source, ShardsRecipe) and part.source.remote for part in parts):
-                raise conflict("shards behind URLs cannot be part of a mixture; fetch them first", "data.source.parts")
+                raise conflict("shards behind URLs cannot be part of a mixture; fetch them first", f"data.{name}.parts")
         remote = isinstance(self.source, ShardsRecipe) and self.source.remote
         if isinstance(self.source, ShardsRecipe) and remote:
             if not all(is_url(path) for path in self.source.paths):

@@ -84,7 +84,10 @@ class FinalRecipe(Section):
 
 
 class WordsRecipe(Section):
-    """Frequent words of the captions as texts of their own, beside the contrastive loss."""
+    """Frequent words of the captions as texts of their own, beside the contrastive loss.
+
+    A word is a run of two letters or more, in lower case; languages without spaces have no words here.
+    """
 
     weight: Annotated[float, Field(ge=0, description="factor of the words' loss; 0 for none")] = 0.0
     min_images: Annotated[Positive, Field(description="images that a word must be in the captions of")] = 6

@@ -32,9 +32,8 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
 
     Pooling, freezing, loss, optimiser, precision, drop rates, gradient caching, stored features, a validation source, a
     final part and an evaluation stay where the recipe has them. Left out are ``train.compile`` (compiling takes
-    minutes), fp16 (bf16 instead, which a CPU has), named sets (scenes instead), TensorBoard,
-    W&B and ``train.classes`` (random weights have no classifier). An architecture
-    that cannot be read stays as it is, for the run to say so.
+    minutes), fp16 (bf16 instead, which a CPU has), named sets (scenes instead), TensorBoard, W&B and ``train.classes``
+    (random weights have no classifier). An architecture that cannot be read stays as it is, for the run to say so.
     """
     fields = recipe.model_dump()
     model, data, train = fields["model"], fields["data"], fields["train"]
@@ -58,6 +57,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     train |= {"epochs": None, "steps": STEPS, "batch_size": BATCH, "warmup_steps": min(2, recipe.train.warmup_steps)}
     train |= {"log_every": 1, "checkpoint_every": EVERY, "compile": False}
     train["precision"] = "bf16" if recipe.train.precision == "fp16" else recipe.train.precision
+    train["words"]["min_images"] = min(recipe.train.words.min_images, BATCH)  # the pass has few images
     train["classes"]["weight"] = 0.0  # random weights have no classifier
     train["chunk_size"] = CHUNK if recipe.train.chunk_size else None
     final = train["final"]

@@ -148,6 +148,15 @@ def test_environment_variables_and_home_are_expanded_and_must_be_set(write, monk
     assert "CLIPPY_DATA is not set" in found and "data.source.paths" in found
 
 
+@pytest.mark.parametrize("place", ["source", "validation"])
+def test_what_a_mixture_cannot_hold_is_named_where_it_stands(write, place: str) -> None:
+    remote = "{source: {kind: shards, paths: 'https://host/0.tar', samples: 5}}"
+    (found,) = problems(write(GOOD), f"data.{place}={{kind: mixture, parts: [{remote}]}}")
+    assert f"data.{place}.parts: shards behind URLs" in found
+    found = problems(write(GOOD), f"data.{place}={{kind: mixture, parts: [{remote[:-1]}, repeat: {10**30}}}]}}")
+    assert any("repeat: must be less than or equal to 1000" in line for line in found)
+
+
 def test_an_override_replaces_a_section_and_creates_one(write) -> None:
     recipe = load_recipe(write(GOOD), ["data.source={kind: scenes, count: 5}", "evaluate.scenes=7"])
     assert (recipe.data.source.count, recipe.evaluate.scenes) == (5, 7)
@@ -233,5 +242,6 @@ def test_every_field_below_a_section_is_documented() -> None:
         ("train",),
         ("train", "final"),
         ("train", "words"),
+        ("train", "classes"),
     ]
     assert undocumented == [*sections, ("evaluate",), ("log",)]

@@ -82,3 +82,11 @@ def test_a_larger_final_resolution_stays_the_larger_and_a_file_of_ones_own_is_re
     assert (smoke.data.resolution, smoke.train.final.resolution, smoke.train.final.share) == ((32,), 64, 0.5)
     assert (smoke.model.architecture, smoke.model.pooling) == ("align-nano", "avg")
     assert load_recipe("quickstart", ["model.architecture=absent"], smoke=True).model.architecture == "absent"
+
+
+def test_words_are_frequent_enough_in_the_few_scenes_of_the_pass(monkeypatch) -> None:
+    monkeypatch.setenv("CLIPPY_DATA", "/nowhere")
+    few, many = (
+        load_recipe("clippy-ti", [f"train.words.min_images={images}"], smoke=True).train.words for images in (2, 500)
+    )
+    assert few.min_images == 2 and many.min_images == 16

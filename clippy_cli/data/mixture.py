@@ -22,12 +22,12 @@ class MixtureSource:
     """The samples of all parts, one part after the other, each part ``repeat`` times in a row."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        self._parts = tuple(parts)
-        self._ends = np.cumsum([len(part.source) * part.repeat for part in self._parts])
+        self.parts = tuple(parts)
+        self._ends = np.cumsum([len(part.source) * part.repeat for part in self.parts])
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return tuple(problem for part in self._parts for problem in part.source.problems)
+        return tuple(problem for part in self.parts for problem in part.source.problems)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -37,11 +37,11 @@ class MixtureSource:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
-        part = self._parts[number]
+        part = self.parts[number]
         begin = int(self._ends[number]) - len(part.source) * part.repeat
         return part.source.read((index - begin) % len(part.source))
 
     def describe(self) -> str:
         """One line for the training log."""
-        times = (f" x {part.repeat}" if part.repeat > 1 else "" for part in self._parts)
-        return " + ".join(f"{part.source.describe()}{many}" for part, many in zip(self._parts, times, strict=True))
+        times = (f" x {part.repeat}" if part.repeat > 1 else "" for part in self.parts)
+        return " + ".join(f"{part.source.describe()}{many}" for part, many in zip(self.parts, times, strict=True))

@@ -80,14 +80,17 @@ def _load_pretrained_trunk(tower: ImageTower) -> None:
     _load_trunk_state(tower, source.state_dict(), str(tower.config.pretrained_tag))
 
 
-def pretrained_trunk(config: ImageTowerConfig, *, num_classes: int = 0) -> nn.Module:
-    """timm's model with the weights that the architecture names; ClippyError where they cannot be had."""
+def pretrained_trunk(config: ImageTowerConfig, *, with_classifier: bool = False) -> nn.Module:
+    """timm's model with the weights that the architecture names; ClippyError where they cannot be had.
+
+    With a classifier only where these weights have one: timm would draw one of another size at random.
+    """
     tag = config.pretrained_tag
     if tag is None:
         raise ClippyError("The architecture names no pretrained trunk.", "Use model.image.init: random or a file.")
     try:
         with hub_session():
-            trunk: nn.Module = timm.create_model(tag, pretrained=True, num_classes=num_classes)
+            trunk: nn.Module = timm.create_model(tag, pretrained=True, num_classes=None if with_classifier else 0)
     except Exception as error:  # the hub's client raises many types: no network, no such name, a broken cache
         raise ClippyError(
             f"The image tower wants timm's weights {tag} from the Hugging Face hub, which gave none: "

@@ -31,7 +31,7 @@ def read_classifier(tower: ImageTower, init: str) -> nn.Linear:
             "Name weights, or train without: --set train.classes.weight=0",
         )
     if init == "pretrained":
-        state = pretrained_trunk(tower.config, num_classes=CLASSES).state_dict()
+        state = pretrained_trunk(tower.config, with_classifier=True).state_dict()
     else:
         state = read_weights(Path(init).expanduser(), "model.image.init")
     weight, bias = state.get("head.weight"), state.get("head.bias")

@@ -12,7 +12,7 @@ TextKind = Literal["open_clip", "hugging_face"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ImageTowerConfig(_Frozen):
@@ -101,6 +101,10 @@ class ModelConfig(_Frozen):
         block = self.inference.affinity_block
         if block is not None and block not in (self.image.blocks or ()):
             raise ValueError(f"inference.affinity_block is {block}, which must be one of image.blocks")
+        if block is not None and self.image.pooling in ("max", "avg"):
+            raise ValueError(
+                "inference.affinity_block averages unit patches, which image.pooling: max and avg never saw"
+            )
         if block is not None and self.inference.centre_patches:
             raise ValueError("inference.centre_patches and inference.affinity_block exclude each other")
         if self.text.kind == "open_clip" and self.text.pooling != "eot":

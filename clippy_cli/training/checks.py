@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.classifier import read_classifier
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
 from clippy_cli.recipe_schema import Recipe
@@ -24,8 +25,10 @@ def check_launch(recipe: Recipe, device: torch.device, text_encoder: str | None,
 
 
 def check_tower(recipe: Recipe, model: Clippy) -> None:
-    """ClippyError where the recipe asks for what its trunk or its pooling cannot do."""
+    """ClippyError where the recipe asks for what its trunk, its pooling or its weights cannot do."""
     train, image = recipe.train, model.image
+    if train.classes.weight:
+        read_classifier(image, recipe.model.image.init)
     if not train.gather_with_grad and not model.scores_are_dot_products:
         raise ClippyError(
             "train.gather_with_grad: false gives a wrong gradient under lse pooling: a row of scores depends on "

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource
+from clippy_cli.data.class_captions import ClassFolderSource
+from clippy_cli.data.mixture import MixtureSource
 from clippy_cli.data.streams import Position
 from clippy_cli.data.transforms import draw_flip
 from clippy_cli.errors import ClippyError
@@ -229,12 +231,11 @@ def _text_features(
 
 
 def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: bool) -> dict[str, Any]:
-    """What the stored features depend on. Of the data: its description, its size and a few samples."""
-    probes = sorted({len(source) * part // _PROBES for part in range(_PROBES)} | {len(source) - 1})
+    """What the stored features depend on. Of the data: its description, its size and a few samples of each part."""
     return {
         "format": FORMAT,
         "source": source.describe(),
-        "samples": [len(source), *(_probe(source, index) for index in probes)],
+        "samples": _probes(source),
         "resolution": model.preprocess.resolution,
         "flip": flip,
         "precision": recipe.train.precision,
@@ -242,6 +243,15 @@ def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: boo
         "trunk": _digest(model.image.trunk),
         "encoder": None if recipe.model.text.freeze == "none" else _digest(model.text.encoder),
     }
+
+
+def _probes(source: CaptionSource) -> list[int]:
+    """The size and checksums of a few samples, of each part of a mixture; of class folders all names and captions."""
+    if isinstance(source, MixtureSource):
+        return [number for part in source.parts for number in (part.repeat, *_probes(part.source))]
+    indices = sorted({len(source) * part // _PROBES for part in range(_PROBES)} | {len(source) - 1})
+    listed = [source.checksum()] if isinstance(source, ClassFolderSource) else []
+    return [len(source), *listed, *(_probe(source, index) for index in indices)]
 
 
 def _probe(source: CaptionSource, index: int) -> int:

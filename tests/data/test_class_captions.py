@@ -29,3 +29,15 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path):
         ClassFolderSource(tmp_path)
     with pytest.raises(ClippyError, match="no such folder"):
         ClassFolderSource(tmp_path / "absent")
+
+
+def test_the_checksum_follows_names_and_words(tmp_path: Path):
+    for name in ("star", "ring"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    before = ClassFolderSource(tmp_path).checksum()
+    assert ClassFolderSource(tmp_path).checksum() == before
+    (tmp_path / "classes.yaml").write_text("ring: circle\n")
+    renamed = ClassFolderSource(tmp_path).checksum()
+    (tmp_path / "ring" / "a.png").rename(tmp_path / "ring" / "b.png")
+    assert len({before, renamed, ClassFolderSource(tmp_path).checksum()}) == 3

@@ -143,6 +143,15 @@ def test_shared_patches_are_means_by_affinity_of_an_inner_block_in_every_score()
         with_patch_form(model, "shared")
 
 
+@pytest.mark.parametrize("name", ["affinity_scale", "lse_scale"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_scales_of_inference_are_finite_and_positive(name: str, value: float):
+    fields = load_architecture("clippy-nano").model_dump()
+    fields["inference"][name] = value
+    with pytest.raises(ClippyError, match=f"inference.{name}"):
+        parse_model_config(fields, where="here")
+
+
 @pytest.mark.parametrize("inference", [{"affinity_block": 3}, {"affinity_block": 2, "centre_patches": True}])
 def test_sharing_needs_a_block_that_is_taken_and_no_centring(inference):
     fields = load_architecture("clippy-nano").model_dump()

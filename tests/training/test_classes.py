@@ -1,6 +1,8 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -77,3 +79,16 @@ def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weigh
     inner = build_model(model.config.model_copy(update={"image": image}))
     with pytest.raises(ClippyError, match="last block"):
         read_classifier(inner.image, str(weights))
+
+
+def test_pretrained_weights_without_a_classifier_do_not_get_a_random_one(model, monkeypatch: pytest.MonkeyPatch):
+    image = model.config.image.model_copy(update={"blocks": (2, 4), "pretrained_tag": "vit_small_patch16_224.dino"})
+    self_supervised = build_model(model.config.model_copy(update={"image": image}))
+    monkeypatch.setattr(timm, "create_model", partial(_untrained, timm.create_model))
+    with pytest.raises(ClippyError, match="it holds none"):
+        read_classifier(self_supervised.image, "pretrained")
+
+
+def _untrained(create, tag: str, *, pretrained: bool, num_classes: int | None):
+    assert pretrained
+    return create(tag, num_classes=num_classes)
