@@ -14,7 +14,7 @@ from clippy_cli.errors import ClippyError
 _CACHE_SECONDS = (600, 3600)  # how often uploads are looked through, and how old they may become
 _WAITING = 32  # requests; later ones are told to come back
 _SAMPLE = files("clippy_cli") / "assets" / "samples" / "raccoon.jpg"
-_SAMPLE_LABELS = "animal, grass"
+_SAMPLE_LABELS = "raccoon, grass"
 _REFINE = "guided"  # as clippy segment does
 
 
