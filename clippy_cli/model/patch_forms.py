@@ -28,10 +28,10 @@ def with_patch_form(model: VisionLanguageModel, form: str) -> VisionLanguageMode
         if form != "plain":
             raise ClippyError(f"{model.name} has patch embeddings of one form only.", "Leave --patches out.")
         return model
-    if form == patch_form(model):
-        return model
     if form == "centred" and not model.patch_mean.any():
         raise ClippyError(f"{model.name} holds no mean patch embedding.", "Leave --patches out.")
+    if form == patch_form(model):
+        return model
     if form == "shared":
         raise ClippyError(
             f"{model.name} has no inference.affinity_block, by which its patches could share embeddings.",
