@@ -5,7 +5,7 @@ picks photos: a set is cut into as many equal parts as photos are wanted, the mi
 PASCAL VOC and COCO, the classes in the photo's annotation (on VOC against the set's context words, left untinted);
 on CamVid all 11 classes; on Flickr8k those of a short list that its captions hold, of photos that have two or more.
 
-    python benchmarks/contact_sheets.py --data-root ~/data --count 2 --refine none --out /tmp/sheets
+    python benchmarks/contact_sheets.py --data-root ~/data --count 2 --refine none --out sheets
 """
 
 from __future__ import annotations
