@@ -80,6 +80,17 @@ def tower_inputs(model: Clippy, batch: Batch, keep: Tensor | None, rows: slice, 
     return TowerInputs(pixels, features, kept, grid, token_ids, texts)
 
 
+def tower_inputs_in_chunks(
+    model: Clippy, batch: Batch, keep: Tensor | None, chunk_size: int | None, text_length: int | None
+) -> list[TowerInputs]:
+    """:func:`tower_inputs` of ``chunk_size`` rows each, or of the whole batch."""
+    size = chunk_size or len(batch)
+    return [
+        tower_inputs(model, batch, keep, slice(start, start + size), text_length)
+        for start in range(0, len(batch), size)
+    ]
+
+
 def image_features(model: Clippy, inputs: TowerInputs) -> Tensor:
     """(B,P+K,F) trunk tokens, computed or as they were stored."""
     if inputs.features is not None:

@@ -32,11 +32,11 @@ from clippy_cli.training.events import (
     StopRequested,
     Validated,
 )
-from clippy_cli.training.forward import Embeddings, TowerInputs, tower_inputs
+from clippy_cli.training.forward import Embeddings, tower_inputs_in_chunks
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch, Feed
-from clippy_cli.training.loss import ContrastiveLoss, Loss, LossOfBatch
+from clippy_cli.training.loss import ContrastiveLoss, LossOfBatch
 from clippy_cli.training.optim import (
     build_optimizer,
     frozen_parts,
@@ -47,6 +47,7 @@ from clippy_cli.training.optim import (
 from clippy_cli.training.order import Part, keep_indices, step_seed
 from clippy_cli.training.step_shapes import StepShape, StepShapes
 from clippy_cli.training.terms import Term
+from clippy_cli.training.validation import validation_loss
 
 
 class Trainer:
@@ -164,7 +165,8 @@ class Trainer:
         factor = learning_rate_factor(self.step, self.total_steps, train.warmup_steps, train.schedule)
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad(set_to_none=True)
-        chunks = self._chunks(batch, self._keep(batch, shape), shape.chunk_size)
+        keep = self._keep(batch, shape)
+        chunks = tower_inputs_in_chunks(self.model, batch, keep, shape.chunk_size, self._text_length)
         seeds = [step_seed(seed, self.step, self.processes.rank, number) for number in range(len(chunks))]
         objective: LossOfBatch = self._loss
         for term in self.terms:
@@ -196,13 +198,6 @@ class Trainer:
             device=self.model.device,
         )
         return None if keep is None else keep[self.part.rows]
-
-    def _chunks(self, batch: Batch, keep: Tensor | None, chunk_size: int | None) -> list[TowerInputs]:
-        size = chunk_size or len(batch)
-        return [
-            tower_inputs(self.model, batch, keep, slice(start, start + size), self._text_length)
-            for start in range(0, len(batch), size)
-        ]
 
     def _length(self, batch: Batch) -> int | None:
         """Tokens of each caption, padding included; None for the whole context."""
@@ -332,28 +327,13 @@ class Trainer:
         except OSError as error:
             self.hooks.tell(CheckpointFailed(self.step, str(error)))
 
-    @torch.no_grad()
     def _validation_loss(self, feed: Feed) -> float:
-        """Mean over whole batches of the training size, since the loss depends on it; every token kept.
-
-        Each process takes every so many batches, and computes the loss of a batch by itself.
-        """
         self.model.eval()
-        size = min(self.recipe.train.batch_size, len(feed))
-        starts = self.processes.share(range(0, len(feed) // size * size, size))
-        wanted = np.concatenate([np.arange(start, start + size) for start in starts] or [np.empty(0, np.int64)])
-        losses = [
-            float(self._embedded_loss(batch).value) for batch in feed.plain(wanted.astype(np.int64), size) if len(batch)
-        ]
+        value = validation_loss(
+            self.embeddings, self._whole_loss, feed, self.recipe.train, self.processes, self._text_length
+        )
         self._train_mode()
-        everyones = [loss for part in self.processes.gather(losses) for loss in part]
-        return float(np.mean(everyones)) if everyones else math.nan
-
-    def _embedded_loss(self, batch: Batch) -> Loss:
-        chunks = self._chunks(batch, None, self.recipe.train.chunk_size)
-        outputs = [self.embeddings(inputs) for inputs in chunks]
-        images, texts = (torch.cat([output[side] for output in outputs]) for side in (0, 1))
-        return self._whole_loss(images, texts, *outputs[-1][2:])
+        return value
 
     def _train_mode(self) -> None:
         self.model.train()
