@@ -28,7 +28,7 @@ from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.patch_forms import with_patch_form
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.run import train
 
 POOLINGS = ("max", "avg", "cls", "lse")

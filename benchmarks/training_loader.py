@@ -27,7 +27,7 @@ from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.streams import Position
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.tokenize import Tokenize
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import ImageFeed
 from clippy_cli.training.order import Part
 from clippy_cli.training.step_shapes import StepShapes

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.registry import load_architecture, parse_model_config
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import Stop
 from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch

@@ -25,15 +25,15 @@ from rich.table import Table
 
 from clippy_cli import console as terminal
 from clippy_cli.data.benchmarks import open_benchmark
-from clippy_cli.data.composites.backgrounds import open_backgrounds
-from clippy_cli.data.composites.build import build_set
-from clippy_cli.data.composites.foregrounds import open_foregrounds
-from clippy_cli.data.waterbirds import SPLITS, PlacedBird, WaterbirdsSet, open_waterbirds
-from clippy_cli.evaluation.waterbirds.answers import parse_words
-from clippy_cli.evaluation.waterbirds.run import run_birds
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.store import load_model
-from clippy_cli.reporting.waterbirds.report import draw_bird_examples, write_waterbirds
+from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
+from clippy_cli.waterbirds.build.build import build_set
+from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
+from clippy_cli.waterbirds.dataset import SPLITS, PlacedBird, WaterbirdsSet, open_waterbirds
+from clippy_cli.waterbirds.measure.answers import parse_words
+from clippy_cli.waterbirds.measure.run import run_birds
+from clippy_cli.waterbirds.report.page import draw_bird_examples, write_waterbirds
 
 CLASSES = {"bird": "bird", "dog": "pet", "cat": "pet"}
 NATURE = ("water-other", "sea", "river", "tree-merged", "grass-merged")

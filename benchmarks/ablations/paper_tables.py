@@ -36,7 +36,7 @@ from clippy_cli.files import write_whole
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.patch_forms import with_patch_form
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.run import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

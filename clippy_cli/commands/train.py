@@ -23,7 +23,7 @@ from clippy_cli.errors import ClippyError, ExitCode
 if TYPE_CHECKING:
     from clippy_cli.evaluation.in_training import PeriodicEvaluation
     from clippy_cli.processes import Processes
-    from clippy_cli.recipe_schema import Recipe
+    from clippy_cli.recipe.schema import Recipe
     from clippy_cli.training.events import Stop
     from clippy_cli.training.run import TrainingResult
 
@@ -71,10 +71,10 @@ def train(
       clippy train recipes/flickr8k.yaml --set train.epochs=5 --set output=runs/short
       clippy train recipes/flickr8k.yaml --resume
     """
-    from clippy_cli.recipe import load_recipe
+    from clippy_cli.recipe.loading import load_recipe
 
     if plan:
-        from clippy_cli.recipe_data import unset_variables_allowed
+        from clippy_cli.recipe.data import unset_variables_allowed
 
         with unset_variables_allowed():
             _print_plan(load_recipe(recipe, overrides or [], smoke=smoke))

@@ -20,7 +20,7 @@ from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.published import PublishedWaterbirds
-    from clippy_cli.evaluation.waterbirds.result import BirdDocument, BirdResult
+    from clippy_cli.waterbirds.measure.result import BirdDocument, BirdResult
 
 _OUT = Path("clippy_out/waterbirds")
 _RESOLUTION = 448  # the paper's
@@ -88,14 +88,14 @@ def waterbirds(
     from functools import partial
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
-    from clippy_cli.data.waterbirds import open_waterbirds
-    from clippy_cli.evaluation.waterbirds.answers import default_words, parse_words
-    from clippy_cli.evaluation.waterbirds.run import run_birds
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.reporting.evaluation.files import prepare_folder
     from clippy_cli.reporting.products import save_json
-    from clippy_cli.reporting.waterbirds.report import draw_bird_examples, write_waterbirds
-    from clippy_cli.reporting.waterbirds.sweep import draw_sweep
+    from clippy_cli.waterbirds.dataset import open_waterbirds
+    from clippy_cli.waterbirds.measure.answers import default_words, parse_words
+    from clippy_cli.waterbirds.measure.run import run_birds
+    from clippy_cli.waterbirds.report.page import draw_bird_examples, write_waterbirds
+    from clippy_cli.waterbirds.report.sweep import draw_sweep
 
     if demo and data_root is not None:
         raise ClippyError("--demo draws its own birds, so --data-root says nothing", "Leave one of them out.")
@@ -151,10 +151,10 @@ def waterbirds(
 
 def _drawn_set(out: Path) -> Path:
     """Draw birds and backgrounds below ``out``, build a set of them, and return its folder."""
-    from clippy_cli.data.composites.backgrounds import open_backgrounds
-    from clippy_cli.data.composites.build import build_set
-    from clippy_cli.data.composites.demo import DEMO_SET, write_demo
-    from clippy_cli.data.composites.foregrounds import open_foregrounds
+    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
+    from clippy_cli.waterbirds.build.build import build_set
+    from clippy_cli.waterbirds.build.demo import DEMO_SET, write_demo
+    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 
     with console.status("drawing birds and backgrounds"):
         birds, grounds = write_demo(out / "drawn")
@@ -170,10 +170,10 @@ def _analyse_drawn(
     from functools import partial
 
     from clippy_cli.commands.waterbirds_analyse import print_analysis
-    from clippy_cli.data.composites.backgrounds import open_backgrounds
-    from clippy_cli.data.composites.foregrounds import open_foregrounds
-    from clippy_cli.evaluation.waterbirds.analyse import run_analysis
-    from clippy_cli.reporting.waterbirds.analysis_report import write_analysis
+    from clippy_cli.waterbirds.analyse.run import run_analysis
+    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
+    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
+    from clippy_cli.waterbirds.report.analysis_report import write_analysis
 
     run = run_analysis(
         sources,
@@ -205,10 +205,10 @@ def _parse_resolutions(text: str) -> tuple[int, ...]:
 
 def _print(document: BirdDocument, places: tuple[str, str]) -> None:
     """A 2x2 table for each model, readout and resolution; side by side where there are several."""
-    from clippy_cli.data.composites.demo import DEMO_NOTE, DEMO_SET
     from clippy_cli.evaluation.published import published_waterbirds
-    from clippy_cli.evaluation.waterbirds.result import model_labels
     from clippy_cli.reporting.evaluation.figures import percent, points, written
+    from clippy_cli.waterbirds.build.demo import DEMO_NOTE, DEMO_SET
+    from clippy_cli.waterbirds.measure.result import model_labels
 
     data = document.data
     part = f"{data.images:,} of {data.complete:,}" if data.subset and data.complete else f"{data.images:,}"
@@ -260,8 +260,8 @@ def _published_line(entry: PublishedWaterbirds) -> str:
 
 
 def _side_by_side(results: tuple[BirdResult, ...]) -> Table:
-    from clippy_cli.evaluation.waterbirds.result import model_labels
     from clippy_cli.reporting.evaluation.figures import percent, points
+    from clippy_cli.waterbirds.measure.result import model_labels
 
     names = model_labels(results)
     table = Table("model", "readout", box=box.SIMPLE_HEAD, pad_edge=False)

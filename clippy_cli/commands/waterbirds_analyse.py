@@ -19,8 +19,8 @@ from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from clippy_cli.evaluation.waterbirds.analyse import Method
-    from clippy_cli.evaluation.waterbirds.analysis_result import AnalysisDocument
+    from clippy_cli.waterbirds.analyse.result import AnalysisDocument
+    from clippy_cli.waterbirds.analyse.run import Method
 
 _OUT = Path("clippy_out/waterbirds_analysis")
 
@@ -65,12 +65,12 @@ def analyse(
     """
     from functools import partial
 
-    from clippy_cli.data.composites.backgrounds import open_backgrounds
-    from clippy_cli.data.composites.foregrounds import open_foregrounds
-    from clippy_cli.evaluation.waterbirds.analyse import run_analysis
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.reporting.evaluation.files import prepare_folder
-    from clippy_cli.reporting.waterbirds.analysis_report import write_analysis
+    from clippy_cli.waterbirds.analyse.run import run_analysis
+    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
+    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
+    from clippy_cli.waterbirds.report.analysis_report import write_analysis
 
     drawn_by = _parse_method(method)
     with console.status("looking for objects and backgrounds"):
@@ -138,7 +138,7 @@ def print_analysis(document: AnalysisDocument) -> None:
 
 
 def _parse_method(text: str) -> Method:
-    from clippy_cli.evaluation.waterbirds.analyse import METHODS
+    from clippy_cli.waterbirds.analyse.run import METHODS
 
     for method in METHODS:
         if text == method:

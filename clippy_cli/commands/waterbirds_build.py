@@ -15,7 +15,7 @@ from clippy_cli import console
 from clippy_cli.commands import options
 
 if TYPE_CHECKING:
-    from clippy_cli.data.composites.build import BuildReport
+    from clippy_cli.waterbirds.build.build import BuildReport
 
 
 def build(
@@ -42,9 +42,9 @@ def build(
       clippy waterbirds build --birds CUB --backgrounds places365 --out waterbirds
       clippy waterbirds build --birds pets --backgrounds streets-and-woods --out pets-placed --strength 0.8
     """
-    from clippy_cli.data.composites.backgrounds import open_backgrounds
-    from clippy_cli.data.composites.build import build_set
-    from clippy_cli.data.composites.foregrounds import open_foregrounds
+    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
+    from clippy_cli.waterbirds.build.build import build_set
+    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 
     with console.status("looking for objects and backgrounds"):
         objects, scenes = open_foregrounds(birds), open_backgrounds(backgrounds)

@@ -12,7 +12,7 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.recipe_data import is_url
+from clippy_cli.recipe.data import is_url
 
 MAX_SHARDS = 1_000_000
 _NO_SHARD = ("No shard is named", "Give tar files, such as 'train-{0000..0099}.tar'.")

@@ -23,7 +23,7 @@ from clippy_cli.evaluation.run import Options, Progress
 from clippy_cli.files import write_whole
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 
 VALIDATION_LOSS = "validation.loss"
 

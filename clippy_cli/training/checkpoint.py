@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.recipe import SAME_BUT_FOR_ROUNDING, changed_fields
+from clippy_cli.recipe.loading import SAME_BUT_FOR_ROUNDING, changed_fields
 
 OPTIMIZER_PARTS = 16
 

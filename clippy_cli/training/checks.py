@@ -8,7 +8,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.classifier import read_classifier
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.forward import check_precision
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.model.classifier import read_classifier
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.loss import Loss, LossOfBatch, scores_of
 

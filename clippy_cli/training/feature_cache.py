@@ -26,7 +26,7 @@ from clippy_cli.data.streams import Position
 from clippy_cli.data.transforms import draw_flip
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import CacheProgress, OnEvent, ShouldStop, Stop, StopRequested
 from clippy_cli.training.forward import autocast
 from clippy_cli.training.loader import Batch, ImageFeed, Tokenize, spread_evenly

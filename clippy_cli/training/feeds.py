@@ -13,7 +13,7 @@ from clippy_cli.data.streams import StreamSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_data import (
+from clippy_cli.recipe.data import (
     ClassFoldersRecipe,
     MixtureRecipe,
     ScenesRecipe,
@@ -21,7 +21,7 @@ from clippy_cli.recipe_data import (
     SourceRecipe,
     TableRecipe,
 )
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import ImageFeed
 
 

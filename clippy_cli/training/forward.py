@@ -12,7 +12,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.sampling import gather_patches
-from clippy_cli.recipe_schema import ModelRecipe
+from clippy_cli.recipe.schema import ModelRecipe
 from clippy_cli.training.loader import Batch
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -21,7 +21,7 @@ from clippy_cli.data.captions import BrokenSampleError, CaptionSource
 from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import TrainTransform
 from clippy_cli.errors import ClippyError
-from clippy_cli.recipe_data import DataRecipe
+from clippy_cli.recipe.data import DataRecipe
 from clippy_cli.training.order import (
     PLAIN,
     Draw,

@@ -16,7 +16,7 @@ from clippy_cli.data.streams import START, Position
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes, Votes
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.best import VALIDATION_LOSS, Best
 from clippy_cli.training.checkpoint import Checkpoint, load_checkpoint, load_optimizer, save_checkpoint
 from clippy_cli.training.clock import Clock

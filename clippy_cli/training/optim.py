@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.recipe_schema import ModelRecipe, TrainRecipe
+from clippy_cli.recipe.schema import ModelRecipe, TrainRecipe
 
 # Tables and single vectors that timm, open_clip and transformers name so; decay would only shrink them.
 UNDECAYED = (

@@ -9,8 +9,8 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.flops import PEAK_FLOPS, forward_flops
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.recipe_data import MixtureRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.data import MixtureRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.checks import check_tower
 from clippy_cli.training.compute import Compute
 from clippy_cli.training.feeds import open_local

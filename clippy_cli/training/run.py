@@ -19,8 +19,8 @@ from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.model.store import save_model
 from clippy_cli.processes import ALONE, Processes
-from clippy_cli.recipe_schema import Recipe
-from clippy_cli.recipe_smoke import is_smoke
+from clippy_cli.recipe.schema import Recipe
+from clippy_cli.recipe.smoke import is_smoke
 from clippy_cli.training.checkpoint import check_data, check_fits, latest_checkpoint, load_checkpoint
 from clippy_cli.training.checks import check_launch, check_tower
 from clippy_cli.training.events import (
@@ -88,7 +88,7 @@ def train(
     """Train by ``recipe`` and write the model directory into its run folder.
 
     Args:
-        recipe: what to train, on what, how; see :mod:`clippy_cli.recipe`.
+        recipe: what to train, on what, how; see :mod:`clippy_cli.recipe.loading`.
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on from the newest checkpoint in the run folder, or start where there is none.
         processes: those that train together; the first writes the run folder, each calls this function.

@@ -13,8 +13,8 @@ from typing import Any
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
-from clippy_cli.recipe import dump_recipe
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.loading import dump_recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import (
     BestChanged,
     CheckpointFailed,

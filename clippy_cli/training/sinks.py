@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import Evaluated, Event, StepReport, Validated
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 
 _RESOLUTION = 6  # keeps its stream apart from those of training/order.py
 

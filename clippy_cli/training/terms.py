@@ -6,7 +6,7 @@ from typing import Protocol
 
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_schema import Recipe
+from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.classes import classes_term
 from clippy_cli.training.feature_cache import CachedFeed
 from clippy_cli.training.loader import Batch

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clippy_cli.processes import Processes
-from clippy_cli.recipe_schema import TrainRecipe
+from clippy_cli.recipe.schema import TrainRecipe
 from clippy_cli.training.forward import Embeddings, tower_inputs_in_chunks
 from clippy_cli.training.loader import Feed
 from clippy_cli.training.loss import ContrastiveLoss

@@ -22,7 +22,7 @@ from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes
-from clippy_cli.recipe_schema import WordsRecipe
+from clippy_cli.recipe.schema import WordsRecipe
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.loss import Loss, LossOfBatch, gathered, scores_of
 

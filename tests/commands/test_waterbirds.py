@@ -8,8 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
-from clippy_cli.evaluation.waterbirds.result import BirdDocument
 from clippy_cli.model.store import save_model
+from clippy_cli.waterbirds.measure.result import BirdDocument
 from tests.fixtures.bird_trees import write_objects, write_places, write_waterbirds
 
 ROWS = [(bird, split, place) for split in (0, 1, 2) for bird in (0, 1) for place in (0, 1) for _ in range(2)]

@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
-from clippy_cli.evaluation.waterbirds.analysis_result import AnalysisDocument
 from clippy_cli.model.store import save_model
+from clippy_cli.waterbirds.analyse.result import AnalysisDocument
 from tests.fixtures.bird_trees import write_objects, write_places
 
 

@@ -19,7 +19,7 @@ from clippy_cli.evaluation.in_training import periodic_evaluation
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.run import Progress
 from clippy_cli.processes import Processes
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from tests.conftest import nano_model
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Captioned, Cloths, Flags, Outlines, halves

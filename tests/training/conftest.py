@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 
 ARCHITECTURE = """\
 name: tiny

@@ -11,7 +11,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.classifier import read_classifier
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.classes import class_loss, classes_term
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.loss import ContrastiveLoss

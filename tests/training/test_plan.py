@@ -8,7 +8,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.flops import forward_flops
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.plan import plan, plan_table
 
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clippy_cli.model.build import build_model
 from clippy_cli.processes import ALONE, Processes, launched_processes
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.forward import Embeddings, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.loss import ContrastiveLoss

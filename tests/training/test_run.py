@@ -20,7 +20,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.sampling import gather_tokens
 from clippy_cli.model.store import load_model, save_model
-from clippy_cli.recipe import load_recipe
+from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.events import (
     BestChanged,
@@ -102,7 +102,7 @@ def test_a_run_killed_by_sigkill_resumes_and_ends_bit_equal(uninterrupted, tiny,
     recipe = tiny("data.workers=2")
     program = (
         "import sys\n"
-        "from clippy_cli.recipe import load_recipe\n"
+        "from clippy_cli.recipe.loading import load_recipe\n"
         "from clippy_cli.training.run import train\n"
         "recipe = load_recipe(sys.argv[1], ['output=' + sys.argv[2]])\n"
         "train(recipe, device='cpu', on_event=lambda event: print(event, flush=True))\n"

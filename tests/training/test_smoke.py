@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clippy_cli.recipe import load_recipe, shipped_recipes
+from clippy_cli.recipe.loading import load_recipe, shipped_recipes
 from clippy_cli.training.run import train
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clippy_cli.processes import ALONE
-from clippy_cli.recipe_schema import WordsRecipe
+from clippy_cli.recipe.schema import WordsRecipe
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.loss import ContrastiveLoss
 from clippy_cli.training.words import Vocabulary, WordsTerm, word_loss

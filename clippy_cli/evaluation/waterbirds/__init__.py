@@ -1,1 +1,0 @@
-"""Waterbirds: two readouts of a model, and what they say about birds and backgrounds."""

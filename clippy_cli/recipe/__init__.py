@@ -1,0 +1,1 @@
+"""Recipes: their fields, their small form, and how YAML becomes one."""

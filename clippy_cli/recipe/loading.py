@@ -1,0 +1,101 @@
+"""From a YAML file and ``--set`` overrides to a checked :class:`Recipe`, or to every error at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clippy_cli.checked_yaml import load_checked
+from clippy_cli.errors import ClippyError
+from clippy_cli.recipe.data import unset_variables_allowed
+from clippy_cli.recipe.schema import Recipe
+from clippy_cli.recipe.smoke import smoke_recipe
+
+# Changing these leaves the sequence of updates as it was, so that a run may resume with other values.
+FREE_TO_CHANGE = (
+    "name",
+    "output",
+    "model.centre_patches",
+    "data.validation",
+    "data.workers",
+    "data.prefetch",
+    "data.source.cache",
+    "data.source.cache_gb",
+    "train.log_every",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "evaluate",
+    "log",
+)
+# These keep samples and draws, but not the last bits of the sums, nor which unit dropout silences.
+SAME_BUT_FOR_ROUNDING = (
+    "train.chunk_size",
+    "train.final.chunk_size",
+    "train.local_loss",
+    "train.gather_with_grad",
+    "train.compile",
+)
+
+
+def load_recipe(source: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
+    """Read a recipe by path or by shipped name, apply ``key.sub=value`` overrides, and check it.
+
+    ``smoke`` gives the recipe's small form (see :mod:`clippy_cli.recipe.smoke`), which needs none of its variables.
+    Raises ClippyError that lists every problem with its line (or override), field, what is allowed and what was given.
+    """
+    path = find_recipe(source)
+    if not smoke:
+        return load_checked(path, Recipe, what="recipe", overrides=overrides)
+    with unset_variables_allowed():
+        return smoke_recipe(load_checked(path, Recipe, what="recipe", overrides=overrides))
+
+
+def find_recipe(source: str) -> Path:
+    """The file that ``source`` names: a path, or the name of a shipped recipe such as ``quickstart``."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if source in shipped:
+        return shipped[source]
+    close = difflib.get_close_matches(Path(source).stem, shipped, n=1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    raise ClippyError(
+        f"There is no recipe {source}: no such file, and no shipped recipe has that name.{guess}",
+        f"Shipped recipes: {', '.join(shipped) or 'none found'}",
+    )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes in ./recipes, in the installed package, and beside a source checkout of it."""
+    package = Path(__file__).parents[1]
+    found: dict[str, Path] = {}
+    for folder in (Path("recipes"), package / "recipes", package.parent / "recipes"):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def dump_recipe(recipe: Recipe, *, first_line: str) -> str:
+    """YAML of every field, defaults included, after ``first_line`` as a comment."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return f"# {first_line}\n{text}"
+
+
+def changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields that differ between two dumped recipes and are not :data:`FREE_TO_CHANGE`."""
+    changed: list[str] = []
+    for name in dict.fromkeys([*old, *new]):
+        field, before, after = f"{prefix}{name}", old.get(name), new.get(name)
+        if before == after or field in FREE_TO_CHANGE:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += changed_fields(before, after, f"{field}.")
+        else:
+            changed.append(field)
+    return changed

@@ -1,0 +1,1 @@
+"""How embeddings of objects move with the background."""

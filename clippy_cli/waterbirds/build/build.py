@@ -1,0 +1,199 @@
+"""From objects and backgrounds to a set on disk, in the layout that :func:`open_waterbirds` reads."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clippy_cli.waterbirds.build.backgrounds import Backgrounds
+from clippy_cli.waterbirds.build.compose import compose
+from clippy_cli.waterbirds.build.foregrounds import Foregrounds
+from clippy_cli.waterbirds.build.plan import Placement, Plan, make_plan
+from clippy_cli.data.images import read_image
+from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
+from clippy_cli.errors import ClippyError
+from clippy_cli.files import write_whole
+
+JPEG_QUALITY = 95
+_ELSEWHERE = "Choose another --out, or empty this one."
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What was built.
+
+    Attributes:
+        classes, places: names, by their codes; class 0 goes with place 0 in training.
+        counts: images of each split in each group, 2 * class + place, as read back from disk.
+        written, kept: images made now, and images that were there whole from an earlier run.
+        reused: for each place, how many images got a background that another one has already.
+    """
+
+    folder: Path
+    classes: tuple[str, str]
+    places: tuple[str, str]
+    counts: dict[str, GroupCounts]
+    written: int
+    kept: int
+    reused: tuple[int, int]
+
+
+class _BuildFile(BaseModel):
+    """What ``build.json`` says: how the set is made, and a fingerprint of all that its images depend on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strength: float
+    seed: int
+    classes: tuple[str, str]
+    places: tuple[str, str]
+    foregrounds: int
+    backgrounds: tuple[int, int]
+    fingerprint: str
+
+
+def build_set(
+    foregrounds: Foregrounds,
+    backgrounds: Backgrounds,
+    out: Path,
+    *,
+    strength: float = 0.95,
+    seed: int = 0,
+    workers: int = 2,
+    on_progress: Callable[[], None] | None = None,
+) -> BuildReport:
+    """Paste every object on a background, write images and ``metadata.csv`` into ``out``, and read the set back.
+
+    The result depends on everything but ``workers``. Whole images of an interrupted run of the same plan are kept;
+    ``metadata.csv`` comes last. ``on_progress`` is called once an image. ClippyError where ``out`` holds anything else
+    or an input cannot be used.
+    """
+    plan = make_plan(foregrounds, backgrounds, strength=strength, seed=seed)
+    described = _BuildFile(
+        strength=strength,
+        seed=seed,
+        classes=foregrounds.classes,
+        places=backgrounds.places,
+        foregrounds=len(foregrounds),
+        backgrounds=(len(backgrounds.files[0]), len(backgrounds.files[1])),
+        fingerprint=_fingerprint(foregrounds, backgrounds, plan),
+    )
+    _claim(out, described)
+    for place, reused in zip(backgrounds.places, plan.reused, strict=True):
+        if reused:
+            _log.warning("%s: there are too few backgrounds, %d images get one that another has already", place, reused)
+    make = partial(_make, foregrounds, backgrounds, out)
+    written = 0
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        for future in as_completed([pool.submit(make, row) for row in plan.placements]):
+            written += future.result()
+            if on_progress is not None:
+                on_progress()
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C the images at hand become whole, the others are left
+    write_whole(out / METADATA, lambda stream: stream.write(_metadata(plan)))
+    return BuildReport(
+        out,
+        foregrounds.classes,
+        backgrounds.places,
+        _verified(out, plan),
+        written,
+        len(plan.placements) - written,
+        plan.reused,
+    )
+
+
+def _claim(out: Path, described: _BuildFile) -> None:
+    """Write the plan's description into an empty folder; ClippyError where another plan or anything else is there."""
+    path = out / BUILD_FILE
+    try:
+        there = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+        earlier = path.read_bytes() if path.name in there else None
+    except OSError as error:
+        raise ClippyError(f"{out}: cannot be read ({error.strerror})", _ELSEWHERE) from error
+    if earlier is None:
+        visible = [name for name in there if not name.startswith(".")]
+        if visible:
+            raise ClippyError(f"{out}: holds other things already, such as {visible[0]}", _ELSEWHERE)
+        write_whole(path, lambda stream: stream.write(described.model_dump_json(indent=2).encode()))
+        return
+    try:
+        before = _BuildFile.model_validate_json(earlier)
+    except ValidationError as error:
+        raise ClippyError(f"{path}: is not the plan of a set that was built here", _ELSEWHERE) from error
+    if before != described:
+        old, new = before.model_dump(), described.model_dump()
+        named = [name for name in old if name != "fingerprint" and old[name] != new[name]]
+        changed = [f"{name} was {old[name]}, now {new[name]}" for name in named]
+        raise ClippyError(
+            f"{out}: holds another set: {'; '.join(changed) or 'its photos, masks or backgrounds were others'}",
+            "Empty the folder to build again, or name another one with --out.",
+        )
+
+
+def _make(foregrounds: Foregrounds, backgrounds: Backgrounds, out: Path, row: Placement) -> bool:
+    """Write one image; False where it is there already and can be read."""
+    path = out / row.key
+    try:
+        read_image(path)
+        return False
+    except ClippyError:  # missing, or damaged since
+        pass
+    foreground = foregrounds.read(row.foreground)
+    pixels = compose(foreground.image, foreground.mask, read_image(backgrounds.folder / row.background))
+    write_whole(path, partial(Image.fromarray(pixels).save, format="JPEG", quality=JPEG_QUALITY))
+    return True
+
+
+def _metadata(plan: Plan) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in plan.placements:
+        # as published, numbers start at 1 and backgrounds with a slash
+        writer.writerow((row.foreground + 1, row.key, row.class_index, row.split, row.place, f"/{row.background}"))
+    return text.getvalue().encode()
+
+
+def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: Plan) -> str:
+    """32 hexadecimal digits that change with any row of the plan, and with the size of any file that it uses."""
+    digest = hashlib.sha256()
+    for row in plan.placements:
+        file = foregrounds.files[row.foreground]
+        used = (file.image, file.mask, backgrounds.folder / row.background)
+        try:
+            sizes = [path.stat().st_size for path in used]
+        except OSError as error:
+            raise ClippyError(
+                f"{error.filename}: cannot be read ({error.strerror})", "Unpack the data set again, or leave it out."
+            ) from error
+        codes = (row.key, row.class_index, row.split, row.place, row.background, *sizes)
+        digest.update(json.dumps(codes).encode() + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def _verified(out: Path, plan: Plan) -> dict[str, GroupCounts]:
+    """Group counts of each split, read back; ClippyError where they or the image files are not as planned."""
+    counts: dict[str, GroupCounts] = {}
+    for split in SPLITS:
+        images = open_waterbirds(out, split)
+        counts[split] = images.counts
+        missing = [images.key(index) for index in range(len(images)) if not (out / images.key(index)).is_file()]
+        if missing:
+            raise ClippyError(f"{out / missing[0]}: was removed while the set was built", "Run the same command again.")
+    if counts != plan.counts():
+        raise ClippyError(f"{out / METADATA}: was changed while the set was built", "Run the same command again.")
+    return counts
