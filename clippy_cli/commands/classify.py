@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +11,11 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import MOST_TABLES, Record, input_files, load_model, run_images
+from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from clippy_cli.inference.features import Encoded, ImageFile
 
 CSV_COLUMNS = ("image", "rank", "label", "probability", "score")
 
@@ -51,46 +48,19 @@ def classify(
       clippy classify photos/ --labels indoor,outdoor --csv places.csv
       clippy classify photo.jpg --labels beach,forest --templates openai --json
     """
-    from functools import partial
-
-    from clippy_cli.data.labels import Vocabulary, parse_labels
-    from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
-    from clippy_cli.inference.classify import rank_labels
-    from clippy_cli.inference.features import image_scores
+    from clippy_cli.inference.requests import ClassifyRequest
     from clippy_cli.reporting.products import save_csv
 
-    vocabulary = Vocabulary(parse_labels(labels))
+    request = ClassifyRequest.read(labels, top_k, templates, resolution)
     paths = input_files(images)
-    prompts = None if templates is None else resolve_templates(templates)
-    clip = load_model(model, device, texts=True)
-    prompts = prompts or resolve_templates(clip.defaults.templates)
-    short_side = resolution or clip.preprocess.resolution
-    texts = prompt_embeddings(clip, vocabulary.texts, prompts)
-    settings: dict[str, Any] = {
-        "command": "classify",
-        "model": model,
-        "labels": {label.name: list(label.synonyms) for label in vocabulary.labels},
-        "templates": list(prompts),
-        "resolution": short_side,
-    }
-
-    def handle(encoded: Encoded[ImageFile], stem: str) -> Record:
-        guesses = rank_labels(encoded.output, vocabulary, logit_scale=clip.defaults.logit_scale, top_k=top_k)
-        return {"guesses": [asdict(guess) for guess in guesses]}
-
-    run = run_images(
-        paths,
-        partial(image_scores, clip, texts),
-        handle,
-        verb="classifying",
-        patch_size=clip.preprocess.patch_size,
-        resolution=short_side,
-        batch_size=batch_size,
-    )
+    clip = load_clip(model, device, texts=True)
+    answer = clip.prepare(request)
+    results = clip.answer(answer, paths, batch_size=batch_size)
+    run = collect(results, paths, "classifying", lambda result, stem: result.record())
     if csv is not None:
         save_csv(csv, CSV_COLUMNS, _rows(run.done))
     if json:
-        console.print_json({**settings, "images": run.done, "failed": run.failed})
+        console.print_json({**answer.settings, "images": run.done, "failed": run.failed})
     else:
         _print_guesses(run.done)
     run.finish()

@@ -8,7 +8,7 @@ import typer
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import load_model
+from clippy_cli.commands.image_run import load_clip
 from clippy_cli.model import DEFAULT_MODEL
 
 
@@ -54,7 +54,7 @@ def demo(
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="clippy-demo-") as folder:
         if not is_local(listening):
             console.print_warning("Everybody who can reach this computer over the network can upload photos to it.")
-        clip = load_model(model, device)
+        clip = load_clip(model, device)
         with console.status("building the page"):
             app = build_app(Workbench(clip, Path(folder)), model)
         url = address(listening)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import input_files, load_model
-from clippy_cli.commands.region_run import Regions, run_regions
+from clippy_cli.commands.image_run import input_files, load_clip
+from clippy_cli.commands.region_run import Output, run_divided
+from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from clippy_cli.inference.features import Encoded, ImageFile
-
-KINDS = ("overlay", "mask", "json", "pca", "cutouts")
-
-
-class GroupMethod(StrEnum):
-    """How patches are grouped."""
-
-    pca = "pca"
-    kmeans = "kmeans"
-    spectral = "spectral"
+from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS
 
 
 def group(
     images: options.Images,
     groups: Annotated[
         int, typer.Option(min=1, max=254, metavar="N", help="How many groups; empty ones are left out.")
-    ] = 8,
+    ] = DEFAULT_GROUPS,
     method: Annotated[
         GroupMethod,
         typer.Option(
@@ -44,8 +30,9 @@ def group(
     proxy: options.Proxy = None,
     resolution: options.Resolution = None,
     save: Annotated[
-        str, typer.Option(metavar="KINDS", help=f"What to write: any of {', '.join(KINDS)}, with commas; or none.")
-    ] = "overlay,mask,json,pca",
+        str,
+        typer.Option(metavar="KINDS", help=options.kinds_help(GROUP_KINDS)),
+    ] = ",".join(GROUP_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
     batch_size: options.BatchSize = options.DEFAULT_BATCH,
     device: options.Device = "auto",
@@ -70,47 +57,11 @@ def group(
       clippy group photos/ --groups 5 --method kmeans
       clippy group photo.jpg --save pca --resolution 672
     """
-    from PIL import Image
+    from clippy_cli.inference.requests import GroupRequest
 
-    from clippy_cli.inference.group import group_patches, pca_picture
-    from clippy_cli.reporting.overlay import shown_size
-    from clippy_cli.reporting.products import save_picture
-
-    kinds = options.parse_kinds(save, KINDS)
+    kinds = options.parse_kinds(save, GROUP_KINDS)
+    request = GroupRequest.read(groups, method, {"resolution": resolution})
     paths = input_files(images, out)
-    clip = load_model(model, device, dense=dense, proxy=proxy)
-    short_side = resolution or clip.defaults.resolution
-    settings: dict[str, Any] = {
-        "command": "group",
-        "model": model,
-        "dense": dense,
-        "proxy": proxy,
-        "groups": groups,
-        "method": method.value,
-        "resolution": short_side,
-    }
-
-    def divide(encoded: Encoded[ImageFile]) -> Regions:
-        height, width = encoded.sample.image.shape[:2]
-        label_map = group_patches(encoded.output, height, width, groups=groups, method=method.value)
-
-        def write_pca(path: Path) -> None:
-            rows, columns = shown_size(height, width)
-            picture = Image.fromarray(pca_picture(encoded.output))
-            save_picture(path, picture.resize((columns, rows), Image.Resampling.BILINEAR))
-
-        names = [f"group {code}" for code in range(1, len(label_map.pixels))]
-        return Regions(label_map, names, scored=False, suffix="_groups", writers={"pca": ("_pca.png", write_pca)})
-
-    run_regions(
-        paths,
-        clip,
-        divide,
-        settings,
-        verb="grouping",
-        kinds=kinds,
-        out=out,
-        resolution=short_side,
-        batch_size=batch_size,
-        json=json,
-    )
+    clip = load_clip(model, device, dense=dense, proxy=proxy)
+    output = Output(out, kinds, json)
+    run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)

@@ -1,11 +1,11 @@
-"""What segment, group and classify share: the way from the named files to one record each, whatever is made of them."""
+"""What segment, group and classify share: named files in, results printed as they come, one exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -13,13 +13,15 @@ from clippy_cli import console
 from clippy_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from clippy_cli.inference.features import Encode, Encoded, ImageFile
+    from clippy_cli.api import Clip
     from clippy_cli.model.base import VisionLanguageModel
+    from clippy_cli.reporting.answers import Failure
 
 MOST_TABLES = 3  # up to this many images get a table each, more get a line each
 _OWN_ENDINGS = ("_overlay.png", "_mask.png", "_pca.png")
 
 Record = dict[str, Any]
+R = TypeVar("R")
 
 
 @dataclass
@@ -50,47 +52,41 @@ def input_files(inputs: Sequence[str], out: Path | None = None) -> list[Path]:
     ]
 
 
+def load_clip(
+    source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
+) -> Clip:
+    """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
+    with console.status(f"loading {source}"):
+        from clippy_cli import api
+
+        return api.load(source, device=device, dense=dense, proxy=proxy, texts=texts)
+
+
 def load_model(
     source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
 ) -> VisionLanguageModel:
-    """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
-    from clippy_cli.model.sources import loading
-
-    with console.status(f"loading {source}"):
-        if texts:
-            loading.check_source(source, texts=True)
-        return loading.load_model(source, device=device, dense=dense, proxy=proxy)
+    """As :func:`load_clip`, the model alone."""
+    return load_clip(source, device, dense=dense, proxy=proxy, texts=texts).model
 
 
-def run_images(
-    paths: Sequence[Path],
-    encode: Encode,
-    handle: Callable[[Encoded[ImageFile], str], Record],
-    *,
-    verb: str,
-    patch_size: int,
-    resolution: int,
-    batch_size: int,
-    read: Callable[[Path], ImageFile] | None = None,
+def collect(
+    results: Iterable[R | Failure], paths: Sequence[Path], verb: str, record: Callable[[R, str], Record]
 ) -> ImageRun:
-    """Encode every file and hand each result, with a file name stem of its own, to ``handle``.
+    """Turn each result, with a file name stem of its own, into its record.
 
-    Files are decoded by ``read``, or as plain photos. One that cannot be used is reported at once and the others go on.
-    Errors of ``handle``, such as a full disk, end the run.
+    A file that cannot be used is reported at once and the others go on. Errors of ``record``, such as a full disk, end
+    the run.
     """
-    from clippy_cli.inference.features import Failed, encode_images, read_file
+    from clippy_cli.reporting.answers import Failure
     from clippy_cli.reporting.files import output_stems
 
     run = ImageRun()
-    results = encode_images(
-        paths, read or read_file, encode, patch_size=patch_size, resolution=resolution, batch_size=batch_size
-    )
     with console.progress(verb, len(paths)) as advance:
-        for result, stem in zip(results, output_stems(paths), strict=True):
-            if isinstance(result, Failed):
+        for result, stem, path in zip(results, output_stems(paths), paths, strict=True):
+            if isinstance(result, Failure):
                 console.print_error(result.error)
-                run.failed.append({"image": str(result.key), "error": result.error.message, "hint": result.error.hint})
+                run.failed.append({"image": str(path), "error": result.error.message, "hint": result.error.hint})
             else:
-                run.done.append({"image": result.sample.key, **handle(result, stem)})
+                run.done.append({"image": str(path), **record(result, stem)})
             advance()
     return run

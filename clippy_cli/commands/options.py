@@ -136,6 +136,11 @@ def check_folder(path: Path, flag: str) -> None:
         raise ClippyError(f"{path}: no such folder", f"Check {flag}.")
 
 
+def kinds_help(known: Sequence[str]) -> str:
+    """The help of ``--save``."""
+    return f"What to write: any of {', '.join(known)}, with commas; or none."
+
+
 def parse_kinds(text: str, known: Sequence[str]) -> tuple[str, ...]:
     """Read ``--save overlay,mask``; ``none`` alone is no kind. ClippyError names what is unknown."""
     kinds = tuple(part.strip() for part in text.split(","))

@@ -1,10 +1,9 @@
-"""What segment and group share: regions of pixels in, files, tables and JSON out."""
+"""What segment and group share: save every result, and print tables or JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,124 +11,70 @@ from rich.table import Table
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.commands.image_run import MOST_TABLES, Record, run_images
+from clippy_cli.commands.image_run import MOST_TABLES, Record, collect
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from clippy_cli.inference.features import Encode, Encoded, ImageFile
-    from clippy_cli.inference.label_map import LabelMap
-    from clippy_cli.model.base import VisionLanguageModel
+    from clippy_cli.api import Clip
+    from clippy_cli.reporting.answers import Answer
+    from clippy_cli.reporting.results import Divided
 
-WITH_REGIONS = "+regions"
 _IN_A_LINE = 5  # regions that a line names
 
 
 @dataclass(frozen=True)
-class Regions:
-    """One image cut into regions.
+class Output:
+    """Where results go: the ``kinds`` of files into ``folder``, and one JSON document instead of tables to stdout."""
 
-    Attributes:
-        label_map: the pixels; code i + 1 is ``names[i]``.
-        names: of labels or groups.
-        scored: whether the label map's scores mean something to a reader.
-        suffix: what goes between an image's stem and the endings of its files.
-        writers: kinds of file beyond the common ones: file name ending, and what writes it to a path.
-        voted: the pixels after regions from elsewhere took one label each; reported apart, as ``+regions``.
-    """
-
-    label_map: LabelMap
-    names: Sequence[str]
-    scored: bool
-    suffix: str = ""
-    writers: Mapping[str, tuple[str, Callable[[Path], object]]] = field(default_factory=dict)
-    voted: LabelMap | None = None
+    folder: Path
+    kinds: tuple[str, ...]
+    json: bool
 
 
-def run_regions(
+def run_divided(
+    clip: Clip,
+    answer: Answer[Divided],
     paths: Sequence[Path],
-    model: VisionLanguageModel,
-    divide: Callable[[Encoded[ImageFile]], Regions],
-    settings: Mapping[str, Any],
+    output: Output,
     *,
     verb: str,
-    kinds: Collection[str],
-    out: Path,
-    resolution: int,
     batch_size: int,
-    json: bool,
-    encode: Encode | None = None,
-    read: Callable[[Path], ImageFile] | None = None,
+    regions: Path | None = None,
 ) -> None:
-    """Divide every image, write the ``kinds`` of files, print tables or JSON, and leave with the exit code due.
-
-    ``encode`` makes patch embeddings of images, by default of each as a whole; ``read`` decodes a file, by default as
-    a plain photo.
-    """
-    from clippy_cli.inference.features import patch_embeddings
-    from clippy_cli.reporting.masks import region_records
+    """Save the result of every photo, print tables or JSON, and leave with the exit code due."""
     from clippy_cli.reporting.overlay import tint
-    from clippy_cli.reporting.products import beside, save_json, save_label_map
+    from clippy_cli.reporting.results import WITH_REGIONS, Segmentation
 
     previews: list[NDArray[np.uint8]] = []
-    wants_preview = len(paths) == 1 and console.out.is_terminal and not json
+    wants_preview = len(paths) == 1 and console.out.is_terminal and not output.json
 
-    def handle(encoded: Encoded[ImageFile], stem: str) -> Record:
-        regions = divide(encoded)
-        record = report(encoded, regions, out / (stem + regions.suffix))
-        if regions.voted is not None:
-            apart = replace(regions, label_map=regions.voted, writers={}, voted=None)
-            record[WITH_REGIONS] = report(encoded, apart, out / (stem + regions.suffix + WITH_REGIONS))
+    def record(result: Divided, stem: str) -> Record:
+        files = result.save(output.folder, output.kinds, stem=stem)
+        voted_files = files.pop(WITH_REGIONS, None)
+        fields: Record = {**result.record(), "files": files}
+        if isinstance(result, Segmentation) and result.by_region is not None:
+            fields[WITH_REGIONS] = {**result.by_region.record(), "files": voted_files}
         if wants_preview:
-            previews.append(tint(encoded.sample.image, regions.label_map.codes))
-        return record
+            previews.append(tint(result.image, result.mask))
+        return fields
 
-    def report(encoded: Encoded[ImageFile], regions: Regions, base: Path) -> Record:
-        height, width = encoded.sample.image.shape[:2]
-        label_map, names = regions.label_map, regions.names
-        files = save_label_map(base, kinds, encoded.sample.image, label_map, names)
-        for kind, (ending, write) in regions.writers.items():
-            if kind in kinds:
-                path = beside(base, ending)
-                write(path)
-                files[kind] = str(path)
-        if "json" in kinds:
-            files["json"] = str(beside(base, ".json"))
-        record = {
-            "width": width,
-            "height": height,
-            "unlabelled": round(float(label_map.shares[0]), 6),
-            "regions": region_records(label_map, names, scored=regions.scored),
-            "files": files,
-        }
-        if "json" in kinds:
-            save_json(beside(base, ".json"), {**settings, "image": encoded.sample.key, **record})
-        return record
-
-    run = run_images(
-        paths,
-        encode or partial(patch_embeddings, model),
-        handle,
-        verb=verb,
-        patch_size=model.preprocess.patch_size,
-        resolution=resolution,
-        batch_size=batch_size,
-        read=read,
-    )
-    if json:
-        console.print_json({**settings, "images": run.done, "failed": run.failed})
+    results = clip.answer(answer, paths, regions=regions, batch_size=batch_size)
+    run = collect(results, paths, verb, record)
+    if output.json:
+        console.print_json({**answer.settings, "images": run.done, "failed": run.failed})
     else:
         for picture in previews:
             console.out.print(console.half_blocks(picture, width=console.out.width))
-        _print_regions([part for record in run.done for part in _apart(record)])
+        _print_regions([part for done in run.done for part in _apart(done, WITH_REGIONS)])
     run.finish()
 
 
-def _apart(record: Record) -> list[Record]:
-    """A record, and that of its regions, if any."""
-    voted = record.get(WITH_REGIONS)
-    return [record] if voted is None else [record, {"image": f"{record['image']} {WITH_REGIONS}", **voted}]
+def _apart(record: Record, key: str) -> list[Record]:
+    """A record, and that of its regions from elsewhere, if any."""
+    voted = record.get(key)
+    return [record] if voted is None else [record, {"image": f"{record['image']} {key}", **voted}]
 
 
 def _print_regions(records: Sequence[Record]) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import input_files, load_model
-from clippy_cli.commands.region_run import Regions, run_regions
+from clippy_cli.commands.image_run import input_files, load_clip
+from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.choices import DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from clippy_cli.inference.features import Encoded, ImageFile
-
-KINDS = ("overlay", "mask", "json", "cutouts", "scores")
+from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS
 
 
 def segment(
@@ -44,11 +43,12 @@ def segment(
     flip: options.Flip = None,
     window: options.Window = None,
     stride: options.Stride = None,
-    refine: options.Refine = "guided",
+    refine: options.Refine = DEFAULT_REFINEMENT,
     regions: options.RegionFolder = None,
     save: Annotated[
-        str, typer.Option(metavar="KINDS", help=f"What to write: any of {', '.join(KINDS)}, with commas; or none.")
-    ] = "overlay,mask,json",
+        str,
+        typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
+    ] = ",".join(SEGMENT_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
     batch_size: options.BatchSize = options.DEFAULT_BATCH,
     device: options.Device = "auto",
@@ -64,6 +64,7 @@ def segment(
       photo.json          share, mean score, box and COCO RLE of each label
       photo_cutouts/      with --save cutouts: a transparent PNG for each label
       photo_scores.npz    with --save scores: cosine of each label and patch
+      photo_debug/        with --save debug: prompts, views, best texts a patch
       photo+regions_...   with --regions: the same again, one label a region
 
     \b
@@ -78,95 +79,46 @@ def segment(
       clippy segment photo.jpg --labels dog,grass --scales 1,2 --flip --refine guided
       clippy segment "photos/**/*.jpg" --labels car,road --save none --json
     """
-    from functools import partial
+    from clippy_cli.inference.requests import SegmentRequest
+    from clippy_cli.inference.views import parse_scales
+    from clippy_cli.reporting.masks import check_label_count
 
-    from clippy_cli.data.labels import Vocabulary, parse_labels
-    from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
-    from clippy_cli.inference.features import read_with_regions
-    from clippy_cli.inference.refine.refinement import parse_refinement
-    from clippy_cli.inference.segment import score_kind, segment_patches
-    from clippy_cli.inference.views import Views, fit_windows, parse_scales, view_embeddings
-    from clippy_cli.reporting.masks import check_label_count, write_scores
-
-    vocabulary = Vocabulary(parse_labels(labels), () if background is None else parse_labels(background))
-    names = [label.name for label in vocabulary.labels]
-    entries = [label.name for label in (*vocabulary.labels, *vocabulary.background)]
-    kinds = options.parse_kinds(save, KINDS)
+    kinds = options.parse_kinds(save, SEGMENT_KINDS)
+    request = SegmentRequest.read(
+        labels,
+        {
+            "background": background or (),
+            "threshold": threshold,
+            "templates": templates,
+            "resolution": resolution,
+            "scales": parse_scales(scales) if scales else None,
+            "flip": bool(flip),
+            "window": window,
+            "stride": stride,
+            "refine": refine,
+        },
+    )
     if {"overlay", "mask"}.intersection(kinds):
-        check_label_count(len(names))
-    factors = parse_scales(scales) if scales else (1.0,)
-    method = parse_refinement(refine or "none")
-    if stride is not None and not window:
-        raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
-    fit_windows(window or None, stride, 1)
+        check_label_count(len(request.vocabulary.labels))
     if regions is not None:
         options.check_folder(regions, "--regions")
     paths = input_files(images, out)
+    if regions is not None:
+        _check_stems(paths)
+    clip = load_clip(model, device, dense=dense, proxy=proxy, texts=True)
+    answer = clip.prepare(request)
+    if answer.settings["score_kind"] == "cosine" and threshold is None:
+        console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
+    output = Output(out, kinds, json)
+    run_divided(clip, answer, paths, output, verb="segmenting", batch_size=batch_size, regions=regions)
+
+
+def _check_stems(paths: Sequence[Path]) -> None:
+    """ClippyError where two photos would take the same file of regions."""
     stems = [path.stem for path in paths]
-    if regions is not None and len(set(stems)) < len(stems):
-        shared = next(stem for stem in stems if stems.count(stem) > 1)
+    shared = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if shared is not None:
         raise ClippyError(
             f"{stems.count(shared)} photos are called {shared}, and would take the same file of --regions",
             "Segment them one folder at a time, each with a --regions folder of its own.",
         )
-    prompts = None if templates is None else resolve_templates(templates)
-    clip = load_model(model, device, dense=dense, proxy=proxy, texts=True)
-    prompts = prompts or resolve_templates(clip.defaults.templates)
-    short_side = resolution or clip.defaults.resolution
-    views = Views(factors, bool(flip), *fit_windows(window or None, stride, clip.preprocess.patch_size))
-    texts = prompt_embeddings(clip, vocabulary.texts, prompts)
-    kind = score_kind(vocabulary)
-    settings: dict[str, Any] = {
-        "command": "segment",
-        "model": model,
-        "dense": dense,
-        "proxy": proxy,
-        "labels": {label.name: list(label.synonyms) for label in vocabulary.labels},
-        "background": [label.name for label in vocabulary.background],
-        "templates": list(prompts),
-        "resolution": short_side,
-        "scales": list(views.scales),
-        "flip": views.flip,
-        "window": views.window,
-        "stride": views.stride,
-        "refine": method,
-        "threshold": threshold,
-        "score_kind": kind,
-    }
-
-    def divide(encoded: Encoded[ImageFile]) -> Regions:
-        image, photo_regions = encoded.sample.image, encoded.sample.regions
-        height, width = image.shape[:2]
-        result = segment_patches(
-            encoded.output,
-            texts,
-            vocabulary,
-            height,
-            width,
-            logit_scale=clip.defaults.logit_scale,
-            threshold=threshold,
-            refinement=None if method is None else (method, image),
-        )
-        scores = partial(
-            write_scores, similarity=result.similarity.numpy(), entries=entries, height=height, width=width
-        )
-        voted = None if photo_regions is None else result.with_regions(photo_regions)
-        writers = {"scores": ("_scores.npz", scores)}
-        return Regions(result.label_map, names, scored=True, writers=writers, voted=voted)
-
-    if kind == "cosine" and threshold is None:
-        console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-    run_regions(
-        paths,
-        clip,
-        divide,
-        settings,
-        verb="segmenting",
-        kinds=kinds,
-        out=out,
-        resolution=views.short_side(short_side),
-        batch_size=batch_size,
-        json=json,
-        encode=lambda batch: view_embeddings(clip, batch, views).cpu(),
-        read=None if regions is None else partial(read_with_regions, regions),
-    )

@@ -7,7 +7,8 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +62,41 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return decode_image(read_image_bytes(path), where=str(path))
 
 
+def as_pixels(photo: object, *, where: str) -> NDArray[np.uint8]:
+    """A photo in any of the forms that Python callers have -> (H,W,3) uint8 RGB.
+
+    Args:
+        photo: a path (read as by :func:`read_image`); a Pillow image (turned and flattened as a file is); a NumPy array
+            (H,W,3) uint8 RGB; a torch tensor (3,H,W), uint8 or floating point in [0, 1].
+        where: what errors call it.
+
+    Raises:
+        ClippyError: any other type, shape, dtype or range, and whatever :func:`read_image` refuses.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return read_image(Path(photo))
+    if isinstance(photo, Image.Image):
+        with guard_decoding(where):
+            check_shape(*photo.size, where=where)
+            return _upright_rgb(photo)
+    if isinstance(photo, Tensor):
+        pixels = _tensor_pixels(photo, where)
+    elif isinstance(photo, np.ndarray):
+        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
+            raise ClippyError(
+                f"{where}: an array of shape {photo.shape} and type {photo.dtype} is not a photo",
+                "Pass (H,W,3) uint8 RGB, such as numpy.asarray(image.convert('RGB')).",
+            )
+        pixels = np.ascontiguousarray(photo)
+    else:
+        raise ClippyError(
+            f"{where}: a {type(photo).__name__} is not a photo",
+            "Pass a path, a Pillow image, a NumPy array (H,W,3) uint8, or a tensor (3,H,W).",
+        )
+    check_shape(pixels.shape[1], pixels.shape[0], where=where)
+    return pixels
+
+
 def read_image_bytes(path: Path) -> bytes:
     """The content of an image file, not decoded; ClippyError where it is missing, no file, or over one GiB."""
     try:
@@ -80,16 +116,19 @@ def read_image_bytes(path: Path) -> bytes:
 
 def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
     """Decode an encoded image held in memory as :func:`read_image` does; ``where`` names it in errors."""
-    hint = "Open it in an image viewer; if it looks right there, save it again as PNG or JPEG."
     if not data:
         raise ClippyError(f"{where}: the file is empty", "Copy or download it again.")
+    with guard_decoding(where), io.BytesIO(data) as stream, open_image(stream, where=where) as image:
+        image.load()
+        return _upright_rgb(image)
+
+
+@contextmanager
+def guard_decoding(where: str) -> Iterator[None]:
+    """Whatever Pillow raises on bad data becomes a ClippyError that names ``where``."""
+    hint = "Open it in an image viewer; if it looks right there, save it again as PNG or JPEG."
     try:
-        with io.BytesIO(data) as stream, open_image(stream, where=where) as image:
-            image.load()
-            turn = _UPRIGHT.get(orientation(image))
-            rgb = _as_rgb(image)
-            upright = rgb if turn is None else rgb.transpose(turn)
-            return np.array(upright, dtype=np.uint8)
+        yield
     except ClippyError:
         raise
     except UnidentifiedImageError:
@@ -116,7 +155,12 @@ def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None 
     with _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(stream, formats=formats)
-    width, height = image.size
+    check_shape(*image.size, where=where)
+    return image
+
+
+def check_shape(width: int, height: int, *, where: str) -> None:
+    """ClippyError for sides in pixels that no photo has: empty, over ``MAX_PIXELS``, narrower than ``MAX_ASPECT``."""
     if width < 1 or height < 1:
         raise ClippyError(f"{where}: the image is empty ({width}x{height} pixels)", "Export it again.")
     if width * height > MAX_PIXELS:
@@ -125,7 +169,6 @@ def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None 
         raise ClippyError(
             f"{where}: {width}x{height} pixels is narrower than 1:{MAX_ASPECT}", "Cut it into pieces and try those."
         )
-    return image
 
 
 def orientation(image: Image.Image) -> int:
@@ -193,6 +236,28 @@ def _too_large(where: str, what: str) -> ClippyError:
         f"{where}: the image is too large: {what}; the limit is {MAX_PIXELS / 1e6:.0f} million",
         "Save a smaller copy, for example with `magick INPUT -resize 4000x OUTPUT`.",
     )
+
+
+def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """A decoded Pillow image -> (H,W,3) uint8, turned as its EXIF orientation says."""
+    turn = _UPRIGHT.get(orientation(image))
+    rgb = _as_rgb(image)
+    return np.array(rgb if turn is None else rgb.transpose(turn), dtype=np.uint8)
+
+
+def _tensor_pixels(photo: Tensor, where: str) -> NDArray[np.uint8]:
+    hint = "Pass (3,H,W): uint8, or floating point in [0, 1] before any normalization."
+    if photo.ndim != 3 or photo.shape[0] != 3:
+        raise ClippyError(f"{where}: a tensor of shape {tuple(photo.shape)} is not a photo", hint)
+    values = photo.detach().cpu()
+    if values.dtype != torch.uint8:
+        if not values.is_floating_point():
+            raise ClippyError(f"{where}: a tensor of type {values.dtype} is not a photo", hint)
+        if values.numel() and not (float(values.min()) >= 0 and float(values.max()) <= 1):
+            low, high = float(values.min()), float(values.max())
+            raise ClippyError(f"{where}: tensor values from {low:g} to {high:g} are not in [0, 1]", hint)
+        values = (values.float() * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(values.permute(1, 2, 0).numpy())  # (3,H,W) -> (H,W,3)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clippy_cli.errors import ClippyError
@@ -50,6 +50,24 @@ def parse_labels(text: str) -> tuple[Label, ...]:
     labels = tuple(_parse_label(part, text) for part in text.split(","))
     _refuse_doubles(labels)
     return labels
+
+
+def read_labels(labels: str | Sequence[str]) -> tuple[Label, ...]:
+    """Labels as one text of :func:`parse_labels`, or as a sequence with one label an item, such as ``["dog|puppy"]``.
+
+    In a sequence a comma is part of its label. ClippyError as there, and where an item is not text.
+    """
+    if isinstance(labels, str):
+        return parse_labels(labels)
+    parts = list(labels)
+    if not parts:
+        raise ClippyError("No label is given", _EXAMPLE)
+    for part in parts:
+        if not isinstance(part, str):
+            raise ClippyError(f"A label must be text, not {type(part).__name__}: {part!r}", _EXAMPLE)
+    read = tuple(_parse_label(part, part) for part in parts)
+    _refuse_doubles(read)
+    return read
 
 
 def _parse_label(part: str, text: str) -> Label:

@@ -43,9 +43,22 @@ def read_regions(path: Path, height: int, width: int) -> NDArray[np.int32]:
     file is damaged or of another size.
     """
     values = _from_json(path, height, width) if path.suffix == ".json" else _from_png(path)
+    return number_regions(values, height, width, where=str(path))
+
+
+def number_regions(values: NDArray[Any], height: int, width: int, *, where: str) -> NDArray[np.int32]:
+    """(H,W) whole numbers, each but 0 a region -> (H,W) int32, regions from 1 to R in rising order.
+
+    ClippyError, naming ``where``, where they are of another size or no whole numbers from 0.
+    """
+    if values.ndim != 2 or values.dtype.kind not in "iub" or values.size == 0 or int(values.min()) < 0:
+        raise ClippyError(
+            f"{where}: an array of shape {values.shape} and type {values.dtype} does not number regions",
+            "Pass (H,W) whole numbers: 0 for no region, any other number for one.",
+        )
     if values.shape != (height, width):
         raise ClippyError(
-            f"{path}: regions of {values.shape[1]}x{values.shape[0]} pixels for a photo of {width}x{height}",
+            f"{where}: regions of {values.shape[1]}x{values.shape[0]} pixels for a photo of {width}x{height}",
             "Make them at the photo's own size, upright as its EXIF orientation says.",
         )
     found, numbers = np.unique(values, return_inverse=True)

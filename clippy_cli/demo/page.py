@@ -10,12 +10,13 @@ from typing import Any
 from clippy_cli.demo import markup
 from clippy_cli.demo.workbench import MAX_CHARACTERS, Outcome, Workbench, refinements
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.choices import DEFAULT_REFINEMENT
 
 _CACHE_SECONDS = (600, 3600)  # how often uploads are looked through, and how old they may become
 _WAITING = 32  # requests; later ones are told to come back
 _SAMPLE = files("clippy_cli") / "assets" / "samples" / "raccoon.jpg"
 _SAMPLE_LABELS = "raccoon, grass"
-_REFINE = "guided"  # as clippy segment does
+_REFINE = str(DEFAULT_REFINEMENT)
 
 
 def import_gradio() -> Any:

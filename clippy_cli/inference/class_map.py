@@ -1,4 +1,4 @@
-"""The class of each pixel from similarities on the patch grid: exact, in strips, and without work for hopeless classes.
+"""The class of each pixel from similarities on the patch grid: exact, and without work for classes that cannot win.
 
 Bilinear interpolation and a dot product commute, so upsampling K similarities equals upsampling D features and then
 comparing them with K texts. And the difference of two texts is bilinear within each cell of the grid, so a text that is
@@ -8,81 +8,49 @@ behind another at all four corners of a cell wins no pixel in it. Both facts are
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.inference.label_map import upsample_rows
+from clippy_cli.inference.upsampling import strips
 
+_UINT8_MAX = 255
 _CPU_STRIP_PIXELS = 400_000
 _GPU_STRIP_ELEMENTS = 64_000_000  # values of upsampled maps at a time: 256 MB
 
 
-@dataclass(frozen=True)
-class BackgroundRule:
-    """When a pixel is taken for the background class although a text won it.
-
-    Attributes:
-        index: the background class.
-        threshold: pixels whose winning text has a softmax probability in [0, 1] below this, among all texts.
-        logit_scale: factor of the cosines before that softmax.
-        min_area: classes that win less than this share in [0, 1] of the image's foreground pixels lose them to the
-            next best class; None keeps all. (As SCLIP's public code does on VOC21.)
-    """
-
-    index: int
-    threshold: float
-    logit_scale: float
-    min_area: float | None = None
-
-
-def class_map(
-    maps: Tensor, classes: Sequence[int], height: int, width: int, *, background: BackgroundRule | None = None
-) -> Tensor:
+def class_map(maps: Tensor, classes: Sequence[int], height: int, width: int) -> Tensor:
     """(K,h,w) similarities -> (height,width) uint8: the class of the text that is highest after bilinear upsampling.
 
-    ``classes[k]`` in [0, 255] is the class of text k; of equal texts the first wins. The pixel rule is that of
-    ``interpolate(mode="bilinear", align_corners=False)``. Memory is a few hundred megabytes at most.
+    ``classes[k]`` is the class of text k; with classes beyond 255 the result is int16. Of equal texts the first wins.
+    The pixel rule is that of ``interpolate(mode="bilinear", align_corners=False)``. Memory is a few hundred megabytes
+    at most.
     """
     if len(classes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(classes)} classes")
-    lookup = torch.tensor(classes, dtype=torch.uint8, device=maps.device)
-    if background is None:
-        return _classes(maps, lookup, height, width)
-    scores = maps * background.logit_scale
-    predicted = _thresholded(scores, lookup, height, width, background)
-    if background.min_area is None:
-        return predicted
-    raw = _classes(maps, lookup, height, width)
-    areas = torch.bincount(raw.view(-1).long(), minlength=int(lookup.max()) + 1).double()
-    areas[background.index] = 0
-    small = areas <= background.min_area * areas.sum()
-    small[background.index] = False
-    return _thresholded(scores, lookup, height, width, background, barred=small[lookup.long()])
-
-
-def _classes(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
-    """(K,h,w) maps, (K,) uint8 class of each -> (height,width) uint8 class of the highest upsampled map."""
+    dtype = torch.uint8 if max(classes) <= _UINT8_MAX else torch.int16
+    lookup = torch.tensor(classes, dtype=dtype, device=maps.device)
     # Finding contenders would make an accelerator wait for the host, and it is quick enough without.
     by = _classes_by_cells if maps.device.type == "cpu" else _classes_by_strips
     return by(maps, lookup, height, width)
 
 
 def _classes_by_cells(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
-    classes = torch.empty(height, width, dtype=torch.uint8)
+    classes = torch.empty(height, width, dtype=lookup.dtype)
     cells = _Cells(maps, lookup, height, width)
-    for first, last in _strips(maps.shape[1] + 1, cells.rows_within(_CPU_STRIP_PIXELS)):
+    rows, end = cells.rows_within(_CPU_STRIP_PIXELS), maps.shape[1] + 1
+    for first in range(0, end, rows):
+        last = min(first + rows, end)
         classes[cells.tops[first] : cells.tops[last]] = cells.classes(first, last)
     return classes
 
 
 def _classes_by_strips(maps: Tensor, lookup: Tensor, height: int, width: int) -> Tensor:
-    classes = torch.empty(height, width, dtype=torch.uint8, device=maps.device)
-    for start, stop in _strips(height, max(1, _GPU_STRIP_ELEMENTS // (len(maps) * width))):
-        classes[start:stop] = lookup[upsample_rows(maps, height, width, start, stop).argmax(dim=0)]
+    classes = torch.empty(height, width, dtype=lookup.dtype, device=maps.device)
+    for start, stop, strip in strips(maps, height, width, elements=_GPU_STRIP_ELEMENTS):
+        classes[start:stop] = lookup[strip.argmax(dim=0)]
     return classes
 
 
@@ -105,7 +73,7 @@ class _Cells:
         return max(1, pixels // (self._y.shape[1] * self._x.numel()))
 
     def classes(self, first: int, last: int) -> Tensor:
-        """The pixels of cell rows ``first`` to ``last``, (R',W) uint8 classes."""
+        """The pixels of cell rows ``first`` to ``last``, (R',W) classes."""
         columns, count = len(self._x), (last - first) * len(self._x)
         corners = torch.stack([corner[:, first:last].reshape(-1, count) for corner in self._corners])  # (4,K,n)
         order, texts, cells, alive = _contenders(corners)
@@ -172,32 +140,3 @@ def _slots(starts: Sequence[int], size: int) -> Tensor:
     return torch.cat(
         [torch.arange(stop - start) + cell * size for cell, (start, stop) in enumerate(itertools.pairwise(starts))]
     )
-
-
-def _thresholded(
-    scores: Tensor,
-    lookup: Tensor,
-    height: int,
-    width: int,
-    background: BackgroundRule,
-    barred: Tensor | None = None,
-) -> Tensor:
-    """(K,h,w) logits -> (height,width) uint8, background where the winner's probability is below the threshold.
-
-    ``barred`` (K,) bool names texts that cannot win but still take their share of the probability.
-    """
-    predicted = torch.empty(height, width, dtype=torch.uint8, device=scores.device)
-    strip = 1_000_000 if scores.device.type == "cpu" else _GPU_STRIP_ELEMENTS
-    for start, stop in _strips(height, max(1, strip // (len(scores) * width))):
-        logits = upsample_rows(scores, height, width, start, stop)  # (K,R,W)
-        total = logits.logsumexp(dim=0)
-        if barred is not None:
-            logits[barred] = -torch.inf
-        best, winner = logits.max(dim=0)
-        unsure = (best - total).exp() < background.threshold
-        predicted[start:stop] = lookup[winner].masked_fill(unsure, background.index)
-    return predicted
-
-
-def _strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + rows, height)) for start in range(0, height, rows))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from clippy_cli.data.labels import Vocabulary
-from clippy_cli.inference.segment import merge_synonyms
+from clippy_cli.inference.segment import Entries
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def rank_labels(scores: Tensor, vocabulary: Vocabulary, *, logit_scale: float, t
 
     Synonyms are merged by their maximum; equal scores keep the order of the labels.
     """
-    merged = merge_synonyms(scores, vocabulary)  # (L,)
+    merged = Entries.of_vocabulary(vocabulary).merge(scores)  # (L,)
     probabilities = (merged * logit_scale).softmax(dim=0)
     order = merged.argsort(descending=True, stable=True)[:top_k].tolist()
     return [Guess(vocabulary.labels[i].name, float(probabilities[i]), float(merged[i])) for i in order]

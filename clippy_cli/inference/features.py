@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clippy_cli.data.images import centre_crop, dense_size, read_image, resize_image, to_tensor
-from clippy_cli.data.regions import find_regions, read_regions
+from clippy_cli.data.images import as_pixels, centre_crop, dense_size, resize_image, to_tensor
+from clippy_cli.data.regions import find_regions, number_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
 
@@ -41,16 +42,12 @@ S = TypeVar("S", bound=Sample)
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image file, decoded, and regions (H,W) from 1 that came with it, if any; 0 is none."""
+class DecodedPhoto:
+    """A decoded photo, its path or name, and regions (H,W) from 1 that came with it, if any; 0 is none."""
 
-    path: Path
+    key: str
     image: NDArray[np.uint8]
     regions: NDArray[np.int32] | None = None
-
-    @property
-    def key(self) -> str:
-        return str(self.path)
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,32 @@ def image_scores(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDA
     return model.score_images(_model_input(model, images), texts).float().cpu()
 
 
-def read_file(path: Path) -> ImageFile:
-    """Decode one image file; ClippyError as of :func:`~clippy_cli.data.images.read_image`."""
-    return ImageFile(path, read_image(path))
+def photo_name(photo: object, number: int = 1) -> str:
+    """What a photo is called: its path, or ``photo N`` for one in memory."""
+    if isinstance(photo, DecodedPhoto):
+        return photo.key
+    if isinstance(photo, str | os.PathLike):
+        return os.fspath(photo)
+    return str(getattr(photo, "filename", "") or f"photo {number}")
 
 
-def read_with_regions(folder: Path, path: Path) -> ImageFile:
-    """Decode one image file and its regions in ``folder``; ClippyError where either cannot be used."""
-    image = read_image(path)
-    return ImageFile(path, image, read_regions(find_regions(folder, path.stem), *image.shape[:2]))
+def read_photo(photo: object, number: int = 1, *, regions: object = None) -> DecodedPhoto:
+    """Decode one photo (see :func:`~clippy_cli.data.images.as_pixels`), unless it is already, and its regions.
+
+    ``regions`` is (H,W) whole numbers, 0 for none; or a folder of region files named as the photo (see
+    :func:`~clippy_cli.data.regions.read_regions`). ClippyError where either cannot be used.
+    """
+    if isinstance(photo, DecodedPhoto):
+        name, image = photo.key, photo.image
+    else:
+        name = photo_name(photo, number)
+        image = as_pixels(photo, where=name)
+    if regions is None:
+        return DecodedPhoto(name, image)
+    if isinstance(regions, str | os.PathLike):
+        path = find_regions(Path(regions), Path(name).stem)
+        return DecodedPhoto(name, image, read_regions(path, *image.shape[:2]))
+    return DecodedPhoto(name, image, number_regions(np.asarray(regions), *image.shape[:2], where=f"regions of {name}"))
 
 
 def encode_images(

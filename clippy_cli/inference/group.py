@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,18 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
 from clippy_cli.inference.label_map import LabelMap, paint
 
-Method = Literal["pca", "kmeans", "spectral"]
-METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_GROUPS = 8  # the paper's n
 MAX_SPECTRAL = 4096
 _SEED = 0
 _NOISE = 1e-10  # a component with less than this share of the first one's variance has no direction of its own
 
 
 def group_patches(
-    patches: Tensor, height: int, width: int, *, groups: int = DEFAULT_GROUPS, method: Method = "pca"
+    patches: Tensor, height: int, width: int, *, groups: int = DEFAULT_GROUPS, method: GroupMethod = GroupMethod.pca
 ) -> LabelMap:
     """(h,w,D) patch embeddings -> a map of height x width pixels with codes 1 to G, the largest group first.
 
@@ -34,12 +31,12 @@ def group_patches(
     """
     h, w, width_in = patches.shape
     tokens = patches.detach().cpu().double().reshape(h * w, width_in)  # (N,D)
-    if method == "spectral" and h * w > MAX_SPECTRAL:
+    if method is GroupMethod.spectral and h * w > MAX_SPECTRAL:
         raise ClippyError(
             f"Spectral grouping takes at most {MAX_SPECTRAL} patches, since it compares all pairs; here are {w}x{h}",
             "Lower --resolution, or use --method kmeans.",
         )
-    limit = min(h * w - 1, width_in) if method == "pca" else h * w - 1
+    limit = min(h * w - 1, width_in) if method is GroupMethod.pca else h * w - 1
     if not 1 <= groups <= limit:
         raise ClippyError(
             f"{w}x{h} patches of {width_in} values make at most {limit} groups by {method}; {groups} were asked for",
@@ -77,13 +74,13 @@ def _eigh_on_one_thread(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def pca_picture(patches: Tensor) -> NDArray[np.uint8]:
+def pca_picture(patches: NDArray[np.float32] | Tensor) -> NDArray[np.uint8]:
     """(h,w,D) patch embeddings -> (h,w,3) uint8: the first three components as red, green and blue.
 
     Each channel is stretched from its 1st to its 99th percentile; a channel without variance is mid-grey.
     """
     h, w, _ = patches.shape
-    tokens = patches.detach().cpu().double().reshape(h * w, -1)  # (N,D)
+    tokens = torch.as_tensor(patches).detach().cpu().double().reshape(h * w, -1)  # (N,D)
     mean, directions = principal_components(tokens, 3)
     projections = ((tokens - mean) @ directions.T).numpy()  # (N,n)
     picture = np.full((h * w, 3), 0.5)
@@ -127,7 +124,11 @@ def _spectral_scores(tokens: Tensor, groups: int) -> Tensor:
     return F.one_hot(torch.from_numpy(labels).long(), groups).double()
 
 
-_SCORES = {"pca": _pca_scores, "kmeans": _kmeans_scores, "spectral": _spectral_scores}
+_SCORES = {
+    GroupMethod.pca: _pca_scores,
+    GroupMethod.kmeans: _kmeans_scores,
+    GroupMethod.spectral: _spectral_scores,
+}
 
 
 def _largest_first(label_map: LabelMap) -> LabelMap:

@@ -1,4 +1,4 @@
-"""From maps on the patch grid to one code a pixel, at any image size, in bounded memory."""
+"""From maps on the patch grid to one code a pixel and what is counted of it, at any image size, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clippy_cli.inference.upsampling import STRIP_ELEMENTS, strips
+
 UNLABELLED = 0
-STRIP_ELEMENTS = 8_000_000  # values of a strip of upsampled maps: 32 MB, and a few times that while it is reduced
 
 
 @dataclass(frozen=True)
@@ -42,56 +43,66 @@ def paint(
     *,
     softmax: bool = False,
     threshold: float | None = None,
+    fallback: int = UNLABELLED,
+    barred: Tensor | None = None,
+    count: int | None = None,
     strip_elements: int = STRIP_ELEMENTS,
 ) -> LabelMap:
     """Upsample (K,h,w) maps bilinearly to height x width pixels and give each pixel the code of its highest map.
 
     ``codes[k]`` is what map k paints; several maps may paint one code. The score of a pixel is its highest value, or
-    with ``softmax`` that map's probability in [0, 1] among the K. Pixels that score below ``threshold`` become 0. Work
-    goes in strips of rows, so that memory does not grow with K times the image.
+    with ``softmax`` that map's probability in [0, 1] among the K. Pixels that score below ``threshold`` get the code
+    ``fallback``. ``barred`` (K,) bool names maps that cannot win but keep their share of the probability.
+    ``count`` is the number of codes that are counted, by default up to the highest.
     """
     if len(codes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(codes)} codes")
-    count = max(codes) + 1
+    count = count or max(*codes, fallback) + 1
     code_of = torch.tensor(codes, device=maps.device)
     pixels, sums = np.zeros(count, np.int64), np.zeros(count)
     painted = np.empty((height, width), np.int16)
-    rows = max(1, strip_elements // (len(maps) * width))
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        strip = upsample_rows(maps, height, width, start, stop)  # (K,R,W)
-        score, winner = strip.max(dim=0)  # (R,W)
+    for start, stop, strip in strips(maps, height, width, elements=strip_elements):  # (K,R,W)
+        score, winner = strip.max(dim=0) if barred is None else _best_of_free(strip, barred)  # (R,W)
         if softmax:
-            score = strip.sub_(score).exp_().sum(dim=0).reciprocal_()
+            score = _probability(strip, score, whole=barred is None)
         code = code_of[winner]
         if threshold is not None:
-            code = torch.where(score < threshold, UNLABELLED, code)
+            code = torch.where(score < threshold, fallback, code)
         flat = code.cpu().numpy().ravel()
         painted[start:stop] = flat.reshape(stop - start, width)
         pixels += np.bincount(flat, minlength=count)
         sums += np.bincount(flat, weights=score.cpu().numpy().ravel(), minlength=count)
-    means = np.divide(sums, pixels, out=np.full(count, np.nan), where=pixels > 0)
-    return LabelMap(painted, pixels, means)
+    return LabelMap(painted, pixels, _means(sums, pixels))
 
 
-def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) -> Tensor:
-    """Rows ``start`` to ``stop`` of (K,h,w) maps resized bilinearly to (K,height,width).
-
-    The pixel rule is that of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``: pixel centres,
-    edges repeated.
-    """
-    if maps.shape[1:] == (height, width):
-        return maps[:, start:stop].clone()
-    weight_y = bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
-    weight_x = bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
-    touched = weight_y.any(dim=0).nonzero()
-    first, last = int(touched[0]), int(touched[-1]) + 1
-    wide = maps[:, first:last] @ weight_x.T.to(maps)  # (K,r,W): the few grid rows that this strip needs
-    return weight_y[:, first:last].to(maps) @ wide  # (K,R,W)
+def scored_map(maps: Tensor, codes: Tensor, count: int, *, softmax: bool) -> LabelMap:
+    """The label map of (H,W) codes that the highest of the (K,h,w) maps gave, scored as :func:`paint` does."""
+    height, width = codes.shape
+    painted = codes.cpu().numpy().astype(np.int16)
+    sums = np.zeros(count)
+    for start, stop, strip in strips(maps, height, width):
+        score = strip.amax(dim=0)  # (R,W)
+        if softmax:
+            score = _probability(strip, score)
+        sums += np.bincount(painted[start:stop].ravel(), weights=score.cpu().numpy().ravel(), minlength=count)
+    pixels = np.bincount(painted.ravel(), minlength=count)
+    return LabelMap(painted, pixels, _means(sums, pixels))
 
 
-def bilinear_weights(size_in: int, size_out: int, start: int, stop: int) -> Tensor:
-    """(stop - start, size_in) float64: what each input position gives to output positions ``start`` to ``stop``."""
-    centres = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
-    centres = centres.clamp(min=0.0, max=size_in - 1.0)
-    return (1 - (centres[:, None] - torch.arange(size_in)).abs()).clamp(min=0.0)
+def _best_of_free(strip: Tensor, barred: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest value and its map (R,W) among the maps that are not barred."""
+    free = (~barred).nonzero()[:, 0]
+    score, winner = strip[free].max(dim=0)
+    return score, free[winner]
+
+
+def _probability(strip: Tensor, score: Tensor, *, whole: bool = True) -> Tensor:
+    """(K,R,W) logits, which are overwritten, and that of the winner (R,W) -> its softmax probability."""
+    highest = score if whole else strip.amax(dim=0)
+    total = strip.sub_(highest).exp_().sum(dim=0)
+    return total.reciprocal_() if whole else (score - highest).exp_().div_(total)
+
+
+def _means(sums: NDArray[np.float64], pixels: NDArray[np.int64]) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = np.divide(sums, pixels, out=np.full(len(sums), np.nan), where=pixels > 0)
+    return means

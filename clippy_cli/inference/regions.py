@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.regions import NO_REGION
-from clippy_cli.inference.label_map import STRIP_ELEMENTS, LabelMap, upsample_rows
+from clippy_cli.inference.label_map import LabelMap
+from clippy_cli.inference.upsampling import strips
 
 Codes = NDArray[np.int16]
 
@@ -50,10 +51,9 @@ def _mean_scores(
         own = maps[torch.tensor([kind == code for kind in classes], device=maps.device)]
         if len(own) == 0:
             continue
-        rows, total = max(1, STRIP_ELEMENTS // (len(own) * width)), 0.0
-        for start in range(int(touched[0]), int(touched[-1]) + 1, rows):
-            stop = min(start + rows, int(touched[-1]) + 1)
-            best = upsample_rows(own, height, width, start, stop).amax(dim=0).cpu().numpy()
+        total = 0.0
+        for start, stop, strip in strips(own, height, width, first=int(touched[0]), last=int(touched[-1]) + 1):
+            best = strip.amax(dim=0).cpu().numpy()  # (R,W)
             total += float(best[inside[start:stop]].sum(dtype=np.float64))
         means[code] = total / int(inside.sum())
     return means

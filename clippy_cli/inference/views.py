@@ -17,6 +17,7 @@ from clippy_cli.model.base import VisionLanguageModel
 
 MAX_SCALES = 8
 SCALE_LIMITS = (0.1, 8.0)
+_SCALES_HINT = "Write factors of the resolution as in --scales 1,1.5,2."
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,24 @@ def view_embeddings(model: VisionLanguageModel, images: Sequence[NDArray[np.uint
 
 def parse_scales(text: str) -> tuple[float, ...]:
     """Read ``1,1.5,2``; ClippyError where it is no list of up to eight different factors from 0.1 to 8."""
-    hint = "Write factors of the resolution as in --scales 1,1.5,2."
     try:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ClippyError(f"--scales cannot be {text!r}", hint) from None
-    low, high = SCALE_LIMITS
-    if len(scales) > MAX_SCALES or len(set(scales)) < len(scales) or not all(low <= scale <= high for scale in scales):
-        raise ClippyError(f"--scales takes up to {MAX_SCALES} different factors from {low:g} to {high:g}: {text}", hint)
+        raise ClippyError(f"--scales cannot be {text!r}", _SCALES_HINT) from None
+    check_scales(scales, text)
     return scales
+
+
+def check_scales(scales: Sequence[float], text: str | None = None) -> None:
+    """ClippyError unless these are one to eight different factors from 0.1 to 8; ``text`` is how they were written."""
+    low, high = SCALE_LIMITS
+    given = len(set(scales)) == len(scales) and all(low <= scale <= high for scale in scales)
+    if not given or not 1 <= len(scales) <= MAX_SCALES:
+        written = text or ",".join(f"{scale:g}" for scale in scales)
+        raise ClippyError(
+            f"--scales takes up to {MAX_SCALES} different factors from {low:g} to {high:g}: {written}",
+            _SCALES_HINT,
+        )
 
 
 def fit_windows(window: int | None, stride: int | None, patch_size: int) -> tuple[int | None, int | None]:

@@ -1,10 +1,16 @@
-"""Where results go: names that do not collide."""
+"""Where results go: the kinds of files, and names that do not collide."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+COMMON_KINDS = ("overlay", "mask", "json", "cutouts")
+SEGMENT_KINDS = (*COMMON_KINDS, "scores", "debug")
+SEGMENT_DEFAULT = ("overlay", "mask", "json")
+GROUP_KINDS = ("overlay", "mask", "json", "pca", "cutouts")
+GROUP_DEFAULT = ("overlay", "mask", "json", "pca")
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:

@@ -43,10 +43,15 @@ def write_cutouts(folder: Path, image: NDArray[np.uint8], codes: NDArray[np.int1
         file_name = safe_name(name, taken)
         if not inside.any():
             continue
-        alpha = inside.astype(np.uint8) * 255
-        cutout = Image.fromarray(np.dstack((np.where(inside[..., None], image, 0), alpha)))  # (H,W,4)
+        cutout = cut_out(image, inside)
         written.append(write_whole(folder / f"{file_name}.png", partial(cutout.save, format="PNG")))
     return written
+
+
+def cut_out(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Image.Image:
+    """(H,W,3) photo, (H,W) bool -> RGBA of the same size, transparent black outside."""
+    alpha = inside.astype(np.uint8) * 255
+    return Image.fromarray(np.dstack((np.where(inside[..., None], image, 0), alpha)))  # (H,W,4)
 
 
 def write_scores(path: Path, similarity: NDArray[np.float32], entries: Sequence[str], height: int, width: int) -> Path:
@@ -102,3 +107,27 @@ def rle_box(rle: dict[str, Any]) -> list[int]:
     from pycocotools import mask as coco
 
     return [int(side) for side in coco.toBbox({"size": rle["size"], "counts": rle["counts"].encode("ascii")})]
+
+
+def coco_document(file_name: str, record: dict[str, Any], areas: Sequence[int]) -> dict[str, Any]:
+    """Size and ``regions`` of :func:`region_records`, pixels of each -> a COCO data set of one photo.
+
+    Category and annotation ids are codes; labels without a pixel have no annotation.
+    """
+    return {
+        "images": [{"id": 1, "file_name": file_name, "width": record["width"], "height": record["height"]}],
+        "categories": [{"id": region["code"], "name": region["name"]} for region in record["regions"]],
+        "annotations": [
+            {
+                "id": region["code"],
+                "image_id": 1,
+                "category_id": region["code"],
+                "segmentation": region["rle"],
+                "area": int(area),
+                "bbox": region["box"],
+                "iscrowd": 0,
+            }
+            for region, area in zip(record["regions"], areas, strict=True)
+            if area
+        ],
+    }

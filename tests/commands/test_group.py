@@ -9,12 +9,11 @@ import typer
 from PIL import Image
 
 from clippy_cli.app import app
-from clippy_cli.commands.group import GroupMethod
 from clippy_cli.errors import ExitCode
-from clippy_cli.inference.group import DEFAULT_GROUPS, METHODS
+from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GroupMethod)
 def test_two_colours_are_two_groups(clippy, flag, method):
     outcome = clippy("group", flag(), "--groups", "2", "--method", method)
     assert outcome.code == 0
@@ -61,4 +60,3 @@ def test_the_flags_are_these():
         *("--device", "--json", "--dense", "--proxy"),
     }
     assert parameters["--groups"].default == DEFAULT_GROUPS
-    assert tuple(GroupMethod) == METHODS

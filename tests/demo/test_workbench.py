@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clippy_cli.api import Clip
 from clippy_cli.demo import markup
 from clippy_cli.demo.workbench import Outcome, Row, Workbench, refinements
 from clippy_cli.errors import ClippyError
+from clippy_cli.reporting.answers import ModelChoice
 from clippy_cli.reporting.palette import colour
 from tests.fixtures.colour_model import ColourModel
 
 
 @pytest.fixture
 def bench(tmp_path):
-    return Workbench(ColourModel(), tmp_path)
+    return Workbench(Clip(ModelChoice(ColourModel(), "colours")), tmp_path)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from clippy_cli.inference.features import (
     encode_images,
     image_scores,
     patch_embeddings,
-    read_file,
+    read_photo,
     window_starts,
 )
 from tests.fixtures.colour_model import ColourModel
@@ -32,7 +32,7 @@ def paint_file(folder, name, width, height, rgb=(255, 0, 0)):
 
 def encode(paths, model, **changes):
     settings = {"patch_size": 8, "resolution": 48, "batch_size": 3, **changes}
-    return list(encode_images(paths, read_file, partial(patch_embeddings, model), **settings))
+    return list(encode_images(paths, read_photo, partial(patch_embeddings, model), **settings))
 
 
 def test_results_come_in_order_and_equal_sizes_share_a_batch(tmp_path):
@@ -49,7 +49,7 @@ def test_results_come_in_order_and_equal_sizes_share_a_batch(tmp_path):
         if isinstance(result, Encoded):
             pixels = torch.from_numpy(np.asarray(Image.open(path))[0, 0].astype(np.float32))
             torch.testing.assert_close(result.output[0, 0], pixels / pixels.norm())
-            assert result.sample.path == path
+            assert result.sample.key == str(path)
     assert [shape[0] for shape in model.batches] == [1, 1, 2, 1]  # windows of three files, split by size
 
 
@@ -70,7 +70,7 @@ def test_running_out_of_memory_is_explained(tmp_path):
     with pytest.raises(ClippyError, match="ran out of memory on 1 images of 48x48"):
         list(
             encode_images(
-                [paint_file(tmp_path, "a.png", 48, 48)], read_file, full, patch_size=8, resolution=48, batch_size=2
+                [paint_file(tmp_path, "a.png", 48, 48)], read_photo, full, patch_size=8, resolution=48, batch_size=2
             )
         )
 

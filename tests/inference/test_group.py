@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.group import METHODS, group_patches, pca_picture, principal_components
+from clippy_cli.inference.choices import GroupMethod
+from clippy_cli.inference.group import group_patches, pca_picture, principal_components
 
 
 def skewed_tokens(count=200, width=12, seed=0):
@@ -63,7 +64,7 @@ def test_clusters_that_are_there_are_found(method):
     assert found.pixels.tolist() == [0, 768, 768, 768, 768]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GroupMethod)
 def test_groups_come_largest_first_and_the_same_each_time(method):
     patches = F.normalize(skewed_tokens(), dim=1).view(10, 20, 12).float()
     first = group_patches(patches, 83, 161, groups=5, method=method)
@@ -74,14 +75,14 @@ def test_groups_come_largest_first_and_the_same_each_time(method):
     np.testing.assert_array_equal(np.bincount(first.codes.ravel()), first.pixels)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GroupMethod)
 def test_an_image_of_one_colour_does_not_break(method):
     patches = F.normalize(torch.ones(5, 6, 12), dim=-1)
     assert group_patches(patches, 20, 24, groups=3, method=method).shares.sum() == pytest.approx(1)
     assert (pca_picture(patches) == 128).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GroupMethod)
 def test_more_groups_than_patches_is_an_error(method):
     with pytest.raises(ClippyError, match="at most 3 groups"):
         group_patches(torch.randn(2, 2, 12), 8, 8, groups=4, method=method)

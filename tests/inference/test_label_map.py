@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clippy_cli.inference import label_map
-from clippy_cli.inference.label_map import paint, upsample_rows
+from clippy_cli.inference import upsampling
+from clippy_cli.inference.label_map import paint, scored_map
+from clippy_cli.inference.upsampling import upsample_rows
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,28 @@ def test_memory_does_not_grow_with_labels_times_pixels(monkeypatch):
         sizes.append(strip.numel())
         return strip
 
-    monkeypatch.setattr(label_map, "upsample_rows", watched)
+    monkeypatch.setattr(upsampling, "upsample_rows", watched)
     painted = paint(torch.randn(60, 4, 4), 40, 300, range(1, 61), strip_elements=60 * 300 * 5 + 7)
     assert sizes == [60 * 300 * 5] * 8
     assert painted.pixels.sum() == 40 * 300
+
+
+def test_codes_that_are_known_are_scored_as_painted_ones():
+    logits = 5 * torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(2))
+    codes = (1, 2, 2, 0)
+    painted = paint(logits, 61, 47, codes, softmax=True)
+    scored = scored_map(logits, torch.from_numpy(painted.codes), 3, softmax=True)
+    np.testing.assert_array_equal(scored.pixels, painted.pixels)
+    np.testing.assert_allclose(scored.scores, painted.scores, rtol=1e-6)
+
+
+def test_barred_maps_lose_to_the_next_best_but_keep_their_share():
+    logits = torch.tensor([2.0, 1.0, 0.0]).view(3, 1, 1)
+    painted = paint(logits, 2, 2, (1, 2, 3), softmax=True, barred=torch.tensor([True, False, False]), count=5)
+    assert painted.pixels.tolist() == [0, 0, 4, 0, 0]
+    assert painted.scores[2] == pytest.approx(logits.flatten().softmax(dim=0)[1].item())
+
+
+def test_pixels_below_the_threshold_get_the_fallback():
+    painted = paint(torch.tensor([[[0.2, 0.9]]]), 1, 2, (1,), threshold=0.5, fallback=4)
+    assert painted.codes.tolist() == [[4, 1]]

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.class_map import BackgroundRule, class_map
-from clippy_cli.inference.label_map import upsample_rows
+from clippy_cli.inference.choices import Refinement
+from clippy_cli.inference.class_map import class_map
+from clippy_cli.inference.label_map import paint
 from clippy_cli.inference.refine.crf import crf
 from clippy_cli.inference.refine.guided import guided_filter
 from clippy_cli.inference.refine.pamr import pamr
-from clippy_cli.inference.refine.refinement import Refined, parse_refinement, refine, refined_classes, working_size
+from clippy_cli.inference.refine.refinement import parse_refinement, refine, working_size
+from clippy_cli.inference.segment import Entries, Rule, Segmenter
+from clippy_cli.inference.upsampling import upsample_rows
 
 RANDOM = np.random.default_rng(0)
 
@@ -107,44 +110,43 @@ def test_masks_move_to_the_edges_of_the_photo(method):
         pytest.importorskip("pydensecrf")
     image, logits, inside = bright_square()
     classes = (4, 0, 7)
-    refined = refine(logits, classes, image, method)
+    refined = refine(logits, classes, image, Refinement(method))
     assert refined.classes == (0, 4)  # 7 wins nothing before, and so cannot after
     plain = class_map(logits, classes, 64, 96).numpy() == 4
-    sharp = refined_classes(refined, 64, 96).numpy() == 4
+    sharp = paint(refined.probabilities, 64, 96, refined.classes).codes == 4
     assert (sharp != inside).mean() < 0.4 * (plain != inside).mean()
     total = refined.probabilities.sum(dim=0)
     assert total.max() <= 1 + 1e-4 and total.min() > 0.9
 
 
-def test_probabilities_are_those_of_the_unrefined_rule(monkeypatch):
-    """With a filter that changes nothing, synonyms, threshold and small classes come out as without refinement."""
+def test_with_a_filter_that_changes_nothing_all_comes_out_as_without_refinement(monkeypatch):
     monkeypatch.setattr(
         "clippy_cli.inference.refine.refinement._METHODS",
-        {"guided": lambda probabilities, image, radius: probabilities},
+        {Refinement.guided: lambda probabilities, image, radius: probabilities},
     )
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(9, 5, 6, generator=generator)
     classes = (2, 2, 0, 1, 1, 3, 3, 3, 5)
-    refined = refine(logits, classes, photo(40, 48), "guided")
+    image = photo(40, 48)
+    refined = refine(logits, classes, image, Refinement.guided)
     everything = upsample_rows(logits, 40, 48, 0, 40).softmax(dim=0)
     best = torch.stack([everything[[i for i, c in enumerate(classes) if c == kind]].amax(dim=0) for kind in (0, 1, 2)])
     torch.testing.assert_close(refined.probabilities[:3], best)
-    assert torch.equal(refined_classes(refined, 40, 48), class_map(logits, classes, 40, 48))
-    for area in (None, 0.15, 0.9):
-        rule = BackgroundRule(0, 0.25, 1.0, area)
-        assert torch.equal(refined_classes(refined, 40, 48, rule), class_map(logits, classes, 40, 48, background=rule))
+    entries = Entries(tuple("abcdefghi"), (1,) * 9, classes)
+    for threshold, area in [(None, None), (0.25, None), (0.25, 0.15), (0.25, 0.9)]:
+        rules = (Rule(1.0, threshold, area, refine=method) for method in (None, Refinement.guided))
+        plain, same = (Segmenter(torch.eye(9), entries, rule).codes(logits, image, 40, 48) for rule in rules)
+        assert torch.equal(plain.short(), same.short())
 
 
 def test_large_photos_are_refined_at_a_bounded_size():
     assert working_size(375, 500) == (375, 500)
     height, width = working_size(4000, 6000)
     assert height * width <= 512 * 512 and height / width == pytest.approx(2 / 3, rel=0.01)
-    refined = Refined(torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]]), (3, 200))
-    assert refined_classes(refined, 2, 4).tolist() == [[3, 3, 200, 200]] * 2
 
 
 def test_one_class_alone_needs_no_refinement():
-    refined = refine(torch.tensor([5.0, 0.0]).view(2, 1, 1), (1, 0), photo(8, 8), "pamr")
+    refined = refine(torch.tensor([5.0, 0.0]).view(2, 1, 1), (1, 0), photo(8, 8), Refinement.pamr)
     assert refined.classes == (1,)
     torch.testing.assert_close(refined.probabilities, torch.full((1, 8, 8), 1 / (1 + np.exp(-5.0))).float())
 

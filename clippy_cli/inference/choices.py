@@ -1,0 +1,38 @@
+"""The choices of inference, spelled once for Python, flags and YAML; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Refinement(StrEnum):
+    """How masks are drawn along the photo's edges, see ``refine/``."""
+
+    guided = "guided"
+    pamr = "pamr"
+    crf = "crf"
+
+
+class GroupMethod(StrEnum):
+    """How patches are grouped without words, see :func:`~clippy_cli.inference.group.group_patches`."""
+
+    pca = "pca"
+    kmeans = "kmeans"
+    spectral = "spectral"
+
+
+class Competition(StrEnum):
+    """What competes for a pixel.
+
+    entries: the synonyms of a label (or class) are merged by their maximum on the patch grid, and the softmax is taken
+    over labels and single background words. texts: each text competes by itself after upsampling, and the softmax is
+    taken over all of them, as SCLIP's public code does.
+    """
+
+    entries = "entries"
+    texts = "texts"
+
+
+NO_REFINEMENT = "none"
+DEFAULT_REFINEMENT = Refinement.guided
+DEFAULT_GROUPS = 8  # the paper's n

@@ -1,0 +1,281 @@
+"""From a checked request and a model to results: the one engine behind Python, the commands and the demo.
+
+An answer prepares what does not depend on a photo (the text side, the views), then encodes photos in batches and turns
+each into its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clippy_cli.data.labels import Vocabulary
+from clippy_cli.data.prompts import fill, prompt_embeddings, resolve_templates
+from clippy_cli.errors import ClippyError
+from clippy_cli.inference.classify import rank_labels
+from clippy_cli.inference.features import (
+    DecodedPhoto,
+    Encoded,
+    Failed,
+    encode_images,
+    image_scores,
+    photo_name,
+    read_photo,
+    window_starts,
+)
+from clippy_cli.inference.group import group_patches
+from clippy_cli.inference.label_map import LabelMap
+from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, SegmentRequest
+from clippy_cli.inference.segment import Entries, Rule, Segmenter
+from clippy_cli.inference.views import Views, view_embeddings
+from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.reporting.debug import Explanation
+from clippy_cli.reporting.results import Classification, Groups, Segmentation
+
+DEFAULT_BATCH = 8
+R = TypeVar("R", covariant=True)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A loaded model, and how it was asked for."""
+
+    model: VisionLanguageModel
+    source: str
+    dense: str | None = None
+    proxy: str | None = None
+
+    def settings(self, command: str) -> dict[str, Any]:
+        """The first lines of a result's settings."""
+        return {"command": command, "model": self.source, "dense": self.dense, "proxy": self.proxy}
+
+
+class Answer(Protocol[R]):
+    """What one request makes of photos."""
+
+    settings: dict[str, Any]
+    short_side: int
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """B images (H,W,3) of one size -> (B,...), a row for each."""
+        ...
+
+    def result(self, photo: DecodedPhoto, output: Tensor) -> R:
+        """One photo and its row -> its result."""
+        ...
+
+
+class _Looked:
+    """The encoding side of a request that works on patches."""
+
+    def __init__(self, choice: ModelChoice, look: Look) -> None:
+        self.choice, self.model = choice, choice.model
+        self.resolution, self.views = look.fit(choice.model)
+        self.short_side = self.views.short_side(self.resolution)
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """B images of one size -> (B,h,w,D) patch embeddings on the CPU, averaged over the views."""
+        return view_embeddings(self.model, images, self.views).cpu()
+
+
+class SegmentAnswer(_Looked):
+    """Photos -> :class:`Segmentation`."""
+
+    def __init__(self, choice: ModelChoice, request: SegmentRequest) -> None:
+        super().__init__(choice, request.look)
+        model, self.vocabulary = choice.model, request.vocabulary
+        self.templates = request.templates or resolve_templates(model.defaults.templates)
+        entries = Entries.of_vocabulary(self.vocabulary)
+        rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
+        self.segmenter = Segmenter(prompt_embeddings(model, entries.texts, self.templates), entries, rule)
+        self.settings = {
+            **choice.settings("segment"),
+            "labels": _synonyms(self.vocabulary),
+            "background": [label.name for label in self.vocabulary.background],
+            "templates": list(self.templates),
+            "resolution": self.resolution,
+            "scales": list(self.views.scales),
+            "flip": self.views.flip,
+            "window": self.views.window,
+            "stride": self.views.stride,
+            "refine": request.refine,
+            "threshold": request.threshold,
+            **({} if request.min_area is None else {"min_area": request.min_area}),
+            "score_kind": self.segmenter.score_kind,
+        }
+
+    def result(self, photo: DecodedPhoto, output: Tensor) -> Segmentation:
+        """One photo and its (h,w,D) patches -> its segmentation."""
+        segmenter, (height, width) = self.segmenter, photo.image.shape[:2]
+        cosines = segmenter.text_scores(output)  # (K,h,w)
+        scores = segmenter.entries.merge(cosines)  # (E,h,w)
+        label_map = segmenter.label_map(scores, photo.image, height, width)
+        voted = None if photo.regions is None else segmenter.vote_map(scores, label_map, photo.regions)
+        make = partial(self._segmentation, photo, output, cosines, scores)
+        return make(label_map, None if voted is None else make(voted, None))
+
+    def _segmentation(
+        self,
+        photo: DecodedPhoto,
+        patches: Tensor,
+        cosines: Tensor,
+        scores: Tensor,
+        label_map: LabelMap,
+        by_region: Segmentation | None,
+    ) -> Segmentation:
+        everything = (*self.vocabulary.labels, *self.vocabulary.background)
+        names = tuple(label.name for label in everything)
+        explanation = Explanation(
+            {text: tuple(fill(template, text) for template in self.templates) for text in self.segmenter.entries.texts},
+            tuple(label.name for label in everything for _ in label.synonyms),
+            cosines.numpy(),
+            (scores * self.model.defaults.logit_scale).softmax(dim=0).numpy(),
+            names,
+            describe_views(self.views, patches.shape[:2], self.model.preprocess.patch_size),
+            self.model.preprocess.patch_size,
+        )
+        return Segmentation(
+            photo.key,
+            photo.image,
+            label_map.codes,
+            tuple(label.name for label in self.vocabulary.labels),
+            label_map.pixels[1:],
+            label_map.scores[1:],
+            self.settings,
+            names,
+            scores.numpy(),
+            patches.numpy(),
+            explanation,
+            by_region,
+        )
+
+
+class GroupAnswer(_Looked):
+    """Photos -> :class:`Groups`."""
+
+    def __init__(self, choice: ModelChoice, request: GroupRequest) -> None:
+        super().__init__(choice, request.look)
+        self._request = request
+        self.settings = {
+            **choice.settings("group"),
+            "groups": request.groups,
+            "method": request.method,
+            "resolution": self.resolution,
+            **_unusual_views(self.views),
+        }
+
+    def result(self, photo: DecodedPhoto, output: Tensor) -> Groups:
+        """One photo and its (h,w,D) patches -> its groups."""
+        height, width = photo.image.shape[:2]
+        label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
+        names = tuple(f"group {code}" for code in range(1, len(label_map.pixels)))
+        pixels, scores = label_map.pixels[1:], label_map.scores[1:]
+        return Groups(photo.key, photo.image, label_map.codes, names, pixels, scores, self.settings, output.numpy())
+
+
+class ClassifyAnswer:
+    """Photos -> :class:`Classification`."""
+
+    def __init__(self, choice: ModelChoice, request: ClassifyRequest) -> None:
+        model = self.model = choice.model
+        self._request = request
+        templates = request.templates or resolve_templates(model.defaults.templates)
+        self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
+        self.short_side = request.resolution or model.preprocess.resolution
+        self.settings = {
+            "command": "classify",
+            "model": choice.source,
+            "labels": _synonyms(request.vocabulary),
+            "templates": list(templates),
+            "resolution": self.short_side,
+        }
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """B images of one size -> (B,K) scores of the texts."""
+        return image_scores(self.model, self._texts, images)
+
+    def result(self, photo: DecodedPhoto, output: Tensor) -> Classification:
+        """One photo and its (K,) scores -> its best labels."""
+        vocabulary, top_k = self._request.vocabulary, self._request.top_k
+        scale = self.model.defaults.logit_scale
+        guesses = rank_labels(output, vocabulary, logit_scale=scale, top_k=top_k)
+        return Classification(photo.key, photo.image, tuple(guesses), self.settings)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photo that could not be used; the others of its run are not affected.
+
+    Attributes:
+        source: its path or name.
+        error: why, and what to do next.
+    """
+
+    source: str
+    error: ClippyError
+
+
+def encode_photos(
+    model: VisionLanguageModel,
+    answer: Answer[Any],
+    photos: Sequence[object],
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    regions: object = None,
+) -> Iterator[Encoded[DecodedPhoto] | Failed[int]]:
+    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``."""
+    return encode_images(
+        range(len(photos)),
+        lambda index: read_photo(photos[index], index + 1, regions=regions),
+        answer.encode,
+        patch_size=model.preprocess.patch_size,
+        resolution=answer.short_side,
+        batch_size=batch_size,
+    )
+
+
+def answer_all(
+    model: VisionLanguageModel,
+    answer: Answer[R],
+    photos: Sequence[object],
+    *,
+    batch_size: int = DEFAULT_BATCH,
+    regions: object = None,
+) -> Iterator[R | Failure]:
+    """One result a photo, in order; a photo that cannot be used gives a :class:`Failure`."""
+    for item in encode_photos(model, answer, photos, batch_size=batch_size, regions=regions):
+        if isinstance(item, Failed):
+            yield Failure(photo_name(photos[item.key], item.key + 1), item.error)
+        else:
+            yield answer.result(item.sample, item.output)
+
+
+def describe_views(views: Views, grid: tuple[int, ...], patch_size: int) -> tuple[str, ...]:
+    """One line a view: its size in pixels, whether it is mirrored, and how many windows it is cut into."""
+    lines = []
+    for scale in views.scales:
+        height, width = (round(side * patch_size * scale / max(views.scales)) for side in grid)
+        cut = ""
+        if views.window is not None:
+            stride = views.stride or views.window
+            count = len(window_starts(height, views.window, stride)) * len(window_starts(width, views.window, stride))
+            cut = f", {count} windows of {views.window} pixels at stride {stride}"
+        lines.append(f"about {width}x{height} pixels (scale {scale:g}){cut}")
+        if views.flip:
+            lines.append(f"the same, mirrored{cut}")
+    return tuple(lines)
+
+
+def _synonyms(vocabulary: Vocabulary) -> dict[str, list[str]]:
+    return {label.name: list(label.synonyms) for label in vocabulary.labels}
+
+
+def _unusual_views(views: Views) -> dict[str, Any]:
+    """What differs from one look at the whole photo."""
+    return {name: value for name, value in vars(views).items() if value != getattr(Views(), name)}

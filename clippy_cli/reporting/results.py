@@ -1,0 +1,318 @@
+"""What a photo becomes: frozen results in NumPy, which draw, save and show themselves."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.inference.classify import Guess
+from clippy_cli.inference.group import pca_picture
+from clippy_cli.inference.label_map import UNLABELLED, LabelMap
+from clippy_cli.reporting.debug import Explanation, write_debug
+from clippy_cli.reporting.files import COMMON_KINDS, GROUP_DEFAULT, GROUP_KINDS, SEGMENT_DEFAULT, SEGMENT_KINDS
+from clippy_cli.reporting.masks import coco_document, cut_out, region_records, write_scores
+from clippy_cli.reporting.overlay import draw_overlay, shown_size
+from clippy_cli.reporting.palette import colour
+from clippy_cli.reporting.products import beside, legend_items, save_json, save_label_map, save_picture
+
+WITH_REGIONS = "+regions"
+_THUMBNAIL = 480  # pixels of the longer side in a notebook
+
+Record = dict[str, Any]
+Files = dict[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Divided:
+    """A photo of which every pixel has a code; what :class:`Segmentation` and :class:`Groups` share.
+
+    Attributes:
+        source: path or name of the photo.
+        image: (H,W,3) uint8 RGB, upright.
+        mask: (H,W) int16; 0 is unlabelled, code i + 1 is ``labels[i]``.
+        labels: L names.
+        pixels: (L,) int64, pixels of each label.
+        scores: (L,) float64, mean score of each label's pixels; nan where it has none.
+        settings: everything that the result depends on, ready for JSON.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = COMMON_KINDS
+    default_kinds: ClassVar[tuple[str, ...]] = SEGMENT_DEFAULT
+    suffix: ClassVar[str] = ""
+    scored: ClassVar[bool] = True
+
+    source: str
+    image: NDArray[np.uint8] = field(repr=False)
+    mask: NDArray[np.int16] = field(repr=False)
+    labels: tuple[str, ...]
+    pixels: NDArray[np.int64] = field(repr=False)
+    scores: NDArray[np.float64]
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(L,) fraction of the photo's pixels in [0, 1] that each label has."""
+        return self.pixels / self.mask.size
+
+    @property
+    def unlabelled(self) -> float:
+        """Fraction of the photo's pixels in [0, 1] without a label."""
+        return float(self.label_map.shares[UNLABELLED])
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Codes, counts and scores, those of unlabelled pixels first."""
+        unlabelled = self.mask.size - int(self.pixels.sum())
+        return LabelMap(self.mask, np.array([unlabelled, *self.pixels]), np.array([np.nan, *self.scores]))
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(self.labels, self.shares, strict=True))
+        height, width = self.mask.shape
+        return f"<{type(self).__name__} of {self.source}, {width}x{height}: {shares}>"
+
+    def __getitem__(self, label: str) -> NDArray[np.bool_]:
+        """(H,W) bool: the pixels of a label; ClippyError where there is no such label."""
+        inside: NDArray[np.bool_] = self.mask == self._code(label)
+        return inside
+
+    def overlay(self) -> Image.Image:
+        """The photo tinted by label, its legend below; the longer side within 640 to 2048 pixels."""
+        return draw_overlay(self.image, self.mask, legend_items(self.label_map, self.labels))
+
+    def cutout(self, label: str) -> Image.Image:
+        """RGBA of the photo's size, transparent wherever the label is not; ClippyError where there is no such label."""
+        return cut_out(self.image, self[label])
+
+    def record(self) -> Record:
+        """Size, and share, mean score, box and COCO RLE of each label, ready for JSON."""
+        height, width = self.mask.shape
+        return {
+            "width": width,
+            "height": height,
+            "unlabelled": round(self.unlabelled, 6),
+            "regions": region_records(self.label_map, self.labels, scored=self.scored),
+        }
+
+    def to_coco(self) -> Record:
+        """A COCO data set of this photo: ``images``, ``categories``, and an RLE annotation for each label it has."""
+        return coco_document(self.source, self.record(), self.pixels.tolist())
+
+    def save(self, folder: str | Path, kinds: Collection[str] | None = None, *, stem: str | None = None) -> Files:
+        """Write the ``kinds`` of files into ``folder``, made if missing, and return their paths by kind.
+
+        Args:
+            folder: where to; ``photo.jpg`` gives ``photo_overlay.png``, ``photo_mask.png``, ``photo.json`` and so on.
+            kinds: of the class's ``kinds``; by default overlay, mask and JSON.
+            stem: in place of the photo's own.
+
+        Raises:
+            ClippyError: an unknown kind; a folder or disk that takes nothing; too many labels for a palette image.
+        """
+        wanted = self._wanted(kinds)
+        base = Path(folder) / ((stem or self._stem()) + self.suffix)
+        files: Files = dict(save_label_map(base, wanted, self.image, self.label_map, self.labels))
+        files.update(self._save_more(base, wanted))
+        if "json" in wanted:
+            path = beside(base, ".json")
+            files["json"] = str(path)
+            save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files})
+        return files
+
+    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
+        """Files of the class's own kinds."""
+        return {}
+
+    def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
+        wanted = self.default_kinds if kinds is None else tuple(kinds)
+        for kind in wanted:
+            if kind not in self.kinds:
+                raise ClippyError(f"A {type(self).__name__} cannot save {kind!r}", f"Choose {', '.join(self.kinds)}.")
+        return wanted
+
+    def _stem(self) -> str:
+        return Path(self.source).stem or "photo"
+
+    def _code(self, label: str) -> int:
+        if label not in self.labels:
+            raise ClippyError(f"There is no label {label!r}", f"The labels are {', '.join(self.labels)}.")
+        return self.labels.index(label) + 1
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self.overlay())
+
+    def _repr_html_(self) -> str:
+        order = sorted(range(len(self.labels)), key=lambda index: -int(self.pixels[index]))
+        heads = ("", "name", "share", "score") if self.scored else ("", "name", "share")
+        rows = []
+        for index in order:
+            score = "" if np.isnan(self.scores[index]) else f"{self.scores[index]:.3f}"
+            cells = [_swatch(colour(index + 1)), escape(self.labels[index]), f"{100 * self.shares[index]:.1f} %", score]
+            rows.append(cells[: len(heads)])
+        if self.unlabelled > 0:
+            rows.append(["", "<i>unlabelled</i>", f"{100 * self.unlabelled:.1f} %", ""][: len(heads)])
+        return _figure(self.overlay(), self.source, heads, rows)
+
+
+@dataclass(frozen=True, repr=False)
+class Segmentation(Divided):
+    """A photo whose pixels each bear one of your labels.
+
+    Attributes:
+        entries: E labels, then background words.
+        similarity: (E,h,w) float32 cosine in [-1, 1] of each patch with each entry, synonyms merged by their maximum.
+        patches: (h,w,D) float32 patch embeddings.
+        explanation: prompts, views and the cosine of every single text, for ``save(kinds=["debug"])``.
+        by_region: the same after each region from elsewhere took one label; None without regions.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = SEGMENT_KINDS
+
+    entries: tuple[str, ...]
+    similarity: NDArray[np.float32] = field(repr=False)
+    patches: NDArray[np.float32] = field(repr=False)
+    explanation: Explanation = field(repr=False)
+    by_region: Segmentation | None = field(default=None, repr=False)
+
+    @property
+    def score_kind(self) -> str:
+        """What scores mean: ``probability`` among all entries, or the ``cosine`` of the only one."""
+        return str(self.settings["score_kind"])
+
+    def save(self, folder: str | Path, kinds: Collection[str] | None = None, *, stem: str | None = None) -> Files:
+        """As :meth:`Divided.save`, and with regions the overlay, mask, JSON and cut-outs of ``photo+regions`` too.
+
+        ``scores`` is an npz of cosines (see :func:`~clippy_cli.reporting.masks.write_scores`), ``debug`` a folder that
+        explains the mask. The paths of the latter files are under ``+regions``.
+        """
+        files = super().save(folder, kinds, stem=stem)
+        if self.by_region is not None:
+            common = [kind for kind in self._wanted(kinds) if kind in Divided.kinds]
+            files[WITH_REGIONS] = self.by_region.save(folder, common, stem=(stem or self._stem()) + WITH_REGIONS)
+        return files
+
+    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
+        files: Files = {}
+        if "scores" in kinds:
+            path = beside(base, "_scores.npz")
+            files["scores"] = str(write_scores(path, self.similarity, self.entries, *self.mask.shape))
+        if "debug" in kinds:
+            written = write_debug(beside(base, "_debug"), self.explanation, self.image, self.mask)
+            files["debug"] = [str(path) for path in written]
+        return files
+
+
+@dataclass(frozen=True, repr=False)
+class Groups(Divided):
+    """A photo divided into groups of similar patches, the largest first, without words.
+
+    Attributes:
+        patches: (h,w,D) float32 patch embeddings.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = GROUP_KINDS
+    default_kinds: ClassVar[tuple[str, ...]] = GROUP_DEFAULT
+    suffix: ClassVar[str] = "_groups"
+    scored: ClassVar[bool] = False
+
+    patches: NDArray[np.float32] = field(repr=False)
+
+    def pca(self) -> Image.Image:
+        """The first three principal components of the patches as red, green and blue, as large as the overlay."""
+        rows, columns = shown_size(*self.mask.shape)
+        picture = Image.fromarray(pca_picture(self.patches))
+        return picture.resize((columns, rows), Image.Resampling.BILINEAR)
+
+    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
+        if "pca" not in kinds:
+            return {}
+        return {"pca": str(save_picture(beside(base, "_pca.png"), self.pca()))}
+
+
+@dataclass(frozen=True, repr=False)
+class Classification:
+    """The labels that fit a whole photo best.
+
+    Attributes:
+        source: path or name of the photo.
+        image: (H,W,3) uint8 RGB, upright.
+        guesses: best first: label, probability in [0, 1] among all labels, score in [-1, 1].
+        settings: everything that the result depends on, ready for JSON.
+    """
+
+    source: str
+    image: NDArray[np.uint8] = field(repr=False)
+    guesses: tuple[Guess, ...]
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def best(self) -> str:
+        """The label that fits best."""
+        return self.guesses[0].label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, best first."""
+        return tuple(guess.label for guess in self.guesses)
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(K,) probability in [0, 1] of each, among all labels that were asked about."""
+        return np.array([guess.probability for guess in self.guesses])
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(K,) the model's score of each, in [-1, 1]."""
+        return np.array([guess.score for guess in self.guesses])
+
+    def __repr__(self) -> str:
+        guesses = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in self.guesses)
+        return f"<Classification of {self.source}: {guesses}>"
+
+    def record(self) -> Record:
+        """The guesses, ready for JSON."""
+        return {"guesses": [dict(vars(guess)) for guess in self.guesses]}
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(_thumbnail(Image.fromarray(self.image)))
+
+    def _repr_html_(self) -> str:
+        rows = [[escape(g.label), f"{100 * g.probability:.1f} %", f"{g.score:.3f}"] for g in self.guesses]
+        return _figure(Image.fromarray(self.image), self.source, ("label", "probability", "score"), rows)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as PNG."""
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _thumbnail(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return small
+
+
+def _swatch(rgb: tuple[int, int, int]) -> str:
+    return '<span style="display:inline-block;width:1.2em;height:1em;background:rgb({},{},{})"></span>'.format(*rgb)
+
+
+def _figure(picture: Image.Image, source: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Picture and table in HTML, self-contained; cells are HTML already."""
+    data = base64.b64encode(png_bytes(_thumbnail(picture))).decode("ascii")
+    top = "".join(f"<th>{head}</th>" for head in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        f'<figure style="margin:0"><img alt="{escape(source, quote=True)}" src="data:image/png;base64,{data}">'
+        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></figure>"
+    )
