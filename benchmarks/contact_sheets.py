@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,23 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from clippy_cli.api import Clip, load
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet
 from clippy_cli.data.benchmarks.captioned import open_captioned
 from clippy_cli.data.benchmarks.catalogue import find_set, open_set
-from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.data.labels import Label, Vocabulary, parse_labels
-from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.files import write_whole
-from clippy_cli.inference.features import patch_embeddings
-from clippy_cli.inference.group import group_patches
-from clippy_cli.inference.label_map import LabelMap
-from clippy_cli.inference.refine.refinement import Method, parse_refinement
-from clippy_cli.inference.segment import segment_patches
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.sources.loading import load_model
 from clippy_cli.reporting.overlay import draw_overlay
-from clippy_cli.reporting.products import legend_items
 
 NOUNS = parse_labels(
     "man|men, woman|women, child|children|boy|girl|kid|baby, dog, cat, horse, bird, grass, water, snow, sand, sky, "
@@ -93,23 +84,21 @@ def open_sets(root: Path, count: int) -> Iterator[tuple[str, list[int], Callable
     yield "flickr8k-dev", taken, lambda at: Photo(captioned.key(at), captioned.read(at).image, Vocabulary(nouns[at]))
 
 
-def draw_row(model: VisionLanguageModel, photo: Photo, method: Method | None) -> list[Image.Image]:
+def draw_row(clip: Clip, photo: Photo, refine: str) -> list[Image.Image]:
     """Photo, segmentation, groups and annotation, each with its legend."""
-    image, vocabulary = photo.image, photo.vocabulary
-    height, width = image.shape[:2]
-    size = dense_size(height, width, model.defaults.resolution, model.preprocess.patch_size)
-    patches = patch_embeddings(model, [resize_image(image, *size)])[0]
-    texts = prompt_embeddings(model, vocabulary.texts, resolve_templates(model.defaults.templates))
-    scale, refinement = model.defaults.logit_scale, method and (method, image)
-    found = segment_patches(patches, texts, vocabulary, height, width, logit_scale=scale, refinement=refinement)
-    groups = group_patches(patches, height, width)
-    names = [label.name for label in vocabulary.labels]
-    shown = [(found.label_map, names), (groups, [f"group {code}" for code in range(1, len(groups.pixels))])]
+    labels, words = (
+        ["|".join(label.synonyms) for label in part] for part in (photo.vocabulary.labels, photo.vocabulary.background)
+    )
+    encoded = clip.image(photo.image)
+    segmentation = encoded.segment(labels, background=words, refine=refine)
+    plain = draw_overlay(photo.image, np.zeros(photo.image.shape[:2], np.int16), [])
+    pictures = [plain, segmentation.overlay(), encoded.group().overlay()]
     if photo.annotation is not None:
-        pixels = np.bincount(photo.annotation.ravel(), minlength=len(names) + 1)
-        shown.append((LabelMap(photo.annotation, pixels, np.full(len(pixels), np.nan)), names))
-    plain = draw_overlay(image, np.zeros((height, width), np.int16), [])
-    return [plain, *(draw_overlay(image, one.codes, legend_items(one, called)) for one, called in shown)]
+        pixels = np.bincount(photo.annotation.ravel(), minlength=len(labels) + 1)[1:]
+        unscored = np.full(len(labels), np.nan)
+        annotated = replace(segmentation, mask=photo.annotation, pixels=pixels, scores=unscored)
+        pictures.append(annotated.overlay())
+    return pictures
 
 
 def draw_sheet(heading: str, rows: Sequence[tuple[Photo, Sequence[Image.Image]]]) -> Image.Image:
@@ -136,11 +125,13 @@ def main() -> None:
     parser.add_argument("--refine", default="guided", choices=["none", "guided"])
     parser.add_argument("--out", type=Path, default=Path("contact-sheets"))
     options = parser.parse_args()
-    model = load_model(options.model)
+    clip = load(options.model)
     for name, indices, read in open_sets(options.data_root, options.count):
-        rows = [(photo, draw_row(model, photo, parse_refinement(options.refine))) for photo in map(read, indices)]
+        rows = [(photo, draw_row(clip, photo, options.refine)) for photo in map(read, indices)]
         columns = " | ".join(("photo", "segmentation", "groups", "annotation")[: len(rows[0][1])])
-        heading = f"{name}, {model.name}, short side {model.defaults.resolution}, refine {options.refine}: {columns}"
+        heading = (
+            f"{name}, {clip.name}, short side {clip.model.defaults.resolution}, refine {options.refine}: {columns}"
+        )
         save = partial(draw_sheet(heading, rows).save, format="JPEG", quality=88)
         print(f"written to {write_whole(options.out / f'{name}.jpg', save)}")
 

@@ -139,7 +139,7 @@ class Clip:
 
         >>> photo = load().image(sample_photo())
         >>> photo.patches.shape  # 224x304 pixels in patches of 16
-        (14, 19, 192)
+        (14, 19, 384)
         >>> photo.group(4).labels
         ('group 1', 'group 2', 'group 3', 'group 4')
         """
@@ -253,7 +253,11 @@ class Clip:
         batch_size: int = DEFAULT_BATCH,
         **options: Unpack[ViewOptions],
     ) -> Iterator[Groups | Failure]:
-        """As :meth:`group` for many photos; see :meth:`segment_many`."""
+        """As :meth:`group` for many photos; see :meth:`segment_many`.
+
+        >>> [groups.labels for groups in load().group_many([sample_photo()], 2)]
+        [('group 1', 'group 2')]
+        """
         answer = self.prepare(GroupRequest.read(groups, method, options))
         return self.answer(answer, photos, batch_size=batch_size)
 
@@ -267,7 +271,11 @@ class Clip:
         resolution: int | None = None,
         batch_size: int = DEFAULT_BATCH,
     ) -> Iterator[Classification | Failure]:
-        """As :meth:`classify` for many photos; see :meth:`segment_many`."""
+        """As :meth:`classify` for many photos; see :meth:`segment_many`.
+
+        >>> [found.best for found in load().classify_many([sample_photo()], ["raccoon", "car"])]
+        ['raccoon']
+        """
         answer = self.prepare(ClassifyRequest.read(labels, top_k, templates, resolution))
         return self.answer(answer, photos, batch_size=batch_size)
 
@@ -338,12 +346,20 @@ class Photo:
         return SegmentAnswer(self._clip._choice, request).result(photo, self._patches)
 
     def group(self, groups: int = DEFAULT_GROUPS, *, method: str = GroupMethod.pca) -> Groups:
-        """As :meth:`Clip.group`, without encoding the photo again."""
+        """As :meth:`Clip.group`, without encoding the photo again.
+
+        >>> load().image(sample_photo()).group(2).labels
+        ('group 1', 'group 2')
+        """
         request = GroupRequest.read(groups, method, _view_options(self._look))
         return GroupAnswer(self._clip._choice, request).result(self._photo, self._patches)
 
     def classify(self, labels: Words, *, top_k: int = DEFAULT_TOP_K, templates: str | None = None) -> Classification:
-        """As :meth:`Clip.classify`."""
+        """As :meth:`Clip.classify`.
+
+        >>> load().image(sample_photo()).classify(["raccoon", "car"]).best
+        'raccoon'
+        """
         return self._clip.classify(self._photo, labels, top_k=top_k, templates=templates)
 
 

@@ -23,6 +23,10 @@ class ClippyError(Exception):
         message: what happened, what was looked for and what is there instead.
         hint: the command or change to try next, printed on its own line.
         exit_code: the process's exit status, see :class:`ExitCode`.
+
+    >>> error = ClippyError("No label is given", "Write labels as in --labels 'dog|puppy, grass'.")
+    >>> error.hint
+    "Write labels as in --labels 'dog|puppy, grass'."
     """
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = ExitCode.FAILED) -> None:

@@ -215,6 +215,11 @@ class Failure:
     Attributes:
         source: its path or name.
         error: why, and what to do next.
+
+    >>> import clippy_cli as clippy
+    >>> [failure] = clippy.load().group_many(["missing.jpg"])
+    >>> failure.source, failure.error.message
+    ('missing.jpg', 'missing.jpg: no such file')
     """
 
     source: str

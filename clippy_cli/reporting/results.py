@@ -173,6 +173,17 @@ class Segmentation(Divided):
         patches: (h,w,D) float32 patch embeddings.
         explanation: prompts, views and the cosine of every single text, for ``save(kinds=["debug"])``.
         by_region: the same after each region from elsewhere took one label; None without regions.
+
+    >>> import clippy_cli as clippy
+    >>> seg = clippy.load().segment(clippy.sample_photo(), ["raccoon", "grass"], background=["sky"])
+    >>> seg.mask.shape, seg.labels, seg.entries
+    ((768, 1024), ('raccoon', 'grass'), ('raccoon', 'grass', 'sky'))
+    >>> abs(float(seg.shares.sum()) + seg.unlabelled - 1) < 1e-9
+    True
+    >>> seg.cutout("raccoon").mode, seg.cutout("raccoon").size
+    ('RGBA', (1024, 768))
+    >>> sorted(seg.save("clippy_out", ["mask", "json"]))
+    ['json', 'mask']
     """
 
     kinds: ClassVar[tuple[str, ...]] = SEGMENT_KINDS
@@ -217,6 +228,13 @@ class Groups(Divided):
 
     Attributes:
         patches: (h,w,D) float32 patch embeddings.
+
+    >>> import clippy_cli as clippy
+    >>> groups = clippy.load().group(clippy.sample_photo(), 3)
+    >>> groups.labels, bool((groups.shares[:-1] >= groups.shares[1:]).all())
+    (('group 1', 'group 2', 'group 3'), True)
+    >>> groups.pca().size
+    (1024, 768)
     """
 
     kinds: ClassVar[tuple[str, ...]] = GROUP_KINDS
@@ -247,6 +265,13 @@ class Classification:
         image: (H,W,3) uint8 RGB, upright.
         guesses: best first: label, probability in [0, 1] among all labels, score in [-1, 1].
         settings: everything that the result depends on, ready for JSON.
+
+    >>> import clippy_cli as clippy
+    >>> found = clippy.load().classify(clippy.sample_photo(), ["car", "raccoon"])
+    >>> found.best, found.labels
+    ('raccoon', ('raccoon', 'car'))
+    >>> abs(float(found.probabilities.sum()) - 1) < 1e-6
+    True
     """
 
     source: str
