@@ -88,8 +88,8 @@ def waterbirds(
     from functools import partial
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
+    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
-    from clippy_cli.reporting.evaluation.files import prepare_folder
     from clippy_cli.reporting.products import save_json
     from clippy_cli.waterbirds.dataset import open_waterbirds
     from clippy_cli.waterbirds.measure.answers import default_words, parse_words

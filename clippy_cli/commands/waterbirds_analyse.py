@@ -65,8 +65,8 @@ def analyse(
     """
     from functools import partial
 
+    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
-    from clippy_cli.reporting.evaluation.files import prepare_folder
     from clippy_cli.waterbirds.analyse.run import run_analysis
     from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
     from clippy_cli.waterbirds.build.foregrounds import open_foregrounds

@@ -23,7 +23,7 @@ from clippy_cli.waterbirds.build.plan import Placement, Plan, make_plan
 from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
 from clippy_cli.errors import ClippyError
-from clippy_cli.files import write_whole
+from clippy_cli.files import claim_folder, write_whole
 
 JPEG_QUALITY = 95
 _ELSEWHERE = "Choose another --out, or empty this one."
@@ -119,16 +119,8 @@ def build_set(
 def _claim(out: Path, described: _BuildFile) -> None:
     """Write the plan's description into an empty folder; ClippyError where another plan or anything else is there."""
     path = out / BUILD_FILE
-    try:
-        there = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-        earlier = path.read_bytes() if path.name in there else None
-    except OSError as error:
-        raise ClippyError(f"{out}: cannot be read ({error.strerror})", _ELSEWHERE) from error
+    earlier = claim_folder(out, BUILD_FILE, described.model_dump_json(indent=2).encode(), _ELSEWHERE)
     if earlier is None:
-        visible = [name for name in there if not name.startswith(".")]
-        if visible:
-            raise ClippyError(f"{out}: holds other things already, such as {visible[0]}", _ELSEWHERE)
-        write_whole(path, lambda stream: stream.write(described.model_dump_json(indent=2).encode()))
         return
     try:
         before = _BuildFile.model_validate_json(earlier)
