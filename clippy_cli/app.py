@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
 from clippy_cli.commands.waterbirds_analyse import analyse
 from clippy_cli.commands.waterbirds_build import build
-from clippy_cli.console import log_to_stderr, print_error
+from clippy_cli.console import log_level, log_to_stderr, print_error
 from clippy_cli.errors import ClippyError, ExitCode
 
 
@@ -61,10 +62,21 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log to stderr what is loaded, from where and on which device; -vv logs details. The environment "
+            "variable CLIPPY_LOG=info or debug does the same.",
+        ),
+    ] = 0,
 ) -> None:
-    log_to_stderr()
+    log_to_stderr(log_level(verbose, os.environ))
 
 
 for command in (segment, group, classify, train, evaluate, demo):

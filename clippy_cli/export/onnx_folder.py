@@ -28,6 +28,7 @@ from clippy_cli.export.parity import (
     sample_images,
     sample_texts,
 )
+from clippy_cli.extras import install_command
 from clippy_cli.files import whole_folder
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.patch_forms import patch_form
@@ -76,7 +77,7 @@ def _needed(package: str) -> Any:
     except ImportError as error:
         raise ClippyError(
             f"ONNX export needs the package {package}, which cannot be imported: {error}",
-            "pip install 'clippy-cli[onnx]'",
+            install_command("onnx"),
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT = 1
+logger = logging.getLogger(__name__)
 
 
 def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -50,7 +52,11 @@ def load_model(source: str, *, device: str = "auto") -> VisionLanguageModel:
         device: auto, cpu, cuda, cuda:N or mps.
     """
     target = resolve_device(device)
-    return load_directory(find_model(source)).to(target).eval()
+    folder = find_model(source)
+    model = load_directory(folder).to(target).eval()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("model %s: %s, %.1f million parameters, on %s", source, folder, size / 1e6, target)
+    return model
 
 
 def find_model(source: str) -> Path:

@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from clippy_cli.app import app
+from clippy_cli.extras import install_command
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_without_gradio_the_install_line_is_shown(clippy, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     outcome = clippy("demo")
     assert outcome.code == 1
-    assert 'pip install "clippy-cli[demo]"' in outcome.stderr
+    assert install_command("demo") in outcome.stderr
 
 
 def test_the_flags_are_these():

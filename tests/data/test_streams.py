@@ -23,6 +23,7 @@ from clippy_cli.data import fetching
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.streams import START, Position, StreamSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 from tests.fixtures.data import encoded, noise, write_shard
 
 SHARDS = 7
@@ -280,6 +281,19 @@ def test_shards_in_memory(shards: Path, tmp_path: Path) -> None:
             file.write((shards / f"{number}.tar").read_bytes())
     source = StreamSource(["memory://b/{0..1}.tar"], samples=7, cache=tmp_path, cache_bytes=1 << 30, window=2, seed=0)
     assert sorted(captions(source, 7)) == ["0 0", "0 1", "0 2", "1 0", "1 1", "1 2", "1 3"]
+
+
+@pytest.mark.parametrize(
+    ("url", "installs"), [("https://a.org/1.tar", install_command("http")), ("s3://a/1.tar", "pip install s3fs")]
+)
+def test_a_missing_driver_is_named_with_what_installs_it(url: str, installs: str, monkeypatch) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError(f"no {protocol}")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    with pytest.raises(ClippyError, match="needs a driver") as raised:
+        fetching.check_driver(url)
+    assert raised.value.hint == installs
 
 
 class _Quiet(SimpleHTTPRequestHandler):
