@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clippy_cli.data.captions import BrokenSampleError, broken_image
+from clippy_cli.data.captions import BrokenSampleError, broken_image, map_in_order
 from clippy_cli.data.images import image_format, resize_image
-from clippy_cli.data.in_order import in_order
 from clippy_cli.data.pack_index import PackedRow, State, read_index, write_index
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES
@@ -134,7 +133,7 @@ def shards_for(images: int, samples_per_shard: int) -> int:
     return max(1, -(-images // samples_per_shard))
 
 
-def pack(
+def pack_shards(
     source: CaptionedFiles,
     out: Path,
     packing: Packing,
@@ -226,7 +225,7 @@ def _write_shard(
 
     def write(stream: BinaryIO) -> None:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            made = in_order(partial(_make, source, packing), indices.tolist(), workers)
+            made = map_in_order(partial(_make, source, packing), indices.tolist(), workers)
             for key, index, sample in zip(keys, indices.tolist(), made, strict=True):
                 image = str(source.path(index))
                 if isinstance(sample, BrokenSampleError):
