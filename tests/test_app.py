@@ -5,17 +5,16 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.extras import DISTRIBUTION
+from tests.fixtures.commands import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXTRAS = set(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"])
@@ -45,23 +44,6 @@ for arguments in {arguments!r}:
     assert result.exit_code == 0, result.output
 print(",".join(name for name in {heavy!r} if name in sys.modules))
 """
-
-
-def found_commands() -> Iterator[tuple[str, Any]]:
-    """Name and click object of everything that the app can be asked to do, such as ``data pack``."""
-
-    def walk(command: Any, name: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        members = getattr(command, "commands", {})
-        if name and (not members or command.invoke_without_command):
-            yield " ".join(name), command
-        for word, member in members.items():
-            if not member.hidden:
-                yield from walk(member, (*name, word))
-
-    yield from walk(typer.main.get_command(app), ())
-
-
-COMMANDS = dict(found_commands())
 
 
 def help_of(name: str) -> str:

@@ -37,7 +37,7 @@ def test_a_preview_fits_whatever_the_shape(shape):
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("clippy_cli.console.time.monotonic", lambda: next(clock))
     with console.progress("counting", 6) as advance:
         for _ in range(6):
             advance()

@@ -51,19 +51,19 @@ def imports_in(source: str, package: tuple[str, ...]) -> Iterator[Import]:
             origin = ".".join((*above, *([node.module] if node.module else [])))
             # of the package itself each name counts: `from clippy_cli import console` is a room
             names = [f"{origin}.{alias.name}" for alias in node.names] if origin == "clippy_cli" else [origin]
-        elif is_import_call(node):
-            names = [node.args[0].value]
+        elif isinstance(node, ast.Call):
+            names = imports_called(node)
         else:
             continue
         yield from (Import(node.lineno, name) for name in names if name.split(".")[0] == "clippy_cli")
 
 
-def is_import_call(node: ast.AST) -> bool:
-    """Whether this is ``import_module("...")`` with or without its module in front."""
-    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
-        return False
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    return name == "import_module" and isinstance(node.args[0].value, str)
+def imports_called(call: ast.Call) -> list[str]:
+    """The module that ``import_module("...")``, with or without its module in front, names; none for other calls."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name != "import_module" or not call.args or not isinstance(call.args[0], ast.Constant):
+        return []
+    return [str(call.args[0].value)]
 
 
 def may_import(room: str, module: str) -> bool:

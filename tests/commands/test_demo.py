@@ -35,7 +35,7 @@ def test_other_hosts_than_this_one_are_warned_of(clippy, served):
 
 
 def test_open_opens_the_page(clippy, served, monkeypatch):
-    opened = []
+    opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     stdout = clippy("demo", "--port", "0", "--open").stdout
     assert len(opened) == 1 and opened[0] in stdout
@@ -49,6 +49,6 @@ def test_without_gradio_the_install_line_is_shown(clippy, monkeypatch):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["demo"]
+    command = typer.main.get_group(app).commands["demo"]
     flags = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert flags == {"--model", "--device", "--host", "--port", "--open", "--no-open"}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -326,7 +327,7 @@ def test_shards_over_http_are_asked_for_once(server: str, tmp_path: Path) -> Non
     assert "7.tar: cannot be fetched" in source.problems[0]
 
 
-def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: object) -> None:
+def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: Any) -> None:
     source = stream(shards, cache)
     queue.put((rank, captions(source, 60, rank=rank, size=2)))
 
