@@ -25,7 +25,7 @@ from typing import Any
 from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.packing import Packing, pack
+from clippy_cli.data.packing import Packing, pack_shards
 from clippy_cli.data.scenes import SceneSource
 
 STEPS, CHECKPOINT_EVERY, BATCH, SHARDS, SCENES = 40, 8, 16, 8, 400
@@ -165,7 +165,7 @@ class Ground:
     def new_shards(self) -> Path:
         """The same shards once more, to be damaged."""
         folder = self.new("shards")
-        pack(self.images, folder, Packing(shards=SHARDS))
+        pack_shards(self.images, folder, Packing(shards=SHARDS))
         return folder
 
     def new(self, name: str) -> Path:

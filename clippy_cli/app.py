@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +10,8 @@ from typer.core import TyperGroup
 
 from clippy_cli import __version__
 from clippy_cli.commands.classify import classify
-from clippy_cli.commands.data_check import check
-from clippy_cli.commands.data_pack import pack
+from clippy_cli.commands.data_check import data_check
+from clippy_cli.commands.data_pack import data_pack
 from clippy_cli.commands.demo import demo
 from clippy_cli.commands.evaluate import evaluate
 from clippy_cli.commands.export import onnx, open_clip
@@ -20,9 +21,9 @@ from clippy_cli.commands.models import models
 from clippy_cli.commands.segment import segment
 from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
-from clippy_cli.commands.waterbirds_analyse import analyse
-from clippy_cli.commands.waterbirds_build import build
-from clippy_cli.console import log_to_stderr, print_error
+from clippy_cli.commands.waterbirds_analyse import waterbirds_analyse
+from clippy_cli.commands.waterbirds_build import waterbirds_build
+from clippy_cli.console import log_level, log_to_stderr, print_error
 from clippy_cli.errors import ClippyError, ExitCode
 
 
@@ -61,10 +62,21 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log to stderr what is loaded, from where and on which device; -vv logs details. The environment "
+            "variable CLIPPY_LOG=info or debug does the same.",
+        ),
+    ] = 0,
 ) -> None:
-    log_to_stderr()
+    log_to_stderr(log_level(verbose, os.environ))
 
 
 for command in (segment, group, classify, train, evaluate, demo):
@@ -75,8 +87,8 @@ app.command("import")(import_checkpoint)
 
 birds = typer.Typer(rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})
 birds.callback(invoke_without_command=True)(waterbirds)
-birds.command()(build)
-birds.command()(analyse)
+birds.command("build")(waterbirds_build)
+birds.command("analyse")(waterbirds_analyse)
 app.add_typer(birds, name="waterbirds")
 
 data = typer.Typer(
@@ -85,8 +97,8 @@ data = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data.command()(pack)
-data.command()(check)
+data.command("pack")(data_pack)
+data.command("check")(data_check)
 app.add_typer(data, name="data")
 
 export = typer.Typer(

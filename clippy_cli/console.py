@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, ExitCode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+LOG_VARIABLE = "CLIPPY_LOG"
 PREVIEW_LINES = 15
+_LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+_LOG_STYLES = {logging.DEBUG: "dim", logging.INFO: "cyan", logging.WARNING: "yellow"}
 _LOG_SECONDS = 10.0
 _UPPER_HALF = "▀"
 
@@ -56,8 +59,26 @@ class _LogHandler(logging.Handler):
     """Log records as lines such as ``warning: ...`` on stderr, above a running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = "bold red" if record.levelno >= logging.ERROR else "yellow"
+        style = _LOG_STYLES.get(record.levelno, "bold red")
         err.print(Text.assemble((f"{record.levelname.lower()}: ", style), record.getMessage()), soft_wrap=True)
+
+
+def log_level(verbose: int, environment: Mapping[str, str]) -> int:
+    """The level of :mod:`logging` for the number of times that ``--verbose`` was given: none, info, debug.
+
+    Without ``--verbose`` the variable CLIPPY_LOG decides (debug, info or warning), and else it is warning. ClippyError
+    where the variable holds anything else.
+    """
+    if verbose:
+        return logging.INFO if verbose == 1 else logging.DEBUG
+    name = environment.get(LOG_VARIABLE, "").strip().lower() or "warning"
+    if name not in _LOG_LEVELS:
+        raise ClippyError(
+            f"The environment variable {LOG_VARIABLE} cannot be {name!r}.",
+            f"Set it to {', '.join(_LOG_LEVELS)}, or unset it.",
+            exit_code=ExitCode.USAGE,
+        )
+    return _LOG_LEVELS[name]
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:

@@ -1,10 +1,13 @@
-"""Files that are whole or absent, and names that stay in their folder."""
+"""Files and folders that are whole or absent, folders that may be written to, and names that stay in their folder."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +36,86 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     return path
 
 
+@contextmanager
+def whole_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a hidden folder beside ``target`` that is renamed to it when the block ends without an error, else removed.
+
+    With ``replace`` an older folder of that name is removed once the new one is in its place; without, ``target`` must
+    be new or empty. ClippyError where it is not, or cannot be written; an OSError of the block counts as that.
+    """
+    if not replace:
+        require_empty(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
+        try:
+            yield staging
+            staging.chmod(0o755)
+            _replace_folder(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise ClippyError(f"Cannot write to {target}: {error}", "Free some space, or choose another folder.") from error
+
+
+def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") -> None:
+    """ClippyError where ``folder`` is a file, cannot be read, or holds anything but hidden files."""
+    there = _visible(folder, hint)
+    if there:
+        more = ", ..." if len(there) > 6 else ""
+        raise ClippyError(f"The directory {folder} is not empty: it holds {', '.join(there[:6])}{more}.", hint)
+
+
+def claim_folder(folder: Path, name: str, description: bytes, hint: str) -> bytes | None:
+    """Mark a folder as the place of one piece of work, so that the same command can continue there.
+
+    Writes ``description`` as the file ``name`` into a new or empty folder and returns None; where the file is there
+    already, changes nothing and returns what it holds. ClippyError where the folder holds anything else.
+    """
+    if name not in _visible(folder, hint):
+        require_empty(folder, hint)
+        write_whole(folder / name, lambda stream: stream.write(description))
+        return None
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ClippyError(f"{folder / name}: cannot be read ({error.strerror})", hint) from error
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of the results; ClippyError where it is a file or cannot be written to, before any work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK)
+    except OSError as error:
+        raise ClippyError(f"{out}: cannot be made ({error.strerror or error})", "Choose another --out.") from error
+    if not writable:
+        raise ClippyError(f"{out}: cannot be written to", "Choose another --out.")
+
+
 def stays_below(name: str) -> bool:
     """Whether a relative path written with ``/`` is printable and cannot leave the folder that it is joined to."""
     return name.isprintable() and "\\" not in name and not set(name.split("/")) & {"", ".", ".."}
+
+
+def _visible(folder: Path, hint: str) -> list[str]:
+    """Names in a folder without the hidden ones, such as what a killed process left half written; none where absent."""
+    if folder.exists() and not folder.is_dir():
+        raise ClippyError(f"{folder} is a file, not a directory.", hint)
+    try:
+        return (
+            sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
+        )
+    except OSError as error:
+        raise ClippyError(f"{folder}: cannot be read ({error.strerror})", hint) from error
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; two renames where ``target`` exists, since a full folder cannot be overwritten."""
+    if target.exists():
+        retired = new.with_name(new.name + ".old")
+        target.replace(retired)
+        new.replace(target)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        new.replace(target)

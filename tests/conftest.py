@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: set CLIPPY_DATA (looked in {folder})")
     return folder
+
+
+@pytest.fixture
+def restored_logger() -> Iterator[None]:
+    """The package's logger is afterwards as it was before; for tests that run the command line with other levels."""
+    logger = logging.getLogger("clippy_cli")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers[:] = propagate, handlers
 
 
 def nano_model():

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from clippy_cli import console
+from clippy_cli.errors import ClippyError, ExitCode
 
 
 def rendered(text, width=80):
@@ -36,7 +37,7 @@ def test_a_preview_fits_whatever_the_shape(shape):
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("clippy_cli.console.time.monotonic", lambda: next(clock))
     with console.progress("counting", 6) as advance:
         for _ in range(6):
             advance()
@@ -61,3 +62,39 @@ def test_log_records_go_to_stderr_once(capsys):
     console.log_to_stderr()
     logging.getLogger("clippy_cli.data").warning("a shard is short")
     assert capsys.readouterr().err == "warning: a shard is short\n"
+
+
+@pytest.mark.parametrize(
+    ("verbose", "variable", "level"),
+    [
+        (0, None, logging.WARNING),
+        (0, "", logging.WARNING),
+        (0, "Info", logging.INFO),
+        (0, "debug", logging.DEBUG),
+        (1, None, logging.INFO),
+        (1, "debug", logging.INFO),
+        (2, "warning", logging.DEBUG),
+        (3, None, logging.DEBUG),
+    ],
+)
+def test_the_flag_decides_what_is_logged_and_without_it_the_variable(verbose, variable, level):
+    assert console.log_level(verbose, {} if variable is None else {"CLIPPY_LOG": variable}) == level
+
+
+def test_a_level_that_is_none_is_refused():
+    with pytest.raises(ClippyError, match="CLIPPY_LOG cannot be 'loud'") as raised:
+        console.log_level(0, {"CLIPPY_LOG": "loud"})
+    assert raised.value.exit_code == ExitCode.USAGE
+    assert "debug, info, warning" in raised.value.hint
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.WARNING, 1), (logging.INFO, 2), (logging.DEBUG, 3)])
+def test_each_level_shows_its_records_with_their_level(restored_logger, capsys, level, shown):
+    console.log_to_stderr(level)
+    logger = logging.getLogger("clippy_cli.room")
+    logger.warning("one")
+    logger.info("two [not markup]")
+    logger.debug("three")
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["warning: one", "info: two [not markup]", "debug: three"][:shown]
+    assert captured.out == ""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, names that stay in their folder."""
+"""Files and folders that are whole or absent, folders that may be written to, names that stay in their folder."""
 
 from pathlib import PurePosixPath
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.files import stays_below, write_whole
+from clippy_cli.files import claim_folder, prepare_folder, stays_below, whole_folder, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -33,6 +33,77 @@ def test_what_the_system_refuses_is_explained(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ClippyError, match="cannot be written"):
         write_whole(tmp_path / "file" / "a.png", lambda stream: None)
+
+
+def test_a_folder_appears_when_it_is_whole_and_not_before(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with whole_folder(out) as folder:
+        (folder / "a").write_text("1")
+        assert not out.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "1"
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen", "says"),
+    [
+        (ClippyError("no parity"), ClippyError, "no parity"),
+        (KeyboardInterrupt("now"), KeyboardInterrupt, "now"),
+        (OSError(28, "No space left on device"), ClippyError, "Cannot write to .*No space left on device"),
+    ],
+)
+def test_a_failed_folder_leaves_the_older_one_and_nothing_else(tmp_path, raised, seen, says):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("old")
+    with pytest.raises(seen, match=says), whole_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "a").write_text("half")
+        raise raised
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "a").read_text() == "old"
+
+
+def test_an_older_folder_is_replaced_as_a_whole(tmp_path):
+    out = tmp_path / "out"
+    for name in ("old", "new"):
+        with whole_folder(out, replace=True) as folder:
+            (folder / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/new"]
+
+
+def test_a_used_folder_is_refused_and_an_empty_one_taken(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    out = tmp_path / "out"
+    out.mkdir()
+    with whole_folder(out) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(ClippyError, match="not empty: it holds a"), whole_folder(out):
+        pass
+    with pytest.raises(ClippyError, match="is a file, not a directory"), whole_folder(out / "a"):
+        pass
+    assert [path.name for path in out.iterdir()] == ["a"]
+
+
+def test_a_claimed_folder_can_be_continued_and_holds_nothing_else(tmp_path):
+    out = tmp_path / "new"
+    assert claim_folder(out, "plan.json", b"first", "Elsewhere.") is None
+    (out / "image.png").touch()
+    assert claim_folder(out, "plan.json", b"second", "Elsewhere.") == b"first"
+    assert (out / "plan.json").read_bytes() == b"first"
+    with pytest.raises(ClippyError, match=r"not empty: it holds image\.png, plan\.json") as caught:
+        claim_folder(out, "other.json", b"", "Elsewhere.")
+    assert caught.value.hint == "Elsewhere."
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".plan.json-1-2.part").touch()  # of a killed process
+    assert claim_folder(tmp_path / "hidden", "plan.json", b"", "Elsewhere.") is None
+
+
+def test_results_need_a_folder_that_can_be_written(tmp_path):
+    prepare_folder(tmp_path / "deep" / "out")
+    assert (tmp_path / "deep" / "out").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ClippyError, match="cannot be made"):
+        prepare_folder(tmp_path / "file")
 
 
 @given(st.text("a./\\\0 ", max_size=8))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CAPTION_WIDTH = 60
 
 
-def check(
+def data_check(
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -55,14 +55,13 @@ def check(
       clippy data check cc12m/ --limit 10000 --processes 32
       clippy data check captions.csv --no-images
     """
-    from clippy_cli.data.checking import check as check_source
-    from clippy_cli.data.checking import open_captioned_data
+    from clippy_cli.data.checking import check_captioned_data, open_captioned_data
 
     with console.status("reading the index"):
         source = open_captioned_data(inputs, image_column, caption_column, root)
     total = min(len(source), limit or len(source))
     with console.progress("checking", total, unit="images" if images else "samples") as advance:
-        report = check_source(
+        report = check_captioned_data(
             source, images=images, limit=limit, workers=workers or os.cpu_count() or 1, on_progress=advance
         )
     if json:

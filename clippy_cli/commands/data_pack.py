@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SAMPLES_PER_SHARD = 10_000
 
 
-def pack(
+def data_pack(
     table: Annotated[
         Path,
         typer.Argument(
@@ -84,8 +84,7 @@ def pack(
         )
 
     from clippy_cli.data.image_folder import FolderSource
-    from clippy_cli.data.packing import Packing, shards_for
-    from clippy_cli.data.packing import pack as write_shards
+    from clippy_cli.data.packing import Packing, pack_shards, shards_for
     from clippy_cli.data.tables import TableSource
 
     with console.status(f"reading {table}"):
@@ -99,7 +98,7 @@ def pack(
         prefix=prefix,
     )
     with console.progress("packing", len(source), unit="images") as advance:
-        report = write_shards(source, out, packing, workers=workers or os.cpu_count() or 1, on_progress=advance)
+        report = pack_shards(source, out, packing, workers=workers or os.cpu_count() or 1, on_progress=advance)
     if json:
         console.print_json({"command": "data pack", **packing.model_dump(), **asdict(report), "folder": str(out)})
     else:

@@ -28,7 +28,7 @@ def demo(
 
     \b
     Segment, group and classify with the settings of the commands of these
-    names. Needs gradio: pip install "clippy-cli[demo]". The page works offline
+    names. Needs gradio: pip install "clippy-seg\\[demo]". The page works offline
     and asks no other host for anything; uploads are deleted when it ends.
 
     \b

@@ -146,12 +146,12 @@ def evaluate(
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
     from clippy_cli.evaluation.run import Options
     from clippy_cli.evaluation.tasks import WORDED, parse_tasks, tasks_of_sets
+    from clippy_cli.files import prepare_folder
     from clippy_cli.inference.group import METHODS
     from clippy_cli.inference.refine.refinement import parse_refinement
     from clippy_cli.inference.views import parse_scales
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.processes import launched_processes
-    from clippy_cli.reporting.evaluation.files import prepare_folder
 
     if method not in METHODS:
         raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(METHODS)}.")

@@ -45,7 +45,7 @@ def onnx(
       config.json   how to resize and tokenise; prompts, logit scale, versions
 
     \b
-    Needs the extra: pip install 'clippy-cli[onnx]'
+    Needs the extra: pip install "clippy-seg\\[onnx]"
 
     \b
     Examples:

@@ -84,7 +84,9 @@ Flip = Annotated[
 ]
 Refine = Annotated[
     str | None,
-    typer.Option(metavar="guided|pamr|crf|none", help="Draw masks along the photo's edges; crf needs clippy-cli[crf]."),
+    typer.Option(
+        metavar="guided|pamr|crf|none", help="Draw masks along the photo's edges; crf needs clippy-seg\\[crf]."
+    ),
 ]
 RegionFolder = Annotated[
     Path | None,

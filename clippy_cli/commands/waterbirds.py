@@ -15,6 +15,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import load_model
+from clippy_cli.commands.waterbirds_analyse import print_analysis, print_written
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
@@ -88,14 +89,10 @@ def waterbirds(
     from functools import partial
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
+    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
-    from clippy_cli.reporting.evaluation.files import prepare_folder
-    from clippy_cli.reporting.products import save_json
     from clippy_cli.waterbirds.dataset import open_waterbirds
-    from clippy_cli.waterbirds.measure.answers import default_words, parse_words
-    from clippy_cli.waterbirds.measure.run import run_birds
-    from clippy_cli.waterbirds.report.page import draw_bird_examples, write_waterbirds
-    from clippy_cli.waterbirds.report.sweep import draw_sweep
+    from clippy_cli.waterbirds.run import build_demo_set, report_demo_analysis, report_waterbirds
 
     if demo and data_root is not None:
         raise ClippyError("--demo draws its own birds, so --data-root says nothing", "Leave one of them out.")
@@ -108,89 +105,48 @@ def waterbirds(
     for source in sources:
         check_source(source, texts=True)
     prepare_folder(out)
-    birds = open_waterbirds(_drawn_set(out) if demo else find_root(data_root), split)
-    asked = default_words(birds.birds) if words is None else parse_words(words)
-    run = run_birds(
+    load, bar = partial(load_model, device=device), partial(console.progress, unit="images")
+    command = shlex.join(["clippy", *sys.argv[1:]])
+    birds = open_waterbirds(build_demo_set(out, bar) if demo else find_root(data_root), split)
+    report = report_waterbirds(
         sources,
-        lambda source: load_model(source, device),
+        load,
         birds,
-        asked,
+        out,
         split=split,
         resolutions=sizes,
+        words=words,
         templates=templates,
         limit=limit,
         batch_size=batch_size,
         workers=workers,
-        command=shlex.join(["clippy", *sys.argv[1:]]),
-        bar=partial(console.progress, unit="images"),
+        command=command,
+        bar=bar,
     )
-    document = run.document
-    written = [save_json(out / "waterbirds.json", document.model_dump(by_alias=True))]
-    plots = draw_sweep(document.results, out) if len(sizes) > 1 else []
-    page = write_waterbirds(
-        out / "waterbirds.html",
-        document,
-        asked,
-        birds.places,
-        examples=draw_bird_examples(birds, run.shown),
-        examples_of=run.shown_of,
-        sweep=plots[0] if plots else None,
-    )
+    document = report.document
     if json:
         console.print_json(document.model_dump(by_alias=True))
     else:
         _print(document, birds.places)
-        console.out.print(Text(f"wrote {', '.join(map(str, [*written, page, *plots]))}", "dim"), soft_wrap=True)
+        print_written(report.written)
     if demo:
-        _analyse_drawn(out, sources, device, resolution or sizes[-1], batch_size, workers, quiet=json)
+        analysis = report_demo_analysis(
+            sources,
+            load,
+            out,
+            resolution=sizes[-1] or _ANALYSIS_RESOLUTION,
+            batch_size=batch_size,
+            workers=workers,
+            command=command,
+            bar=bar,
+        )
+        if not json:
+            print_analysis(analysis.document)
+            print_written(analysis.written)
     for message in document.data.failed:
         console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
     if document.data.failed:
         raise typer.Exit(ExitCode.PARTIAL if document.data.images else ExitCode.FAILED)
-
-
-def _drawn_set(out: Path) -> Path:
-    """Draw birds and backgrounds below ``out``, build a set of them, and return its folder."""
-    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
-    from clippy_cli.waterbirds.build.build import build_set
-    from clippy_cli.waterbirds.build.demo import DEMO_SET, write_demo
-    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
-
-    with console.status("drawing birds and backgrounds"):
-        birds, grounds = write_demo(out / "drawn")
-        objects, scenes = open_foregrounds(birds), open_backgrounds(grounds)
-    with console.progress("building", len(objects), unit="images") as advance:
-        return build_set(objects, scenes, out / DEMO_SET, on_progress=advance).folder
-
-
-def _analyse_drawn(
-    out: Path, sources: list[str], device: str, resolution: int | None, batch_size: int, workers: int, *, quiet: bool
-) -> None:
-    """The analyses of the drawn birds and backgrounds, and what they show."""
-    from functools import partial
-
-    from clippy_cli.commands.waterbirds_analyse import print_analysis
-    from clippy_cli.waterbirds.analyse.run import run_analysis
-    from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
-    from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
-    from clippy_cli.waterbirds.report.analysis_report import write_analysis
-
-    run = run_analysis(
-        sources,
-        lambda source: load_model(source, device),
-        open_foregrounds(out / "drawn" / "birds"),
-        open_backgrounds(out / "drawn" / "backgrounds"),
-        objects=20,
-        resolution=resolution or _ANALYSIS_RESOLUTION,
-        batch_size=batch_size,
-        workers=workers,
-        command=shlex.join(["clippy", *sys.argv[1:]]),
-        bar=partial(console.progress, unit="images"),
-    )
-    written = write_analysis(out / "analysis", run)
-    if not quiet:
-        print_analysis(run.document)
-        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
 
 
 def _parse_resolutions(text: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +20,13 @@ from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from clippy_cli.waterbirds.analyse.figures import PictureMethod
     from clippy_cli.waterbirds.analyse.result import AnalysisDocument
-    from clippy_cli.waterbirds.analyse.run import Method
 
 _OUT = Path("clippy_out/waterbirds_analysis")
 
 
-def analyse(
+def waterbirds_analyse(
     birds: options.Birds,
     backgrounds: options.Backgrounds,
     out: Annotated[
@@ -65,12 +66,11 @@ def analyse(
     """
     from functools import partial
 
+    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
-    from clippy_cli.reporting.evaluation.files import prepare_folder
-    from clippy_cli.waterbirds.analyse.run import run_analysis
     from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
     from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
-    from clippy_cli.waterbirds.report.analysis_report import write_analysis
+    from clippy_cli.waterbirds.run import report_analysis
 
     drawn_by = _parse_method(method)
     with console.status("looking for objects and backgrounds"):
@@ -79,11 +79,12 @@ def analyse(
     for source in sources:
         check_source(source)
     prepare_folder(out)
-    run = run_analysis(
+    report = report_analysis(
         sources,
-        lambda source: load_model(source, device),
+        partial(load_model, device=device),
         cut_out,
         places,
+        out,
         objects=objects,
         scenes=scenes,
         resolution=resolution,
@@ -94,15 +95,15 @@ def analyse(
         command=shlex.join(["clippy", *sys.argv[1:]]),
         bar=partial(console.progress, unit="images"),
     )
-    written = write_analysis(out, run)
+    document = report.document
     if json:
-        console.print_json(run.document.model_dump(by_alias=True))
+        console.print_json(document.model_dump(by_alias=True))
     else:
-        print_analysis(run.document)
-        console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
-    for message in run.document.failed:
+        print_analysis(document)
+        print_written(report.written)
+    for message in document.failed:
         console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
-    if run.document.failed:
+    if document.failed:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
@@ -137,10 +138,15 @@ def print_analysis(document: AnalysisDocument) -> None:
     )
 
 
-def _parse_method(text: str) -> Method:
-    from clippy_cli.waterbirds.analyse.run import METHODS
+def print_written(files: Iterable[Path]) -> None:
+    """One line that names the files of a report."""
+    console.out.print(Text(f"wrote {', '.join(map(str, files))}", "dim"), soft_wrap=True)
 
-    for method in METHODS:
-        if text == method:
-            return method
-    raise ClippyError(f"--method cannot be {text!r}", f"Choose among {', '.join(METHODS)}.")
+
+def _parse_method(text: str) -> PictureMethod:
+    from clippy_cli.waterbirds.analyse.figures import PictureMethod
+
+    try:
+        return PictureMethod(text)
+    except ValueError:
+        raise ClippyError(f"--method cannot be {text!r}", f"Choose among {', '.join(PictureMethod)}.") from None

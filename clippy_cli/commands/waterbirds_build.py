@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clippy_cli.waterbirds.build.build import BuildReport
 
 
-def build(
+def waterbirds_build(
     birds: options.Birds,
     backgrounds: options.Backgrounds,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new set; made if missing, else empty.")],

@@ -1,10 +1,13 @@
-"""What every source of image-caption pairs looks like to the training loader."""
+"""What every source of image-caption pairs looks like to the training loader; its samples read in threads."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,11 @@ from numpy.typing import NDArray
 from clippy_cli.data.images import read_image_bytes
 from clippy_cli.data.pictures import Picture
 from clippy_cli.errors import ClippyError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 4  # items a thread, so that few are in memory that are not soon used
 
 
 @dataclass(frozen=True)
@@ -75,3 +83,21 @@ def file_bytes(path: Path) -> bytes:
         return read_image_bytes(path)
     except ClippyError as error:
         raise broken_image(str(path), error) from error
+
+
+def map_in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """``function`` over ``items`` in ``workers`` threads, a few items ahead of the one asked for.
+
+    What the function raises is raised where its result would come, and nothing more is begun.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > _AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clippy_cli.data.captions import BrokenSampleError, CaptionSource
+from clippy_cli.data.captions import BrokenSampleError, CaptionSource, map_in_order
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import image_format
-from clippy_cli.data.in_order import in_order
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
@@ -158,7 +157,7 @@ def open_captioned_data(
     return ShardSource(inputs)
 
 
-def check(
+def check_captioned_data(
     source: CheckedSource,
     *,
     images: bool = True,
@@ -174,7 +173,7 @@ def check(
     checked = count if limit is None else min(limit, count)
     chosen = np.arange(checked) * count // checked
     tally = _Tally(checked)
-    for place, found in enumerate(in_order(partial(_look, source, images), chosen.tolist(), workers)):
+    for place, found in enumerate(map_in_order(partial(_look, source, images), chosen.tolist(), workers)):
         tally.add(place, found)
         if on_progress is not None:
             on_progress()

@@ -20,6 +20,7 @@ from typing import Any
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.shards import Shard
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 
 TRIES = 8  # a minute and a half: a shard that is left out changes the order of samples
 
@@ -55,12 +56,13 @@ def check_driver(url: str) -> None:
     import fsspec
 
     protocol = url.partition("://")[0]
+    driver = _DRIVERS.get(protocol, f"PACKAGE, the fsspec driver of {protocol}://")
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise ClippyError(
             f"{shown(url)}: {protocol}:// needs a driver that is not installed ({error})",
-            f"pip install {_DRIVERS.get(protocol, f'PACKAGE, the fsspec driver of {protocol}://')}",
+            install_command("http") if driver == "aiohttp" else f"pip install {driver}",
         ) from error
     except ValueError as error:
         raise ClippyError(
@@ -144,6 +146,7 @@ class ShardFolder:
         for attempt in range(1, TRIES + 1):
             try:
                 self._download(url, path)
+                _log.debug("%s: fetched to %s", shown(url), path)
                 return
             except ClippyError:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import os
 import threading
 import warnings
@@ -27,6 +28,7 @@ _LOOKED_FOR = f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
 MAX_ASPECT = 100
 MAX_FILE_BYTES = 1 << 30
+_log = logging.getLogger(__name__)
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _ORIENTATION_TAG = 0x0112
@@ -199,6 +201,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             f"Name image files, a folder or a quoted pattern such as 'photos/**/*.jpg'. {_LOOKED_FOR}",
         )
     by_place = {os.path.abspath(path): path for path in sorted(found | unmatched, reverse=True)}  # noqa: PTH100
+    _log.info("%d image files, %d names that match none", len(by_place), len(unmatched))
     return sorted(by_place.values())
 
 

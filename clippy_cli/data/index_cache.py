@@ -49,6 +49,7 @@ def kept_index(path: Path, name: str | None = None, keep: Path | None = None) ->
             return index_shard(path, name)
         keep = cache_folder("shards") / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]}.index"
     index = _load(keep, identity, stat.st_size)
+    _log.debug("%s: its index is %s", name or path, "made" if index is None else f"kept in {keep}")
     if index is None:
         index = index_shard(path, name)
         if index.damage is None:

@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clippy_cli.data.captions import BrokenSampleError, broken_image
+from clippy_cli.data.captions import BrokenSampleError, broken_image, map_in_order
 from clippy_cli.data.images import image_format, resize_image
-from clippy_cli.data.in_order import in_order
 from clippy_cli.data.pack_index import PackedRow, State, read_index, write_index
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES
 from clippy_cli.errors import ClippyError
-from clippy_cli.files import write_whole
+from clippy_cli.files import claim_folder, write_whole
 
 PACK_FILE = "pack.json"
 EXAMPLES = 5
@@ -134,7 +133,7 @@ def shards_for(images: int, samples_per_shard: int) -> int:
     return max(1, -(-images // samples_per_shard))
 
 
-def pack(
+def pack_shards(
     source: CaptionedFiles,
     out: Path,
     packing: Packing,
@@ -226,7 +225,7 @@ def _write_shard(
 
     def write(stream: BinaryIO) -> None:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            made = in_order(partial(_make, source, packing), indices.tolist(), workers)
+            made = map_in_order(partial(_make, source, packing), indices.tolist(), workers)
             for key, index, sample in zip(keys, indices.tolist(), made, strict=True):
                 image = str(source.path(index))
                 if isinstance(sample, BrokenSampleError):
@@ -285,15 +284,8 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 def _claim(out: Path, described: _PackFile) -> None:
     """Write ``pack.json`` into an empty folder; ClippyError where another pack or anything else is there."""
     path = out / PACK_FILE
-    try:
-        there = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-        earlier = path.read_bytes() if PACK_FILE in there else None
-    except OSError as error:
-        raise ClippyError(f"{out}: cannot be read ({error.strerror})", _ELSEWHERE) from error
+    earlier = claim_folder(out, PACK_FILE, described.model_dump_json(indent=2).encode(), _ELSEWHERE)
     if earlier is None:
-        if there:
-            raise ClippyError(f"{out}: holds other things already, such as {there[0]}", _ELSEWHERE)
-        write_whole(path, lambda stream: stream.write(described.model_dump_json(indent=2).encode()))
         return
     try:
         before = _PackFile.model_validate_json(earlier)

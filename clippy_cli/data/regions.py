@@ -73,6 +73,8 @@ def decode_counts(counts: str) -> list[int]:
     Six bits a character from ``0`` on: five of the number, lowest first, and whether more follow; negative numbers are
     sign-extended; from the fourth on a run is stored as its difference from the last but one.
     """
+    # Not pycocotools' decoder, since these files come from anywhere: where runs stop before the image does, it returns
+    # memory that was never written to (2.0.11), and it needs an (H,W) array for each of up to MAX_REGIONS masks.
     runs: list[int] = []
     value = shift = 0
     for character in counts:

@@ -10,6 +10,7 @@ from typing import Any
 from clippy_cli.demo import markup
 from clippy_cli.demo.workbench import MAX_CHARACTERS, Outcome, Workbench, refinements
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 from clippy_cli.inference.choices import DEFAULT_REFINEMENT
 
 _CACHE_SECONDS = (600, 3600)  # how often uploads are looked through, and how old they may become
@@ -26,7 +27,7 @@ def import_gradio() -> Any:
         import gradio
     except ImportError as error:
         raise ClippyError(
-            f"The demo needs gradio, which cannot be imported ({error})", 'pip install "clippy-cli[demo]"'
+            f"The demo needs gradio, which cannot be imported ({error})", install_command("demo")
         ) from error
     return gradio
 

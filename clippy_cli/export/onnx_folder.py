@@ -18,16 +18,18 @@ from torch.export import Dim
 from clippy_cli import __version__
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.export.folder import file_sizes, new_folder
 from clippy_cli.export.graphs import ImageGraph, TextGraph
 from clippy_cli.export.parity import (
     Difference,
     ExportReport,
     difference,
+    file_sizes,
     require_parity,
     sample_images,
     sample_texts,
 )
+from clippy_cli.extras import install_command
+from clippy_cli.files import whole_folder
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.patch_forms import patch_form
 
@@ -51,7 +53,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
     if opset > newest:
         raise ClippyError(f"The installed onnx knows operator sets up to {newest}, not {opset}.", "Try --opset 18.")
     model = model.to("cpu").eval()
-    with new_folder(out) as folder, torch.no_grad():
+    with whole_folder(out) as folder, torch.no_grad():
         image, text = ImageGraph(model).eval(), TextGraph(model).eval()
         token_ids = model.text.tokenize(sample_texts())
         patch = model.preprocess.patch_size
@@ -75,7 +77,7 @@ def _needed(package: str) -> Any:
     except ImportError as error:
         raise ClippyError(
             f"ONNX export needs the package {package}, which cannot be imported: {error}",
-            "pip install 'clippy-cli[onnx]'",
+            install_command("onnx"),
         ) from error
 
 

@@ -14,9 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.export.folder import file_sizes, new_folder
 from clippy_cli.export.open_clip_vit import vit_config, vit_obstacles, vit_state
-from clippy_cli.export.parity import Difference, ExportReport, difference, require_parity, sample_images, sample_texts
+from clippy_cli.export.parity import (
+    Difference,
+    ExportReport,
+    difference,
+    file_sizes,
+    require_parity,
+    sample_images,
+    sample_texts,
+)
+from clippy_cli.files import whole_folder
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.vit_tower import VitTower
@@ -34,7 +42,7 @@ def export_open_clip(model: Clippy, out: Path) -> ExportReport:
     """
     _require_expressible(model)
     model = model.to("cpu").eval()
-    with new_folder(out) as folder, torch.no_grad():
+    with whole_folder(out) as folder, torch.no_grad():
         state = {name: value.detach().clone().contiguous() for name, value in _state(model).items()}
         save_file(state, folder / WEIGHTS_FILE)
         model.text.save_tokenizer(folder)

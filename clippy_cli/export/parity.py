@@ -72,3 +72,10 @@ def sample_texts() -> list[str]:
 def sample_images(batch: int, height: int, width: int) -> Tensor:
     """(batch,3,height,width) float32 RGB in [0, 1], the same each time."""
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file below ``folder``, by its path relative to it."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
+    }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.files import whole_folder
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
@@ -21,6 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT = 1
+logger = logging.getLogger(__name__)
 
 
 def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -29,26 +30,18 @@ def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = No
     ``dtype`` converts floating-point tensors, for shipping; None keeps them, so that reloading is bit-equal.
     """
     directory = Path(directory)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise ClippyError(f"Cannot write a model to {directory}: {error}") from error
-    try:
+    with whole_folder(directory, replace=True) as staging:
         state = {name: _stored(value, dtype) for name, value in model.state_dict().items()}
-        save_file(state, staging / WEIGHTS_FILE)
+        try:
+            save_file(state, staging / WEIGHTS_FILE)
+        except SafetensorError as error:
+            raise ClippyError(
+                f"Cannot write a model to {directory}: {error}", "Free some space, or choose another folder."
+            ) from error
         config = {"format": FORMAT, **model.config.model_dump(mode="json")}
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         model.text.save_tokenizer(staging / TOKENIZER_FOLDER)
-        staging.chmod(0o755)
         (staging / WEIGHTS_FILE).chmod(0o644)
-        _replace_folder(staging, directory)
-    except (OSError, SafetensorError) as error:
-        raise ClippyError(
-            f"Cannot write a model to {directory}: {error}", "Free space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def load_model(source: str, *, device: str = "auto") -> VisionLanguageModel:
@@ -59,7 +52,11 @@ def load_model(source: str, *, device: str = "auto") -> VisionLanguageModel:
         device: auto, cpu, cuda, cuda:N or mps.
     """
     target = resolve_device(device)
-    return load_directory(find_model(source)).to(target).eval()
+    folder = find_model(source)
+    model = load_directory(folder).to(target).eval()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("model %s: %s, %.1f million parameters, on %s", source, folder, size / 1e6, target)
+    return model
 
 
 def find_model(source: str) -> Path:
@@ -117,14 +114,3 @@ def load_directory(directory: Path) -> Clippy:
 def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     value = value.detach().to("cpu")
     return (value.to(dtype) if dtype is not None and value.is_floating_point() else value).contiguous()
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``; two renames where ``target`` exists, since a full folder cannot be overwritten."""
-    if target.exists():
-        retired = new.with_name(new.name + ".old")
-        target.replace(retired)
-        new.replace(target)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        new.replace(target)

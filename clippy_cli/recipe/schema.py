@@ -232,11 +232,11 @@ class EvaluateRecipe(Section):
 class LogRecipe(Section):
     """Where figures go beside log.jsonl, which is always written."""
 
-    tensorboard: Annotated[bool, Field(description="also write TensorBoard events; needs clippy-cli[tensorboard]")] = (
+    tensorboard: Annotated[bool, Field(description="also write TensorBoard events; needs clippy-seg[tensorboard]")] = (
         False
     )
     wandb: Annotated[
-        str | None, Field(min_length=1, description="Weights & Biases project; needs clippy-cli[wandb]; null for none")
+        str | None, Field(min_length=1, description="Weights & Biases project; needs clippy-seg[wandb]; null for none")
     ] = None
 
 

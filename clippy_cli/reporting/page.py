@@ -46,3 +46,8 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     picture.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def file_uri(png: Path) -> str:
+    """A PNG file as it is, within the page."""
+    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode('ascii')}"

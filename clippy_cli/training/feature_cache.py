@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,8 @@ from clippy_cli.training.order import (
     substitute_generator,
 )
 from clippy_cli.training.step_shapes import StepShapes
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1
 BATCH = 64
@@ -156,6 +159,7 @@ def build_cache(
             shutil.rmtree(partial, ignore_errors=True)
         _build(partial, fingerprint, model, images, recipe, on_event, should_stop, views=1 + flip)
         partial.replace(folder)
+    _log.info("features of the frozen image tower: %s", folder)
 
 
 def _build(

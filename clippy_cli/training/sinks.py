@@ -12,7 +12,8 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.extras import install_command
 from clippy_cli.files import write_whole
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import Evaluated, Event, StepReport, Validated
@@ -47,7 +48,7 @@ class Sinks:
                 sink.write(event.step, figures)
             except Exception as error:  # whatever a network, a full disk and another's library come up with
                 self._sinks.remove(sink)
-                _log.warning("%s failed and gets no more figures of this run: %s", sink.name, _first_line(error))
+                _log.warning("%s failed and gets no more figures of this run: %s", sink.name, first_line(error))
 
     def close(self) -> None:
         """Write out what is pending; to be called however the run ends."""
@@ -56,7 +57,7 @@ class Sinks:
             try:
                 sink.close()
             except Exception as error:  # see write
-                _log.warning("%s could not be closed: %s", sink.name, _first_line(error))
+                _log.warning("%s could not be closed: %s", sink.name, first_line(error))
 
 
 def check_sinks(recipe: Recipe) -> None:
@@ -149,7 +150,7 @@ class WeightsAndBiases:
             )
         except Exception as error:  # W&B has errors of its own for no login, no network, no such project, ...
             raise ClippyError(
-                f"Weights & Biases could not start: {_first_line(error)}",
+                f"Weights & Biases could not start: {first_line(error)}",
                 "Run wandb login; or set WANDB_MODE=offline; or leave it out: --set log.wandb=null",
             ) from error
         write_whole(known, lambda stream: stream.write(identity.encode()))
@@ -181,9 +182,5 @@ def _wandb() -> Any:
 def _missing(package: str, field: str, off: str) -> ClippyError:
     return ClippyError(
         f"{field} is set, but the package {package} is not installed.",
-        f'pip install "clippy-cli[{package}]", or leave it out: --set {field}={off}',
+        f"{install_command(package)}, or leave it out: --set {field}={off}",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

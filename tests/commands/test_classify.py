@@ -48,7 +48,7 @@ def test_many_images_take_a_line_each_and_a_bad_one_is_reported(clippy, flag):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["classify"]
+    command = typer.main.get_group(app).commands["classify"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         *("images", "--labels", "--top-k", "--templates", "--model", "--resolution", "--csv", "--batch-size"),

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import typer
 
-from clippy_cli.app import app
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.errors import ExitCode
+from tests.fixtures.commands import COMMANDS
 from tests.fixtures.data import encoded, noise
 
 
@@ -61,7 +60,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_a_flag_is_added_on_purpose(command):
-    params = typer.main.get_command(app).commands["data"].commands[command].params
+    params = COMMANDS[f"data {command}"].params
     flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")}
     assert flags - {"--help"} == set(FLAGS[command].split())
 

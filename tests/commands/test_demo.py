@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from clippy_cli.app import app
+from clippy_cli.extras import install_command
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_other_hosts_than_this_one_are_warned_of(clippy, served):
 
 
 def test_open_opens_the_page(clippy, served, monkeypatch):
-    opened = []
+    opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     stdout = clippy("demo", "--port", "0", "--open").stdout
     assert len(opened) == 1 and opened[0] in stdout
@@ -44,10 +45,10 @@ def test_without_gradio_the_install_line_is_shown(clippy, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     outcome = clippy("demo")
     assert outcome.code == 1
-    assert 'pip install "clippy-cli[demo]"' in outcome.stderr
+    assert install_command("demo") in outcome.stderr
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["demo"]
+    command = typer.main.get_group(app).commands["demo"]
     flags = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert flags == {"--model", "--device", "--host", "--port", "--open", "--no-open"}

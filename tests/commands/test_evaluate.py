@@ -164,7 +164,7 @@ def test_ctrl_c_leaves_a_journal_and_the_same_command_goes_on(nano, tmp_path):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["evaluate"]
+    command = typer.main.get_group(app).commands["evaluate"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",

@@ -4,11 +4,11 @@ import json
 import warnings
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
 from clippy_cli.model.store import save_model
+from tests.fixtures.commands import COMMANDS
 from tests.fixtures.export_models import tiny_model
 
 FLAGS = {"onnx": "--opset --json", "open-clip": "--json"}
@@ -56,6 +56,6 @@ def test_models_that_are_not_clippys_own_are_refused(clippy):
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_the_flags_are_these(command):
-    params = typer.main.get_command(app).commands["export"].commands[command].params
+    params = COMMANDS[f"export {command}"].params
     flags = {flag for param in params for flag in (*param.opts, *param.secondary_opts) if flag.startswith("--")}
     assert flags - {"--help"} == set(FLAGS[command].split())

@@ -53,7 +53,7 @@ def test_more_groups_than_the_model_can_tell(clippy, flag):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["group"]
+    command = typer.main.get_group(app).commands["group"]
     parameters = {option: parameter for parameter in command.params for option in parameter.opts}
     assert set(parameters) == {
         *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--batch-size"),

@@ -169,7 +169,7 @@ def test_mistakes_are_explained(clippy, flag, arguments, says):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["segment"]
+    command = typer.main.get_group(app).commands["segment"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),

@@ -100,12 +100,12 @@ def test_a_signal_passed_on_by_a_launcher_is_the_same_one_and_a_later_one_leaves
     now = time.monotonic()
     with train._stop_on_signal() as should_stop:
         assert should_stop() == Stop.GO_ON
-        monkeypatch.setattr(train.time, "monotonic", lambda: now)
+        monkeypatch.setattr("clippy_cli.commands.train.time.monotonic", lambda: now)
         os.kill(os.getpid(), signal.SIGINT)
         assert should_stop() == Stop.INTERRUPTED
         os.kill(os.getpid(), sent)
         assert should_stop() == Stop.PREEMPTED
-        monkeypatch.setattr(train.time, "monotonic", lambda: now + 5)
+        monkeypatch.setattr("clippy_cli.commands.train.time.monotonic", lambda: now + 5)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), sent)
     assert signal.getsignal(sent) == signal.SIG_DFL
@@ -143,6 +143,6 @@ def test_of_several_processes_an_error_says_which() -> None:
 
 
 def test_the_flags_are_these() -> None:
-    command = typer.main.get_command(app).commands["train"]
+    command = typer.main.get_group(app).commands["train"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {"recipe", "--set", "--resume", "--inexact", "--smoke", "--plan", "--device"}

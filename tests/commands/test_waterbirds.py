@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
 from clippy_cli.model.store import save_model
 from clippy_cli.waterbirds.measure.result import BirdDocument
 from tests.fixtures.bird_trees import write_objects, write_places, write_waterbirds
+from tests.fixtures.commands import COMMANDS
 
 ROWS = [(bird, split, place) for split in (0, 1, 2) for bird in (0, 1) for place in (0, 1) for _ in range(2)]
 
@@ -103,11 +103,10 @@ def test_mistakes_are_explained(run, arguments, says):
 
 
 def test_the_flags_are_these():
-    group = typer.main.get_command(app).commands["waterbirds"]
-    flags = {option for parameter in group.params for option in parameter.opts}
+    flags = {option for parameter in COMMANDS["waterbirds"].params for option in parameter.opts}
     assert flags == {
         "--data-root", "--model", "--split", "--resolution", "--resolutions", "--words", "--templates", "--limit",
         "--batch-size", "--workers", "--device", "--out", "--demo", "--json",
     }  # fmt: skip
-    built = {option for parameter in group.commands["build"].params for option in parameter.opts}
+    built = {option for parameter in COMMANDS["waterbirds build"].params for option in parameter.opts}
     assert built == {"--birds", "--backgrounds", "--out", "--strength", "--seed", "--workers", "--json"}

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -12,6 +11,7 @@ from clippy_cli.app import app
 from clippy_cli.model.store import save_model
 from clippy_cli.waterbirds.analyse.result import AnalysisDocument
 from tests.fixtures.bird_trees import write_objects, write_places
+from tests.fixtures.commands import COMMANDS
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_wrong_arguments_are_explained_before_any_work(run, arguments, says):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_command(app).commands["waterbirds"].commands["analyse"]
+    command = COMMANDS["waterbirds analyse"]
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         "--birds",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clippy_cli.data.checking import EXAMPLES, LONG_WORDS, check, difference_hash, open_captioned_data
+from clippy_cli.data.checking import EXAMPLES, LONG_WORDS, check_captioned_data, difference_hash, open_captioned_data
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
@@ -60,7 +60,7 @@ def figures(distribution: object) -> tuple[int, ...]:
 
 def test_every_figure_is_that_of_a_plain_loop(shards: list[str]) -> None:
     source = ShardSource(shards)
-    report = check(source, workers=3)
+    report = check_captioned_data(source, workers=3)
     whole = []
     for index in range(len(source)):
         try:
@@ -89,7 +89,7 @@ def test_every_figure_is_that_of_a_plain_loop(shards: list[str]) -> None:
 
 
 def test_broken_samples_duplicates_and_problems_are_named(shards: list[str]) -> None:
-    report = check(ShardSource(shards))
+    report = check_captioned_data(ShardSource(shards))
     assert [text.split(": ")[1] for text in report.broken_examples] == ["cut", "mute"]
     assert "s-0.tar" in report.broken_examples[0] and "caption is empty" in report.broken_examples[1]
     assert ["alone" in problem or "lost" in problem for problem in report.problems] == [True, True]
@@ -99,7 +99,7 @@ def test_broken_samples_duplicates_and_problems_are_named(shards: list[str]) -> 
 
 
 def test_without_images_only_captions_are_read(shards: list[str]) -> None:
-    report = check(ShardSource(shards), images=False)
+    report = check_captioned_data(ShardSource(shards), images=False)
     assert report.images is None and report.broken == 1
     assert report.captions is not None and report.captions.count == 26
 
@@ -111,13 +111,13 @@ def test_a_limit_is_spread_over_the_shards(shards: list[str]) -> None:
         nonlocal seen
         seen += 1
 
-    report = check(ShardSource(shards), limit=4, on_progress=count)
+    report = check_captioned_data(ShardSource(shards), limit=4, on_progress=count)
     assert (report.samples, report.checked, seen, report.broken) == (16, 4, 4, 0)
     assert report.images is not None and report.images.exact.examples == (("same", "k0"),)  # samples 0, 4, 8 and 12
 
 
 def test_feeds(shards: list[str]) -> None:
-    report = check(ShardSource(shards), images=False)
+    report = check_captioned_data(ShardSource(shards), images=False)
     assert [report.feeds(processes) for processes in (1, 2, 3)] == [True, True, False]
 
 
@@ -136,7 +136,7 @@ def test_uniform_images_are_no_near_duplicates(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = {}
     for grey in (10, 20, 30):
         members |= {f"{grey}.png": encoded(np.full((9, 9, 3), grey, np.uint8)), f"{grey}.txt": str(grey)}
-    report = check(ShardSource([str(write_shard(tmp_path / "s.tar", members))]))
+    report = check_captioned_data(ShardSource([str(write_shard(tmp_path / "s.tar", members))]))
     assert report.images is not None and (report.images.exact.count, report.images.near.count) == (0, 0)
 
 
@@ -144,7 +144,7 @@ def test_nothing_whole_gives_no_figures(tmp_path: Path) -> None:
     members: dict[str, bytes | str] = {}
     for number in range(EXAMPLES + 2):
         members |= {f"{number}.png": b"x", f"{number}.txt": "a"}
-    report = check(ShardSource([str(write_shard(tmp_path / "s.tar", members))]))
+    report = check_captioned_data(ShardSource([str(write_shard(tmp_path / "s.tar", members))]))
     assert (report.broken, len(report.broken_examples)) == (EXAMPLES + 2, EXAMPLES)
     assert report.captions is None and report.images is None
 
@@ -159,7 +159,7 @@ def test_what_is_opened(shards: list[str], tmp_path: Path) -> None:
     table, folder = open_captioned_data([str(photos / "t.csv")]), open_captioned_data([str(photos)])
     assert isinstance(table, TableSource) and isinstance(folder, FolderSource)
     for source in (table, folder):
-        report = check(source)
+        report = check_captioned_data(source)
         assert report.shards is None and report.shard_samples is None and report.feeds(64)
         assert report.images is not None and report.broken == 0
     with pytest.raises(ClippyError, match="local files"):

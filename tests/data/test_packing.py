@@ -11,7 +11,7 @@ from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import read_image
-from clippy_cli.data.packing import Packing, pack, shards_for
+from clippy_cli.data.packing import Packing, pack_shards, shards_for
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
@@ -59,7 +59,7 @@ def index_rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_pixels_and_captions_come_back(table: Path, tmp_path: Path) -> None:
-    report = pack(TableSource(table), tmp_path / "out", Packing(shards=2, quality=95))
+    report = pack_shards(TableSource(table), tmp_path / "out", Packing(shards=2, quality=95))
     source = ShardSource([report.paths])
     files = {row["key"]: row["image"] for row in index_rows(tmp_path / "out")}
     assert (report.samples, report.captions, report.encoded, report.skipped, report.shards) == (5, 8, 1, 0, 2)
@@ -82,18 +82,18 @@ def test_pixels_and_captions_come_back(table: Path, tmp_path: Path) -> None:
 def test_bytes_depend_on_the_settings_alone(table: Path, tmp_path: Path) -> None:
     source = TableSource(table)
     for name, workers in (("one", 1), ("two", 4)):
-        pack(source, tmp_path / name, Packing(shards=2, max_side=30), workers=workers)
+        pack_shards(source, tmp_path / name, Packing(shards=2, max_side=30), workers=workers)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    pack(source, tmp_path / "other", Packing(shards=2, max_side=30, seed=1))
+    pack_shards(source, tmp_path / "other", Packing(shards=2, max_side=30, seed=1))
     assert contents(tmp_path / "one")["00000.tar"] != contents(tmp_path / "other")["00000.tar"]
-    in_order = pack(source, tmp_path / "plain", Packing(shards=1, shuffle=False, prefix="dev-"))
+    in_order = pack_shards(source, tmp_path / "plain", Packing(shards=1, shuffle=False, prefix="dev-"))
     packed = ShardSource([in_order.paths])
     assert in_order.paths.endswith("dev-00000.tar") and packed.key(0) == "dev-00000_000000"
     assert [list(packed.captions(number)) for number in range(5)] == list(CAPTIONS.values())
 
 
 def test_large_images_are_shrunk_upright(table: Path, tmp_path: Path) -> None:
-    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False, max_side=30))
+    report = pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False, max_side=30))
     packed = ShardSource([report.paths])
     assert [packed.read(number).image.shape[:2] for number in range(5)] == [(20, 30)] * 4 + [(30, 20)]
     assert report.encoded == 5
@@ -101,7 +101,7 @@ def test_large_images_are_shrunk_upright(table: Path, tmp_path: Path) -> None:
 
 def test_webdataset_reads_them(table: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
-    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
+    report = pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
     with Path(report.paths).open("rb") as file:  # WebDataset itself leaves the file open
         files = webdataset.tariterators.tar_file_expander([{"url": report.paths, "stream": file}])
         samples = [webdataset.autodecode.Decoder([])(sample) for sample in webdataset.tariterators.group_by_keys(files)]
@@ -113,7 +113,7 @@ def test_webdataset_reads_them(table: Path, tmp_path: Path) -> None:
 def test_broken_images_are_counted_and_named(table: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-500])
-    report = pack(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
+    report = pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1, shuffle=False))
     assert (report.samples, report.captions, report.skipped) == (3, 5, 2)
     assert report.examples[0] == f"{tmp_path / 'a.png'}: no such file"
     assert report.examples[1].startswith(f"{tmp_path / 'b.jpg'}: damaged or truncated")
@@ -131,14 +131,14 @@ def test_nothing_is_left_where_no_image_is_whole(table: Path, tmp_path: Path) ->
     for name in CAPTIONS:
         (tmp_path / name).write_bytes(b"no picture")
     with pytest.raises(ClippyError, match=r"None of 5 images can be used: .*not an image"):
-        pack(TableSource(table), tmp_path / "out", Packing(shards=2))
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=2))
     assert contents(tmp_path / "out") == {}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(table: Path, tmp_path: Path) -> None:
     source = TableSource(table)
     (tmp_path / "a.png").unlink()
-    whole = pack(source, tmp_path / "whole", Packing(shards=3))
+    whole = pack_shards(source, tmp_path / "whole", Packing(shards=3))
     seen = 0
 
     def interrupt() -> None:
@@ -148,11 +148,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(table: Path, tmp_path: Pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(source, tmp_path / "out", Packing(shards=3), on_progress=interrupt)
+        pack_shards(source, tmp_path / "out", Packing(shards=3), on_progress=interrupt)
     assert sorted(contents(tmp_path / "out")) == ["00000.tar", "00000.tsv", "pack.json"]
     (tmp_path / "out" / ".00001.tar-1-1.part").write_bytes(b"what a killed run leaves")
     first = (tmp_path / "out" / "00000.tar").stat().st_mtime_ns
-    again = pack(source, tmp_path / "out", Packing(shards=3))
+    again = pack_shards(source, tmp_path / "out", Packing(shards=3))
     assert (again.kept, again.skipped, again.captions) == (1, 1, whole.captions)
     assert again.examples == whole.examples
     assert (tmp_path / "out" / "00000.tar").stat().st_mtime_ns == first
@@ -161,21 +161,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(table: Path, tmp_path: Pat
 
 def test_other_contents_are_refused(table: Path, tmp_path: Path) -> None:
     source = TableSource(table)
-    pack(source, tmp_path / "out", Packing(shards=2))
+    pack_shards(source, tmp_path / "out", Packing(shards=2))
     with pytest.raises(ClippyError, match=r"holds another pack: shards was 2, now 3; seed was 0, now 4 "):
-        pack(source, tmp_path / "out", Packing(shards=3, seed=4))
+        pack_shards(source, tmp_path / "out", Packing(shards=3, seed=4))
     table.write_text("image,caption\na.png,changed\nc.webp,three\n", encoding="utf-8")
     with pytest.raises(ClippyError, match=r"its images or captions were others"):
-        pack(TableSource(table), tmp_path / "out", Packing(shards=2))
-    with pytest.raises(ClippyError, match=r"holds other things already, such as a\.png"):
-        pack(source, tmp_path, Packing(shards=2))
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=2))
+    with pytest.raises(ClippyError, match=r"not empty: it holds a\.png"):
+        pack_shards(source, tmp_path, Packing(shards=2))
 
 
 def test_settings_that_cannot_be_met(table: Path, tmp_path: Path) -> None:
     with pytest.raises(ClippyError, match="5 images cannot fill 6 shards"):
-        pack(TableSource(table), tmp_path / "out", Packing(shards=6))
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=6))
     with pytest.raises(ClippyError, match=r"prefix '\.\./x'"):
-        pack(TableSource(table), tmp_path / "out", Packing(shards=1, prefix="../x"))
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1, prefix="../x"))
     assert not (tmp_path / "out").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_expected_failure(table: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("tarfile.TarFile.addfile", full)
     with pytest.raises(ClippyError, match="No space left"):
-        pack(TableSource(table), tmp_path / "out", Packing(shards=1))
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1))
     assert list(contents(tmp_path / "out")) == ["pack.json"]
 
 

@@ -7,6 +7,7 @@ import io
 import pickle
 import tarfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def _archive(members: list[tuple[str, int, bytes, float, int]], form: int) -> by
     return stream.getvalue()
 
 
-def _walk(data: bytes, walk: object) -> tuple[object, str | None]:
+def _walk(data: bytes, walk: Callable[..., Iterable[object]]) -> tuple[object, str | None]:
     found: list[object] = []
     try:
         found.extend(walk(io.BytesIO(data), len(data)))

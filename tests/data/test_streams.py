@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -23,6 +24,7 @@ from clippy_cli.data import fetching
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.streams import START, Position, StreamSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 from tests.fixtures.data import encoded, noise, write_shard
 
 SHARDS = 7
@@ -282,6 +284,19 @@ def test_shards_in_memory(shards: Path, tmp_path: Path) -> None:
     assert sorted(captions(source, 7)) == ["0 0", "0 1", "0 2", "1 0", "1 1", "1 2", "1 3"]
 
 
+@pytest.mark.parametrize(
+    ("url", "installs"), [("https://a.org/1.tar", install_command("http")), ("s3://a/1.tar", "pip install s3fs")]
+)
+def test_a_missing_driver_is_named_with_what_installs_it(url: str, installs: str, monkeypatch) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError(f"no {protocol}")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    with pytest.raises(ClippyError, match="needs a driver") as raised:
+        fetching.check_driver(url)
+    assert raised.value.hint == installs
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     asked: list[str] = []  # noqa: RUF012 (one server at a time)
 
@@ -312,7 +327,7 @@ def test_shards_over_http_are_asked_for_once(server: str, tmp_path: Path) -> Non
     assert "7.tar: cannot be fetched" in source.problems[0]
 
 
-def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: object) -> None:
+def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: Any) -> None:
     source = stream(shards, cache)
     queue.put((rank, captions(source, 60, rank=rank, size=2)))
 

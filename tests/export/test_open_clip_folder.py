@@ -1,5 +1,7 @@
 """Folders for open_clip, read back by open_clip alone."""
 
+from typing import Any
+
 import numpy as np
 import open_clip
 import pytest
@@ -12,7 +14,7 @@ from clippy_cli.model.build import build_model
 from clippy_cli.model.registry import load_architecture
 from tests.fixtures.export_models import TRUNK, tiny_model
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "class token": {"pooling": "cls"},
     "mean of the patches": {"pooling": "avg"},
     "CLIP's norm before the blocks": {"pooling": "cls", "trunk": "vit_base_patch16_clip_224"},

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 from clippy_cli.inference.choices import Refinement
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.label_map import paint
@@ -158,7 +159,7 @@ def test_methods_are_named_and_a_missing_package_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     with pytest.raises(ClippyError, match="pydensecrf2") as raised:
         parse_refinement("crf")
-    assert "pip install 'clippy-cli[crf]'" in raised.value.hint
+    assert install_command("crf") in raised.value.hint
 
 
 def test_crf_keeps_the_sum_of_probabilities():

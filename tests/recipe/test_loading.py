@@ -153,8 +153,8 @@ def test_what_a_mixture_cannot_hold_is_named_where_it_stands(write, place: str) 
     remote = "{source: {kind: shards, paths: 'https://host/0.tar', samples: 5}}"
     (found,) = problems(write(GOOD), f"data.{place}={{kind: mixture, parts: [{remote}]}}")
     assert f"data.{place}.parts: shards behind URLs" in found
-    found = problems(write(GOOD), f"data.{place}={{kind: mixture, parts: [{remote[:-1]}, repeat: {10**30}}}]}}")
-    assert any("repeat: must be less than or equal to 1000" in line for line in found)
+    several = problems(write(GOOD), f"data.{place}={{kind: mixture, parts: [{remote[:-1]}, repeat: {10**30}}}]}}")
+    assert any("repeat: must be less than or equal to 1000" in line for line in several)
 
 
 def test_an_override_replaces_a_section_and_creates_one(write) -> None:

@@ -47,7 +47,7 @@ def test_stems_never_collide(paths):
 
 @given(st.lists(st.text(max_size=120), max_size=6))
 def test_labels_become_harmless_different_file_names(labels):
-    taken = set()
+    taken: set[str] = set()
     names = [safe_name(label, taken) for label in labels]
     assert len({name.casefold() for name in names}) == len(labels)
     for name in names:

@@ -113,8 +113,8 @@ def test_two_processes_train_as_one_and_resume_bit_equal_after_a_kill(tiny_recip
         assert torch.allclose(found[name], value, atol=2e-3), name  # AdamW's first steps turn rounding into signs
     records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert len([record for record in records if record["event"] == "validation"]) == 2
-    said = finish(launch(command(tiny_recipe_file, tmp_path / "killed", *options, "--resume"), 4), code=1)
-    assert sum("was trained by 2 processes, and now there are 4" in text for text in said) == 1
+    outputs = finish(launch(command(tiny_recipe_file, tmp_path / "killed", *options, "--resume"), 4), code=1)
+    assert sum("was trained by 2 processes, and now there are 4" in text for text in outputs) == 1
 
 
 @pytest.mark.slow

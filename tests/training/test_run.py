@@ -187,7 +187,7 @@ def test_log_lines_wait_for_space_on_the_disk(tmp_path: Path, caplog) -> None:
 
 
 def test_half_a_checkpoint_of_a_killed_run_is_removed(tiny) -> None:
-    recipe, asked = tiny(), iter([True])
+    recipe, asked = tiny(), iter([Stop.INTERRUPTED])
     half = Path(recipe.output) / "checkpoints" / "step-00000007.tmp"
     train(recipe, device="cpu", should_stop=lambda: next(asked))
     half.write_bytes(b"half")
@@ -411,7 +411,10 @@ def test_fewer_samples_than_a_batch_is_an_error(tiny) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_precision_trains_and_resumes_on_cuda(tiny, precision: str) -> None:
-    recipe, asked = tiny(f"train.precision={precision}", "train.epochs=8", "train.lr=3e-3"), iter([False] * 20 + [True])
+    recipe, asked = (
+        tiny(f"train.precision={precision}", "train.epochs=8", "train.lr=3e-3"),
+        iter([Stop.GO_ON] * 20 + [Stop.INTERRUPTED]),
+    )
     events: list = []
     train(recipe, device="cuda", on_event=events.append, should_stop=lambda: next(asked))
     assert train(recipe, device="cuda", resume=True, on_event=events.append).finished

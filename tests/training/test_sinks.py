@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 from clippy_cli.training.events import CheckpointFailed, Evaluated, StepReport, Validated
 from clippy_cli.training.sinks import Sinks, check_sinks, open_sinks
 
@@ -92,7 +93,7 @@ def test_a_missing_package_is_named_with_what_installs_it(tiny, monkeypatch, fie
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ClippyError, match="not installed") as raised:
         check_sinks(tiny(field))
-    assert f'pip install "clippy-cli[{package}]"' in raised.value.hint
+    assert install_command(package) in raised.value.hint
     check_sinks(tiny())
 
 

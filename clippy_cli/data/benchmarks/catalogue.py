@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import shutil
 import tarfile
@@ -38,6 +39,7 @@ _READERS: dict[Reader, tuple[Kind, Callable[[str, SetSpec, Path], ImageSet]]] = 
     "class-folders": ("classification", open_class_folders),
 }
 _VOCABULARY_SIZES = {None: 0, "imagenet": 1000}
+_log = logging.getLogger(__name__)
 _IMAGENET_FOLDER = re.compile(r"n\d{8}|\d{1,3}")
 
 
@@ -121,7 +123,9 @@ def find_set(name: str, root: Path) -> tuple[SetSpec, Path]:
 def open_set(name: str, spec: SetSpec, folder: Path) -> ImageSet:
     """The set that ``spec`` describes, in ``folder``, by the reader that ``spec`` names."""
     _, reader = _READERS[spec.reader]
-    return reader(name, spec, folder)
+    opened = reader(name, spec, folder)
+    _log.info("set %s: %d images below %s", name, len(opened), folder)
+    return opened
 
 
 def open_scenes() -> SceneBenchmark:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
 
 _MODULE = "pydensecrf.densecrf"
 # The settings of DeepLab's public code, which later work on VOC and COCO took over.
@@ -24,7 +25,7 @@ def check_crf() -> None:
     except ImportError:
         raise ClippyError(
             "--refine crf needs the package pydensecrf2, which is not installed",
-            "pip install 'clippy-cli[crf]', or use --refine guided or pamr.",
+            f"{install_command('crf')}, or use --refine guided or pamr.",
         ) from None
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import Evaluated
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
@@ -19,17 +17,6 @@ from clippy_cli.reporting.products import save_json
 
 JOURNALS = "unfinished"
 _IMAGES = "images"
-
-
-def prepare_folder(out: Path) -> None:
-    """Make the folder of the results; ClippyError where it is a file or cannot be written to, before any work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        writable = os.access(out, os.W_OK)
-    except OSError as error:
-        raise ClippyError(f"{out}: cannot be made ({error.strerror or error})", "Choose another --out.") from error
-    if not writable:
-        raise ClippyError(f"{out}: cannot be written to", "Choose another --out.")
 
 
 def save_images(out: Path, evaluations: Sequence[Evaluated]) -> tuple[TaskResult, ...]:

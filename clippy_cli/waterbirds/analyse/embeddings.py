@@ -34,7 +34,7 @@ _Item = TypeVar("_Item", int, str)
 
 
 @dataclass(frozen=True)
-class Scene:
+class BackgroundPhoto:
     """A background that was read, and the place that it shows, 0 or 1."""
 
     name: str
@@ -48,17 +48,17 @@ class Crossing:
 
     Attributes:
         objects: indices of ``foregrounds``, class 0 first.
-        scenes: backgrounds, place 0 first.
+        backgrounds: place 0 first.
         failed: backgrounds that could not be read, a message each.
     """
 
     foregrounds: Foregrounds
     objects: tuple[int, ...]
-    scenes: tuple[Scene, ...]
+    backgrounds: tuple[BackgroundPhoto, ...]
     failed: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.objects) * len(self.scenes)
+        return len(self.objects) * len(self.backgrounds)
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,17 @@ def draw_crossing(
     _require(f"{foregrounds.folder}: objects", foregrounds.classes, [len(of_class) for of_class in drawn])
     _tell(foregrounds.classes, by_class, objects, "objects")
     _tell(backgrounds.places, backgrounds.files, scenes, "backgrounds")
-    read: list[Scene] = []
+    read: list[BackgroundPhoto] = []
     failed: list[str] = []
     for place, names in enumerate(_drawn(backgrounds.files, scenes, np.random.default_rng([seed, 1]))):
         for name in names:
             try:
-                read.append(Scene(name, _shrunk(read_image(backgrounds.folder / name), 2 * resolution), place))
+                read.append(
+                    BackgroundPhoto(name, _shrunk(read_image(backgrounds.folder / name), 2 * resolution), place)
+                )
             except ClippyError as error:
                 failed.append(error.message)
-    counts = [sum(scene.place == place for scene in read) for place in (0, 1)]
+    counts = [sum(photo.place == place for photo in read) for place in (0, 1)]
     _require(f"{backgrounds.folder}: backgrounds", backgrounds.places, counts, failed)
     return Crossing(foregrounds, tuple(drawn[0] + drawn[1]), tuple(read), tuple(failed))
 
@@ -130,15 +132,15 @@ def embed_crossing(
     embeddings. ClippyError where fewer than two objects of a class are left.
     """
     patch_size = model.preprocess.patch_size
-    number = len(crossing.scenes)
-    keys = [(index, scene) for index in crossing.objects for scene in range(number)]
+    number = len(crossing.backgrounds)
+    keys = [(index, background) for index in crossing.objects for background in range(number)]
     # All composites of an object follow each other, so that its photo is decoded once a thread at most.
     read_object = lru_cache(maxsize=workers + 1)(crossing.foregrounds.read)
 
     def read(key: tuple[int, int]) -> _Composite:
-        foreground, scene = read_object(key[0]), crossing.scenes[key[1]]
-        pixels = compose(foreground.image, foreground.mask, scene.image)
-        return _Composite(f"{foreground.key} on {scene.name}", pixels, foreground.mask)
+        foreground, background = read_object(key[0]), crossing.backgrounds[key[1]]
+        pixels = compose(foreground.image, foreground.mask, background.image)
+        return _Composite(f"{foreground.key} on {background.name}", pixels, foreground.mask)
 
     rows: dict[int, list[Tensor]] = {}
     failed: dict[int, str] = {}
@@ -173,7 +175,7 @@ def embed_crossing(
     return CrossedEmbeddings(
         {readout: both[:, :, column] for column, readout in enumerate(ANALYSED_READOUTS)},
         classes,
-        np.array([scene.place for scene in crossing.scenes], dtype=np.int64),
+        np.array([background.place for background in crossing.backgrounds], dtype=np.int64),
         tuple(failed.values()),
     )
 

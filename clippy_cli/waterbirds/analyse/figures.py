@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,18 @@ Floats = NDArray[np.float64]
 
 _UNIT_TOLERANCE = 0.02  # bfloat16 rounds each number by up to 0.4 %
 _PERPLEXITY = 30.0
+
+
+class PictureMethod(StrEnum):
+    """How :func:`picture` brings embeddings down to two dimensions."""
+
+    PCA = "pca"
+    TSNE = "tsne"
+
+    @property
+    def written(self) -> str:
+        """As papers write it."""
+        return {"pca": "PCA", "tsne": "t-SNE"}[self]
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def variance_shares(embeddings: Embeddings, birds: Labels, places: Labels) -> Va
     )
 
 
-def picture(embeddings: Embeddings, method: Literal["pca", "tsne"], seed: int = 0) -> Floats:
+def picture(embeddings: Embeddings, method: PictureMethod, seed: int = 0) -> Floats:
     """Embeddings (N,D) -> points (N,2), the same from run to run on one machine; all at 0 where they do not vary.
 
     PCA keeps distances along the two directions of most variance and needs no seed. t-SNE (van der Maaten and Hinton
@@ -121,7 +134,7 @@ def picture(embeddings: Embeddings, method: Literal["pca", "tsne"], seed: int = 
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    if method == "pca":
+    if method == PictureMethod.PCA:
         reduction = PCA(2, svd_solver="full")
     else:
         perplexity = min(_PERPLEXITY, (images - 1) / 3)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +20,11 @@ from clippy_cli.waterbirds.analyse.embeddings import (
     draw_crossing,
     embed_crossing,
 )
-from clippy_cli.waterbirds.analyse.figures import drift, picture, variance_explained, variance_shares
+from clippy_cli.waterbirds.analyse.figures import PictureMethod, drift, picture, variance_explained, variance_shares
 from clippy_cli.waterbirds.analyse.result import AnalysisDocument, AnalysisResult
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.foregrounds import Foregrounds
 from clippy_cli.waterbirds.measure.run import Bar
-
-Method = Literal["pca", "tsne"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def run_analysis(
     objects: int = 40,
     scenes: int = 8,
     resolution: int = 224,
-    method: Method = "pca",
+    method: PictureMethod = PictureMethod.PCA,
     seed: int = 0,
     batch_size: int = 16,
     workers: int = 2,
@@ -100,11 +96,11 @@ def run_analysis(
         places=backgrounds.places,
         settings={
             "objects": f"{len(crossing.objects)} of {len(foregrounds)} in {foregrounds.folder}",
-            "backgrounds": f"{len(crossing.scenes)} of {sum(map(len, backgrounds.files))} in {backgrounds.folder}",
+            "backgrounds": f"{len(crossing.backgrounds)} of {sum(map(len, backgrounds.files))} in {backgrounds.folder}",
             "resolution": resolution,
             "resize": "short side, bicubic, antialiased; aspect kept",
             "bird patches": "mean of the patches that the object covers to half or more, at least one",
-            "picture": {"pca": "PCA", "tsne": "t-SNE"}[method],
+            "picture": method.written,
         },
         results=tuple(cloud.result for cloud in clouds),
         failed=tuple(failed),
@@ -113,7 +109,7 @@ def run_analysis(
 
 
 def _cloud(
-    model: ModelRecord, readout: AnalysedReadout, crossed: CrossedEmbeddings, method: Method, seed: int
+    model: ModelRecord, readout: AnalysedReadout, crossed: CrossedEmbeddings, method: PictureMethod, seed: int
 ) -> Cloud:
     embeddings = crossed.by_readout[readout]
     objects, backgrounds, width = embeddings.shape

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.compose import compose
 from clippy_cli.waterbirds.build.foregrounds import Foregrounds
-from clippy_cli.waterbirds.build.plan import Placement, Plan, make_plan
+from clippy_cli.waterbirds.build.plan import Placement, PlacementPlan, plan_placements
 from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
 from clippy_cli.errors import ClippyError
-from clippy_cli.files import write_whole
+from clippy_cli.files import claim_folder, write_whole
 
 JPEG_QUALITY = 95
 _ELSEWHERE = "Choose another --out, or empty this one."
@@ -72,7 +72,7 @@ def build_set(
     strength: float = 0.95,
     seed: int = 0,
     workers: int = 2,
-    on_progress: Callable[[], None] | None = None,
+    on_progress: Callable[[], object] | None = None,
 ) -> BuildReport:
     """Paste every object on a background, write images and ``metadata.csv`` into ``out``, and read the set back.
 
@@ -80,7 +80,7 @@ def build_set(
     ``metadata.csv`` comes last. ``on_progress`` is called once an image. ClippyError where ``out`` holds anything else
     or an input cannot be used.
     """
-    plan = make_plan(foregrounds, backgrounds, strength=strength, seed=seed)
+    plan = plan_placements(foregrounds, backgrounds, strength=strength, seed=seed)
     described = _BuildFile(
         strength=strength,
         seed=seed,
@@ -119,16 +119,8 @@ def build_set(
 def _claim(out: Path, described: _BuildFile) -> None:
     """Write the plan's description into an empty folder; ClippyError where another plan or anything else is there."""
     path = out / BUILD_FILE
-    try:
-        there = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-        earlier = path.read_bytes() if path.name in there else None
-    except OSError as error:
-        raise ClippyError(f"{out}: cannot be read ({error.strerror})", _ELSEWHERE) from error
+    earlier = claim_folder(out, BUILD_FILE, described.model_dump_json(indent=2).encode(), _ELSEWHERE)
     if earlier is None:
-        visible = [name for name in there if not name.startswith(".")]
-        if visible:
-            raise ClippyError(f"{out}: holds other things already, such as {visible[0]}", _ELSEWHERE)
-        write_whole(path, lambda stream: stream.write(described.model_dump_json(indent=2).encode()))
         return
     try:
         before = _BuildFile.model_validate_json(earlier)
@@ -158,7 +150,7 @@ def _make(foregrounds: Foregrounds, backgrounds: Backgrounds, out: Path, row: Pl
     return True
 
 
-def _metadata(plan: Plan) -> bytes:
+def _metadata(plan: PlacementPlan) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -168,7 +160,7 @@ def _metadata(plan: Plan) -> bytes:
     return text.getvalue().encode()
 
 
-def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: Plan) -> str:
+def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: PlacementPlan) -> str:
     """32 hexadecimal digits that change with any row of the plan, and with the size of any file that it uses."""
     digest = hashlib.sha256()
     for row in plan.placements:
@@ -185,7 +177,7 @@ def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: Plan)
     return digest.hexdigest()[:32]
 
 
-def _verified(out: Path, plan: Plan) -> dict[str, GroupCounts]:
+def _verified(out: Path, plan: PlacementPlan) -> dict[str, GroupCounts]:
     """Group counts of each split, read back; ClippyError where they or the image files are not as planned."""
     counts: dict[str, GroupCounts] = {}
     for split in SPLITS:

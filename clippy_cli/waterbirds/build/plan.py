@@ -34,7 +34,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlacementPlan:
     """All composites of a set, in the order of the objects.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
         return {split: (int(a), int(b), int(c), int(d)) for split, (a, b, c, d) in zip(SPLITS, table, strict=True)}
 
 
-def make_plan(foregrounds: Foregrounds, backgrounds: Backgrounds, *, strength: float, seed: int) -> Plan:
+def plan_placements(foregrounds: Foregrounds, backgrounds: Backgrounds, *, strength: float, seed: int) -> PlacementPlan:
     """Draw splits, places and backgrounds; the same for the same arguments, on every machine.
 
     In training ``strength`` (0 to 1) of class 0 lie on place 0 and as many of class 1 on place 1; in the other splits
@@ -85,7 +85,7 @@ def make_plan(foregrounds: Foregrounds, backgrounds: Backgrounds, *, strength: f
         Placement(index, file.key, int(class_index), int(split), int(place), name)
         for index, (file, class_index, split, place, name) in enumerate(columns)
     )
-    return Plan(placements, (reused[0], reused[1]))
+    return PlacementPlan(placements, (reused[0], reused[1]))
 
 
 def draw_splits(own: Sequence[Split | None], classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

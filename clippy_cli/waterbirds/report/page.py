@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from clippy_cli.evaluation.published import published_waterbirds
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.reporting.overlay import tint
-from clippy_cli.reporting.page import data_uri, write_page
+from clippy_cli.reporting.page import data_uri, file_uri, write_page
 from clippy_cli.reporting.palette import colour
 from clippy_cli.waterbirds.build.demo import DEMO_NOTE, DEMO_SET
 from clippy_cli.waterbirds.dataset import WaterbirdsSet
@@ -59,15 +58,12 @@ def write_waterbirds(
     sweep: Path | None = None,
 ) -> Path:
     """Write the report; ``examples_of`` says which model drew them, ``sweep`` is a PNG of :func:`draw_sweep`."""
-    picture = None
-    if sweep is not None:
-        picture = f"data:image/png;base64,{base64.b64encode(sweep.read_bytes()).decode('ascii')}"
     return write_page(
         path,
         "waterbirds.html.j2",
         document=document,
         names=model_labels(document.results),
-        sweep=picture,
+        sweep=None if sweep is None else file_uri(sweep),
         note=DEMO_NOTE if document.data.name == DEMO_SET else "",
         examples=[
             {**vars(example), "photo": data_uri(example.photo), "map": data_uri(example.map)} for example in examples

@@ -78,19 +78,19 @@ def test_embeddings_do_not_depend_on_the_batch(trees):
 def test_the_draw_is_balanced_and_follows_the_seed(trees, caplog):
     draws = [crossed(trees, objects=5, scenes=4, seed=seed)[0] for seed in (0, 0, 1, 2, 3)]
     for draw in draws:
-        assert [index // 3 for index in draw.objects] == [scene.place for scene in draw.scenes] == [0, 0, 1, 1]
+        assert [index // 3 for index in draw.objects] == [photo.place for photo in draw.backgrounds] == [0, 0, 1, 1]
         assert len(draw) == 16
-    names = [(draw.objects, tuple(scene.name for scene in draw.scenes)) for draw in draws]
+    names = [(draw.objects, tuple(photo.name for photo in draw.backgrounds)) for draw in draws]
     assert names[0] == names[1] and len(set(names)) > 2
     assert not caplog.messages
     (trees / "places/wood/2.png").unlink()
-    assert [scene.place for scene in crossed(trees)[0].scenes] == [0, 0, 1, 1]
+    assert [photo.place for photo in crossed(trees)[0].backgrounds] == [0, 0, 1, 1]
     assert caplog.messages == ["4 backgrounds are taken, not 6, as many of each kind: there are 3 lake, 2 wood"]
 
 
 def test_large_backgrounds_are_kept_small(trees):
     write_file(trees / "places/lake/0.png", encoded(plain(BLUE, 200, 400)))
-    shapes = {scene.name: scene.image.shape for scene in crossed(trees)[0].scenes}
+    shapes = {photo.name: photo.image.shape for photo in crossed(trees)[0].backgrounds}
     assert shapes["lake/0.png"] == (32, 64, 3) and shapes["lake/1.png"] == (20, 24, 3)
 
 

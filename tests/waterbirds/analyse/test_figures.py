@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.waterbirds.analyse.figures import drift, picture, variance_explained, variance_shares
+from clippy_cli.waterbirds.analyse.figures import PictureMethod, drift, picture, variance_explained, variance_shares
 
 
 def unit(vectors):
@@ -119,7 +119,7 @@ def test_what_does_not_vary_has_no_share():
         variance_explained(alike * np.inf, labels)
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", PictureMethod)
 def test_pictures_are_deterministic_and_part_what_is_apart(rng, method):
     labels = np.repeat([0, 1], 12)
     embeddings = unit(rng.normal(size=(24, 10)) * 0.1 + np.eye(10)[labels]).astype(np.float32)
@@ -133,10 +133,10 @@ def test_pca_keeps_what_two_components_can(rng):
     embeddings = rng.normal(size=(40, 6)) * [9, 5, 1, 1, 1, 1]
     centred = embeddings - embeddings.mean(axis=0)
     singular = np.linalg.svd(centred, compute_uv=False)
-    np.testing.assert_allclose(np.linalg.norm(picture(embeddings, "pca"), axis=0), singular[:2])
+    np.testing.assert_allclose(np.linalg.norm(picture(embeddings, PictureMethod.PCA), axis=0), singular[:2])
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", PictureMethod)
 def test_pictures_of_little(rng, method):
     assert np.isfinite(picture(rng.normal(size=(4, 3)), method)).all()
     assert not picture(np.full((5, 3), 0.1), method).any()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.foregrounds import ForegroundFile, Foregrounds
-from clippy_cli.waterbirds.build.plan import draw_places, draw_splits, make_plan
+from clippy_cli.waterbirds.build.plan import draw_places, draw_splits, plan_placements
 from clippy_cli.errors import ClippyError
 
 TRAIN, VAL, TEST = range(3)
@@ -58,15 +58,15 @@ def test_group_counts_follow_the_strength(strength, train):
         for seed in range(100)
         if np.bincount(draw_splits(own, np.array([0] * 41 + [1] * 11), np.random.default_rng(seed))[:41])[VAL] == 8
     )
-    plan = make_plan(replace(foregrounds, files=files), places(60, 60), strength=strength, seed=seed)
+    plan = plan_placements(replace(foregrounds, files=files), places(60, 60), strength=strength, seed=seed)
     assert plan.counts() == {"train": train, "val": (4, 4, 1, 1), "test": (1, 0, 1, 0)}
 
 
 @given(st.integers(5, 40), st.integers(5, 40), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32))
 def test_backgrounds_are_used_evenly_and_of_the_right_place(land, water, n_land, n_water, seed):
-    plan = make_plan(birds(land, water), places(n_land, n_water), strength=0.9, seed=seed)
+    plan = plan_placements(birds(land, water), places(n_land, n_water), strength=0.9, seed=seed)
     assert [row.foreground for row in plan.placements] == list(range(land + water))
-    assert plan == make_plan(birds(land, water), places(n_land, n_water), strength=0.9, seed=seed)
+    assert plan == plan_placements(birds(land, water), places(n_land, n_water), strength=0.9, seed=seed)
     for place, (name, available) in enumerate((("land", n_land), ("water", n_water))):
         used = Counter(row.background for row in plan.placements if row.place == place)
         assert all(background.startswith(name) for background in used)
@@ -76,12 +76,12 @@ def test_backgrounds_are_used_evenly_and_of_the_right_place(land, water, n_land,
 
 
 def test_the_seed_decides():
-    first, second = (make_plan(birds(20, 20), places(30, 30), strength=0.9, seed=seed) for seed in (0, 1))
+    first, second = (plan_placements(birds(20, 20), places(30, 30), strength=0.9, seed=seed) for seed in (0, 1))
     assert first.placements != second.placements
 
 
 def test_objects_without_a_split_are_parted_by_class():
-    plan = make_plan(birds(20, 10), places(20, 20), strength=0.9, seed=3)
+    plan = plan_placements(birds(20, 10), places(20, 20), strength=0.9, seed=3)
     test = [row.class_index for row in plan.placements if row.split == TEST]
     assert (test.count(0), test.count(1)) == (10, 5)
 
@@ -97,7 +97,7 @@ def test_objects_without_a_split_are_parted_by_class():
 )
 def test_plans_that_make_no_sense(land, water, strength, seed, problem):
     with pytest.raises(ClippyError, match=problem):
-        make_plan(birds(land, water), places(9, 9), strength=strength, seed=seed)
+        plan_placements(birds(land, water), places(9, 9), strength=strength, seed=seed)
 
 
 def test_objects_without_a_split_are_parted_class_by_class():

@@ -1,4 +1,4 @@
-"""Embeddings of objects on backgrounds as pictures: where class and place lie, and what they explain."""
+"""The files of an analysis: ``analysis.json``, pictures of class and place, ``analysis.html`` with these inside."""
 
 from __future__ import annotations
 
@@ -9,11 +9,28 @@ from pathlib import Path
 from clippy_cli.files import write_whole
 from clippy_cli.reporting.evaluation.figures import percent
 from clippy_cli.reporting.files import safe_name
+from clippy_cli.reporting.page import file_uri, write_page
+from clippy_cli.reporting.products import save_json
 from clippy_cli.waterbirds.analyse.run import AnalysisRun, Cloud
 
 # Okabe and Ito's colours, which the colour-blind tell apart; place has others than class, as they mean other things.
 _CLASS_COLOURS = ("#d55e00", "#0072b2")
 _PLACE_COLOURS = ("#009e73", "#b5578c")
+
+
+def write_analysis(out: Path, run: AnalysisRun) -> list[Path]:
+    """Write all files of a run into ``out`` and name them; ClippyError where that cannot be done."""
+    document = run.document
+    pictures = draw_clouds(run, out)
+    models = dict.fromkeys(result.model for result in document.results)
+    page = write_page(
+        out / "analysis.html",
+        "waterbirds_analysis.html.j2",
+        document=document,
+        pictures=[(model, file_uri(png)) for model, (png, _) in zip(models, pictures, strict=True)],
+    )
+    written = save_json(out / "analysis.json", document.model_dump(by_alias=True))
+    return [written, page, *(path for pair in pictures for path in pair)]
 
 
 def draw_clouds(run: AnalysisRun, out: Path) -> list[tuple[Path, Path]]:
