@@ -14,12 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clippy_cli.api import Clip as Clip
-    from clippy_cli.api import Photo as Photo
     from clippy_cli.api import evaluate as evaluate
     from clippy_cli.api import load as load
     from clippy_cli.api import sample_photo as sample_photo
     from clippy_cli.api import train as train
+    from clippy_cli.clip import Clip as Clip
+    from clippy_cli.clip import Photo as Photo
     from clippy_cli.errors import ClippyError as ClippyError
     from clippy_cli.reporting.answers import Failure as Failure
     from clippy_cli.reporting.results import Classification as Classification
@@ -30,8 +30,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "api",
-    "Clip": "api",
-    "Photo": "api",
+    "Clip": "clip",
+    "Photo": "clip",
     "Segmentation": "reporting.results",
     "Groups": "reporting.results",
     "Classification": "reporting.results",

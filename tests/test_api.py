@@ -32,12 +32,13 @@ def clip():
     return api.Clip(ModelChoice(ColourModel(), "colours"))
 
 
+LOAD_ONCE = cache(api.load)  # one model for all examples
 HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
 
 
-@pytest.mark.parametrize("module", ["clippy_cli", "api", "errors", "reporting.results", "reporting.answers"])
+@pytest.mark.parametrize("module", ["clippy_cli", "api", "clip", "errors", "reporting.results", "reporting.answers"])
 def test_examples_run(module, monkeypatch, tmp_path):
-    monkeypatch.setattr(api, "load", cache(api.load))  # one model for all examples
+    monkeypatch.setattr(api, "load", LOAD_ONCE)
     monkeypatch.chdir(tmp_path)
     target = import_module("clippy_cli" if module == "clippy_cli" else f"clippy_cli.{module}")
     failed, tried = doctest.testmod(target)

@@ -23,6 +23,7 @@ ORDER = (
     ("reporting",),
     ("waterbirds",),
     ("export",),
+    ("clip",),
     ("api",),
     ("demo",),
     ("commands",),

@@ -15,7 +15,8 @@ from clippy_cli.evaluation.metrics.retrieval import ranks_before
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.evaluation.run import EncoderClock, Indexed, Measured, Options, Progress, rates
-from clippy_cli.inference.features import Failed, encode_images, image_scores
+from clippy_cli.inference.classify import image_scores
+from clippy_cli.inference.features import Failed, encode_images
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.processes import Processes
 

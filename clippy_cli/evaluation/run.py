@@ -34,7 +34,8 @@ from clippy_cli.evaluation.measure import (
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ImageRecord, Task
 from clippy_cli.evaluation.tasks import WITH_REGIONS
-from clippy_cli.inference.features import Encode, Failed, encode_images, image_scores
+from clippy_cli.inference.classify import image_scores
+from clippy_cli.inference.features import Encode, Failed, encode_images
 from clippy_cli.inference.group import DEFAULT_GROUPS, Method
 from clippy_cli.inference.views import view_embeddings
 from clippy_cli.model.base import VisionLanguageModel

@@ -84,7 +84,7 @@ def dense_embeddings(
     the image's edge; an image smaller than the window is taken whole along that side. Where windows overlap, the mean
     of their unit embeddings is taken (so norms fall below 1), whose dot products are the mean of the windows' logits.
     """
-    pixels = _model_input(model, images)
+    pixels = model_input(model, images)
     if window is None:
         return model.embed_patches(pixels).float()
     patch = model.preprocess.patch_size
@@ -104,15 +104,15 @@ def dense_embeddings(
     return total / count
 
 
+def model_input(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """B images (H,W,3) uint8 of one size -> (B,3,H,W) normalized pixels on the model's device."""
+    return model.preprocess.normalize(to_tensor(images).to(model.device))
+
+
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Where windows begin along a side of ``size`` pixels, so that all of it is covered."""
     last = max(size - window, 0)
     return [*range(0, last, stride), last]
-
-
-def image_scores(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """(K,D) text embeddings, B images as for :func:`patch_embeddings` -> (B,K) scores in [-1, 1] on the CPU."""
-    return model.score_images(_model_input(model, images), texts).float().cpu()
 
 
 def photo_name(photo: object, number: int = 1) -> str:
@@ -179,10 +179,6 @@ def encode_images(
 class _Loaded(Generic[S]):
     sample: S
     resized: NDArray[np.uint8]
-
-
-def _model_input(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    return model.preprocess.normalize(to_tensor(images).to(model.device))
 
 
 def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int, crop: bool) -> _Loaded[S] | Failed[Key]:

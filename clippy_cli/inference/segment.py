@@ -68,7 +68,7 @@ class Entries:
         """(K,...) scores of the texts -> (E,...): the maximum over the synonyms of each entry."""
         if len(self.sizes) == len(self.texts):
             return scores
-        return torch.stack([synonyms.amax(dim=0) for synonyms in scores.split(list(self.sizes))])
+        return torch.stack([synonyms.amax(dim=0) for synonyms in torch.split(scores, list(self.sizes))])
 
 
 @dataclass(frozen=True)

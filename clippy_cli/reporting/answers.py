@@ -18,13 +18,12 @@ from torch import Tensor
 from clippy_cli.data.labels import Vocabulary
 from clippy_cli.data.prompts import fill, prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.classify import rank_labels
+from clippy_cli.inference.classify import image_scores, rank_labels
 from clippy_cli.inference.features import (
     DecodedPhoto,
     Encoded,
     Failed,
     encode_images,
-    image_scores,
     photo_name,
     read_photo,
     window_starts,

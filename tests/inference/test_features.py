@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import (
     Encoded,
     Failed,
     dense_embeddings,
     encode_images,
-    image_scores,
     patch_embeddings,
     read_photo,
     window_starts,

@@ -15,7 +15,8 @@ from clippy_cli.data.images import dense_size
 from clippy_cli.data.labels import Label, parse_labels
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.features import Failed, dense_embeddings, encode_images, image_scores
+from clippy_cli.inference.classify import image_scores
+from clippy_cli.inference.features import Failed, dense_embeddings, encode_images
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.waterbirds.dataset import PlacedBird, WaterbirdsSet
 from clippy_cli.waterbirds.measure.vote import PatchVote, patch_votes
