@@ -32,8 +32,8 @@ from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.data.prompts import prompt_embeddings
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
-from clippy_cli.evaluation.protocol import Overrides, class_texts, load_protocol, settle
-from clippy_cli.evaluation.run import Options
+from clippy_cli.evaluation.protocol import Overrides, class_texts, load_protocol, resolve_settings
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.features import dense_embeddings
 from clippy_cli.model.base import VisionLanguageModel
@@ -86,7 +86,7 @@ def main() -> None:
 
 def after_the_encoder(model: VisionLanguageModel, images: Any, options: argparse.Namespace) -> list[list[str]]:
     """Class of each pixel and counting, against features upsampled; and counting alone, against torchmetrics."""
-    settings = settle(load_protocol("clippy"), images.info, model, Overrides())
+    settings = resolve_settings(load_protocol("clippy"), images.info, model, Overrides())
     asked = class_texts(images, settings)
     texts = prompt_embeddings(model, asked.texts, settings.templates).float()
     classes, lookup = len(images.classes), np.array(asked.classes)

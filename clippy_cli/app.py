@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from clippy_cli import __version__
 from clippy_cli.commands.classify import classify
+from clippy_cli.commands.compare import compare
 from clippy_cli.commands.data_check import check
 from clippy_cli.commands.data_pack import pack
 from clippy_cli.commands.demo import demo
@@ -18,6 +19,7 @@ from clippy_cli.commands.group import group
 from clippy_cli.commands.import_checkpoint import import_checkpoint
 from clippy_cli.commands.models import models
 from clippy_cli.commands.segment import segment
+from clippy_cli.commands.sets import sets
 from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
 from clippy_cli.commands.waterbirds_analyse import analyse
@@ -67,7 +69,7 @@ def root(
     log_to_stderr()
 
 
-for command in (segment, group, classify, train, evaluate, demo):
+for command in (segment, group, classify, train, evaluate, sets, compare, demo):
     app.command()(command)
 
 app.command()(models)

@@ -15,6 +15,8 @@ COMMANDS = (
     "classify",
     "train",
     "evaluate",
+    "sets",
+    "compare",
     "demo",
     "models",
     "import",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,15 @@ from clippy_cli.model.patch_forms import patch_form
 
 _FOLDER = Path(__file__).parent / "protocols"
 
-Background = Literal["words", "threshold", "words+threshold"]
+
+class Background(StrEnum):
+    """What makes a pixel background, in sets that have such a class."""
+
+    WORDS = "words"
+    THRESHOLD = "threshold"
+    BOTH = "words+threshold"
+
+
 Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Scale = Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])]
 Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -48,7 +57,7 @@ class Rules(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.background == "words" and self.threshold is not None:
+        if self.background is Background.WORDS and self.threshold is not None:
             raise conflict("words alone decide, so a threshold says nothing; write words+threshold", "threshold")
         if self.stride is not None and self.window is not None and self.stride > self.window:
             raise conflict("a stride beyond the window leaves gaps", "stride")
@@ -79,7 +88,7 @@ class Protocol(Rules):
             where = f"sets.{field}." if field else ""
             if rules.stride is not None and rules.window is None and self.window is None:
                 raise conflict("a stride needs a window", f"{where}stride")
-            needs = (rules.background or self.background or "words") != "words"
+            needs = (rules.background or self.background or Background.WORDS) is not Background.WORDS
             if needs and rules.threshold is None and self.threshold is None:
                 raise conflict("this background rule needs a threshold, a probability", f"{where}background")
         return self
@@ -95,7 +104,7 @@ class Settings:
         window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
         scales: factors of the resolution, averaged; ``flip``: whether mirrored images are averaged in.
         refine: how masks of the task segment are refined; None for not at all.
-        template_names: sets or texts that were asked for; ``templates`` are all texts.
+        template_names: the sets or texts as they were requested; ``templates`` are all texts.
         logit_scale: factor of a cosine before a softmax.
         background: the rule, for sets with a background class.
         threshold, min_area: of the rule, where it has them.
@@ -155,7 +164,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class ClassTexts:
-    """The K texts that a model is asked for, and the class that each stands for."""
+    """The K texts that a model compares patches with, and the class that each stands for."""
 
     texts: tuple[str, ...]
     classes: tuple[int, ...]
@@ -183,8 +192,8 @@ def load_protocol(source: str) -> Protocol:
     return protocol
 
 
-def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
-    """Join protocol, its rules for this set, the command line's wishes and the model's defaults.
+def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
+    """Join the protocol, its rules for this set, the overrides and the model's defaults.
 
     ClippyError where they do not fit together, such as a stride beyond the window.
     """
@@ -204,7 +213,7 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
     if window is None and overrides.stride is not None:
         raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
     window, stride = fit_windows(window, stride, model.preprocess.patch_size)
-    background, threshold = rule("background", "words"), rule("threshold")
+    background, threshold = rule("background", Background.WORDS), rule("threshold")
     if overrides.background is not None:
         background, threshold = parse_background(overrides.background)
     scale = rule("logit_scale", "model")
@@ -220,8 +229,8 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
         templates=tuple(template for name in names for template in resolve_templates(name)),
         logit_scale=model.defaults.logit_scale if scale == "model" else scale,
         background=background,
-        threshold=None if background == "words" else threshold,
-        min_area=None if background == "words" else rule("min_area"),
+        threshold=None if background is Background.WORDS else threshold,
+        min_area=None if background is Background.WORDS else rule("min_area"),
         classes=dict(own.classes) or dict(protocol.classes),
         context=rule("context"),
         patches=patch_form(model),
@@ -244,10 +253,10 @@ def class_texts(images: SegmentationSet, settings: Settings) -> ClassTexts:
     pairs = [
         (word, index)
         for index, entry in enumerate(images.classes)
-        if not (index == images.background and settings.background == "threshold")
+        if not (index == images.background and settings.background is Background.THRESHOLD)
         for word in settings.classes.get(entry.name, entry.prompts)
     ]
-    if images.background is not None and settings.background != "threshold":
+    if images.background is not None and settings.background is not Background.THRESHOLD:
         context = images.context if settings.context is None else settings.context
         pairs += [(word, images.background) for word in context]
     if not pairs:
@@ -269,10 +278,10 @@ def describe_background(images: SegmentationSet, settings: Settings) -> str:
     """The rule in words, for results."""
     if images.background is None:
         return "no background class: pixels outside the classes are ignored"
-    asked = class_texts(images, settings).classes.count(images.background)
+    words = class_texts(images, settings).classes.count(images.background)
     parts = []
-    if settings.background != "threshold":
-        parts.append(f"{asked} words count as {images.classes[images.background].name!r}")
+    if settings.background is not Background.THRESHOLD:
+        parts.append(f"{words} words count as {images.classes[images.background].name!r}")
     if settings.threshold is not None:
         parts.append(f"pixels below probability {settings.threshold:g} at logit scale {settings.logit_scale:g}")
     if settings.min_area:
@@ -285,11 +294,11 @@ def parse_background(text: str) -> tuple[Background, float | None]:
     hint = "Write words, a probability such as 0.4, or both as in words+0.1."
     words, _, number = text.rpartition("+")
     if text == "words":
-        return "words", None
+        return Background.WORDS, None
     try:
         threshold = float(number)
     except ValueError:
         raise ClippyError(f"--background cannot be {text!r}", hint) from None
     if words not in ("", "words") or not 0 <= threshold <= 1:
         raise ClippyError(f"--background cannot be {text!r}", hint)
-    return ("words+threshold" if words else "threshold"), threshold
+    return (Background.BOTH if words else Background.THRESHOLD), threshold

@@ -13,7 +13,7 @@ from clippy_cli.evaluation.protocol import (
     describe_background,
     load_protocol,
     protocol_names,
-    settle,
+    resolve_settings,
 )
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Flags, halves
@@ -26,7 +26,7 @@ def flags(**changes):
 
 
 def settled(protocol, images=None, **overrides):
-    return settle(load_protocol(protocol), (images or flags()).info, ColourModel(), Overrides(**overrides))
+    return resolve_settings(load_protocol(protocol), (images or flags()).info, ColourModel(), Overrides(**overrides))
 
 
 def test_the_papers_protocol_leaves_resolution_to_the_model():
@@ -35,8 +35,8 @@ def test_the_papers_protocol_leaves_resolution_to_the_model():
     assert settled("clippy", resolution=96).protocol_name == "clippy"
     assert settled("clippy", templates="none").protocol_name == "clippy, changed: templates"
     assert settled("clippy", flags(name="scenes")).template_names == (ColourModel.defaults.templates,)
-    asked = class_texts(flags(), settings)
-    assert (asked.texts, asked.classes) == (("green", "red", "blue"), (0, 1, 0))
+    wanted = class_texts(flags(), settings)
+    assert (wanted.texts, wanted.classes) == (("green", "red", "blue"), (0, 1, 0))
     assert background_rule(flags(), settings) is None
     assert describe_background(flags(), settings) == "2 words count as 'green'"
 
@@ -60,8 +60,8 @@ def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
     assert (voc.logit_scale, voc.min_area, len(voc.classes["background"])) == (65, 0.1, 26)
     names = ("background", "boat", "dining table", "person", "potted plant", "tv monitor", "dog")
     images = Flags([halves(0, 1)], classes=names, background=0, context=("wall",), name="voc")
-    asked = class_texts(images, voc)
-    assert asked.texts.count("wall") == 1 and asked.classes.count(0) == 26 and asked.texts[-1] == "dog"
+    wanted = class_texts(images, voc)
+    assert wanted.texts.count("wall") == 1 and wanted.classes.count(0) == 26 and wanted.texts[-1] == "dog"
     with pytest.raises(ClippyError, match=r"boat.*not among the classes"):
         class_texts(flags(name="voc"), voc)
 

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, Kind, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
 
@@ -98,10 +98,10 @@ class SetSpec(BaseModel):
         copy._catalogued = True
         return copy
 
-    def info(self, name: str, kind: Kind, folder: Path) -> SetInfo:
+    def info(self, name: str, folder: Path) -> SetInfo:
         """What results say about the set that this describes, found in ``folder``."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-        return SetInfo(name, self.title, kind, folder, self.annotation, self.complete, self._catalogued, digest)
+        return SetInfo(name, self.title, folder, self.annotation, self.complete, self._catalogued, digest)
 
     def benchmark_classes(self) -> tuple[BenchmarkClass, ...]:
         """The classes, in order."""
