@@ -136,12 +136,16 @@ def evaluate(
 
     clippy sets lists the sets, clippy compare compares two results.
     """
-    if list_all:  # as it was called before clippy sets
+    if list_all or compare:
+        console.print_hint(
+            f"This is clippy {'sets' if list_all else 'compare'} now; the flag goes with the next release."
+        )
+    if list_all:
         list_sets(data_root, json)
         return
     if not datasets:
         raise ClippyError("No data set is named", "Name one, such as voc; clippy sets lists them all.")
-    if compare:  # as it was called before clippy compare
+    if compare:
         if len(datasets) != 2:
             raise ClippyError(
                 f"--compare takes two results, {len(datasets)} were given",

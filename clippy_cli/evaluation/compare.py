@@ -141,13 +141,13 @@ def _pair(
             f"images counted: {len(images_a):,} and {len(images_b):,}; only the {len(keys):,} of both are used"
         )
     try:
-        comparison = task_class(measured_task(a.task)).comparison
-        if comparison in ("pixels", "clusters"):
+        compared_by = task_class(measured_task(a.task)).compared_by
+        if compared_by in ("pixels", "clusters"):
             moved = _other_annotation(paired_a, paired_b)
             if moved:
                 warnings.append(f"annotated pixels differ in {moved:,} images: the masks are not the same")
-            figures = _by_pixels(a, paired_a, paired_b, resamples, seed, clusters=comparison == "clusters")
-        elif comparison == "hits":
+            figures = _by_pixels(a, paired_a, paired_b, resamples, seed, clusters=compared_by == "clusters")
+        elif compared_by == "hits":
             figures = _by_hits(a, paired_a, paired_b, resamples, seed)
         else:
             figures = _by_score(a, paired_a, paired_b, resamples, seed)

@@ -129,12 +129,12 @@ def evaluate(
     """
     host, how, options = host or Host(), model_loading or ModelLoading(), options or Options()
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
-    wanted = parse_tasks(tasks)
+    requested = parse_tasks(tasks)
     root = None if data_root is None else Path(data_root)
     named = [sets] if isinstance(sets, str | AnnotatedSet) else list(dict.fromkeys(sets))
     with host.busy("looking for data sets"):
         opened = [open_benchmark(one, root) if isinstance(one, str) else one for one in named]
-    jobs = list(zip(opened, tasks_of_sets(opened, wanted), strict=True))
+    jobs = list(zip(opened, tasks_of_sets(opened, requested), strict=True))
     reads_texts = any(task_class(task).reads_texts for _, chosen in jobs for task in chosen)
     models = list(dict.fromkeys(model)) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
     for one in models:

@@ -8,10 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from clippy_cli.checked_yaml import conflict, load_checked
 from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
+from clippy_cli.data.benchmarks.spec import Word
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.class_map import BackgroundRule
@@ -31,7 +32,6 @@ class Background(StrEnum):
     BOTH = "words+threshold"
 
 
-Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Scale = Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])]
 Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 

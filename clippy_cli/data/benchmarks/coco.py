@@ -101,7 +101,7 @@ class _Panoptic(SegmentationSet):
 
 
 def _read_listing(path: Path) -> _Document:
-    """The annotations of the JSON file; pydantic parses it without making objects of what is not asked for."""
+    """The annotations of the JSON file; pydantic parses it without making objects of other fields."""
     try:
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -30,7 +30,7 @@ def _one_or_many(value: object) -> object:
 
 
 def _own_words(value: object) -> object:
-    """Names alone, in a list or without a value, are asked for by themselves."""
+    """Names alone, in a list or without a value, are their own prompts."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         name, times = Counter(value).most_common(1)[0] if value else ("", 0)
         if times > 1:
@@ -129,7 +129,7 @@ class SetSpec(BaseModel):
         if self.context and self.background is None:
             raise conflict("context words count as background, so name the class that is background", "context")
         if len(self.classes) > IGNORE and self.reader != "class-folders":
-            raise conflict(f"there are {len(self.classes)} classes, and at most {IGNORE} can be told apart", "classes")
+            raise conflict(f"there are {len(self.classes)} classes, and a mask can hold at most {IGNORE}", "classes")
         if self.values is not None and set(self.values) != set(self.classes):
             odd = sorted(set(self.values) ^ set(self.classes))
             raise conflict(f"values and classes must name the same classes, unlike {', '.join(odd[:5])}", "values")

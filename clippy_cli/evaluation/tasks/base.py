@@ -32,7 +32,7 @@ SetT = TypeVar("SetT", bound=AnnotatedSet)
 SampleT = TypeVar("SampleT")
 
 Need = Literal["patches", "scores"]
-Comparison = Literal["pixels", "clusters", "hits", "scores"]
+ComparedBy = Literal["pixels", "clusters", "hits", "scores"]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class EvaluationTask(ABC, Generic[SetT, SampleT]):
         definitions: a sentence for every metric that it can give.
         followed: the metrics that training follows, on sets that are for this task.
         image_score: the score of a record by which the report picks its examples; None for no examples.
-        comparison: what two results are compared by: mIoU of pixel counts, the same after clusters took their classes,
-            hits of the first answer, or the headline's score of each image.
+        compared_by: what ``clippy compare`` compares two results by: mIoU of pixel counts, the same after clusters
+            took their classes, hits of the first answer, or the headline's score of each image.
         resumable: whether records of single images may come from an earlier run.
     """
 
@@ -131,7 +131,7 @@ class EvaluationTask(ABC, Generic[SetT, SampleT]):
     definitions: ClassVar[Mapping[str, str]]
     followed: ClassVar[tuple[str, ...]] = ()
     image_score: ClassVar[str | None] = None
-    comparison: ClassVar[Comparison] = "scores"
+    compared_by: ClassVar[ComparedBy] = "scores"
     resumable: ClassVar[bool] = True
     texts: Tensor
 

@@ -36,7 +36,7 @@ class Classify(EvaluationTask[ClassificationSet, ClassifiedImage]):
     needs = "scores"
     headline = "top1"
     followed = ("top1",)
-    comparison = "hits"
+    compared_by = "hits"
     definitions: ClassVar[Mapping[str, str]] = {
         "top1": "Share of images whose class scores highest; ties count against the model.",
         "top5": "Share of images whose class is among the five highest; ties count against the model.",

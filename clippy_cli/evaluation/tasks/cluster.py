@@ -41,7 +41,7 @@ class Cluster(EvaluationTask[SegmentationSet, SegmentedImage]):
     reads_texts = False
     needs = "patches"
     headline = "hungarian_miou"
-    comparison = "clusters"
+    compared_by = "clusters"
     definitions: ClassVar[Mapping[str, str]] = {
         "hungarian_miou": "One clustering of the whole set, clusters matched one to one with classes on pixel counts "
         "(STEGO, PiCIE); mean IoU over classes.",

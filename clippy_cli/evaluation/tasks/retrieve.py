@@ -11,10 +11,10 @@ from torch import Tensor
 from clippy_cli.data.benchmarks.base import RetrievalSet
 from clippy_cli.data.captions import CaptionedImage
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.metrics.retrieval import ranks_before
+from clippy_cli.evaluation.metrics.retrieval import pooled_recalls, recalls_by_image
 from clippy_cli.evaluation.result import ImageRecord, ResultTask
 from clippy_cli.evaluation.tasks import Task
-from clippy_cli.evaluation.tasks.base import EvaluationTask, Setup, TaskFigures, mean_score
+from clippy_cli.evaluation.tasks.base import EvaluationTask, Setup, TaskFigures
 from clippy_cli.processes import Processes
 
 RECALLS = (1, 5, 10)
@@ -66,37 +66,20 @@ class Retrieve(EvaluationTask[RetrievalSet, CaptionedImage]):
         return [record.model_copy(update={"scores": scores.get(record.index, {})}) for record in records]
 
     def summarize(self, records: Sequence[ImageRecord]) -> TaskFigures:
-        """Images weigh alike from image to text, captions alike from text to image."""
-        names = [name for name in (records[0].scores if records else {}) if name != "captions"]
-        captions = sum(record.scores["captions"] or 0.0 for record in records)
-        metrics: dict[str, float | None] = {}
-        for name in names or ["image_to_text_r1"]:
-            if name.startswith("image_to_text"):
-                metrics[name] = mean_score(records, name)
-            else:
-                found = sum((record.scores[name] or 0.0) * (record.scores["captions"] or 0.0) for record in records)
-                metrics[name] = found / captions if captions else None
-        return TaskFigures(metrics)
+        return TaskFigures({**pooled_recalls([record.scores for record in records])} or {self.headline: None})
 
     def record(self, result: ResultTask) -> dict[str, Any]:
         return {"texts": "captions as they are"}
 
 
-def _recalls(rows: Mapping[int, Tensor], captions: Mapping[int, tuple[str, ...]]) -> dict[int, dict[str, float | None]]:
+def _recalls(rows: Mapping[int, Tensor], captions: Mapping[int, tuple[str, ...]]) -> dict[int, dict[str, float]]:
     """(T,) scores by image -> the scores of each image's record, those of its captions being their means."""
     counted = sorted(rows)
     columns = torch.tensor([index for index, own in captions.items() for _ in own])  # (T,) image of each caption
     keep = torch.isin(columns, torch.tensor(counted, dtype=columns.dtype))
     owner = torch.searchsorted(torch.tensor(counted, dtype=columns.dtype), columns[keep])
     scores = torch.stack([rows[index] for index in counted])[:, keep] if counted else torch.zeros(0, 0)  # (I,T)
-    captions_before, images_before = ranks_before(scores, owner)
-    found: dict[int, dict[str, float | None]] = {}
-    for place, index in enumerate(counted):
-        own = images_before[owner == place]
-        found[index] = {f"image_to_text_r{k}": float(captions_before[place] < k) for k in RECALLS}
-        found[index] |= {f"text_to_image_r{k}": float((own < k).double().mean()) for k in RECALLS}
-        found[index]["captions"] = float(len(own))
-    return found
+    return dict(zip(counted, recalls_by_image(scores, owner, RECALLS), strict=True))
 
 
 TASK = Retrieve

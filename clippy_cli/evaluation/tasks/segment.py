@@ -100,7 +100,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
     headline = "miou"
     followed = ("miou",)
     image_score = "image_miou"
-    comparison = "pixels"
+    compared_by = "pixels"
     definitions: ClassVar[Mapping[str, str]] = {
         "miou": "Mean over classes of intersection over union, from one confusion matrix over the whole set; classes "
         "that are neither annotated nor predicted are left out.",
