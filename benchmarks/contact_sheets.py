@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +74,8 @@ def nouns_in(captions: Sequence[str]) -> tuple[Label, ...]:
 def open_sets(root: Path, count: int) -> Iterator[tuple[str, list[int], Callable[[int], Photo]]]:
     """Each set's name, which photos of it, and what reads one."""
     for name in ("voc", "coco", "camvid-val"):
-        images = cast(SegmentationSet, open_set(name, *find_set(name, root)))
+        images = open_set(name, *find_set(name, root))
+        assert images.kind == "segmentation"
         yield name, evenly(len(images), count), partial(read_annotated, images)
     captioned = open_captioned(str(root / "flickr8k" / "dev-*.tar"))
     nouns = [nouns_in(captioned.captions(index)) for index in range(len(captioned))]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.data.prompts import prompt_embeddings
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
-from clippy_cli.evaluation.protocol import Overrides, class_texts, load_protocol, settle
-from clippy_cli.evaluation.run import Options
+from clippy_cli.evaluation.protocol import Overrides, class_entries, load_protocol, resolve_settings
+from clippy_cli.evaluation.tasks.base import Options
+from clippy_cli.inference.choices import Competition
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.features import dense_embeddings
 from clippy_cli.model.base import VisionLanguageModel
@@ -86,10 +88,10 @@ def main() -> None:
 
 def after_the_encoder(model: VisionLanguageModel, images: Any, options: argparse.Namespace) -> list[list[str]]:
     """Class of each pixel and counting, against features upsampled; and counting alone, against torchmetrics."""
-    settings = settle(load_protocol("clippy"), images.info, model, Overrides())
-    asked = class_texts(images, settings)
+    settings = resolve_settings(load_protocol("clippy"), images.info, model, Overrides())
+    asked = class_entries(images, replace(settings, competition=Competition.texts))
     texts = prompt_embeddings(model, asked.texts, settings.templates).float()
-    classes, lookup = len(images.classes), np.array(asked.classes)
+    classes, lookup = len(images.classes), np.array(asked.codes)
     checking = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
     trusting = MulticlassConfusionMatrix(classes, ignore_index=IGNORE, validate_args=False)
     times: dict[str, list[float]] = {"ours": [], "theirs": [], "count": [], "checking": [], "trusting": []}
@@ -103,7 +105,7 @@ def after_the_encoder(model: VisionLanguageModel, images: Any, options: argparse
 
         def ours(patches: Any = patches, on_device: Any = on_device, mask: Any = mask) -> tuple[Any, Any]:
             maps = torch.einsum("hwd,kd->khw", patches, texts)
-            predicted = class_map(maps, asked.classes, *mask.shape)
+            predicted = class_map(maps, asked.codes, *mask.shape)
             return predicted.cpu(), confusion_matrix(predicted, on_device, classes, IGNORE).cpu()
 
         def theirs(patches: Any = patches, mask: Any = mask) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
-from clippy_cli.evaluation.run import Options
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.refine.crf import check_crf
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.store import load_model

@@ -15,15 +15,22 @@ are frozen dataclasses of NumPy arrays that draw, save and show themselves. Mist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from clippy_cli.clip import Clip, Photo
+from clippy_cli.inference.choices import GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.sources.loading import check_source, load_model
 from clippy_cli.reporting.answers import ModelChoice
 
-__all__ = ["Clip", "Photo", "load", "sample_photo"]
+if TYPE_CHECKING:
+    from clippy_cli.evaluation.protocol import Protocol
+    from clippy_cli.evaluation.result import Document
+
+__all__ = ["Clip", "Photo", "evaluate", "load", "sample_photo"]
 
 
 def load(
@@ -63,3 +70,95 @@ def sample_photo() -> Path:
     'raccoon.jpg'
     """
     return Path(str(resources.files("clippy_cli") / "assets" / "samples" / "raccoon.jpg"))
+
+
+class ProtocolOptions(TypedDict, total=False):
+    """What departs from a protocol, named as such in the results; see ``clippy evaluate --help``.
+
+    resolution, window, stride: in pixels. templates: a prompt set or a template. background: ``words``, a probability
+    such as ``"0.4"``, or both as in ``"words+0.1"``. patches: the form of patch embeddings. scales, flip: views to be
+    averaged. refine: guided, pamr, crf or none.
+    """
+
+    resolution: int | None
+    window: int | None
+    stride: int | None
+    templates: str | None
+    background: str | None
+    patches: str | None
+    scales: Sequence[float] | None
+    flip: bool | None
+    refine: str | None
+
+
+class MeasureOptions(TypedDict, total=False):
+    """How a measurement is carried out.
+
+    limit: take the first images only. batch_size: images of one size in a forward pass. workers: threads that decode.
+    groups, method: of the task group. clusters: of the task cluster. seed: of the clusters. regions: folder of region
+    files, for a second result of the task segment.
+    """
+
+    limit: int | None
+    batch_size: int
+    workers: int
+    groups: int
+    method: GroupMethod
+    clusters: int | None
+    seed: int
+    regions: Path | None
+
+
+def evaluate(
+    sets: str | Sequence[str],
+    *,
+    model: str | Clip | Sequence[str | Clip] = DEFAULT_MODEL,
+    data_root: str | Path | None = None,
+    tasks: str | Sequence[str] = (),
+    protocol: str | Protocol = "clippy",
+    changes: ProtocolOptions | None = None,
+    **options: Unpack[MeasureOptions],
+) -> Document:
+    """Measure models on data sets under one protocol, as ``clippy evaluate`` does, without its files and tables.
+
+    Args:
+        sets: a name of ``clippy sets``, a YAML file of your own set, a folder of class folders or captioned tar shards;
+            or several.
+        model: a loaded :class:`Clip` or a source of :func:`load`; or several, each measured on every set.
+        data_root: folder of the data sets; by default where CLIPPY_DATA points.
+        tasks: ``segment``, ``group``, ``cluster``, ``classify``, ``retrieve``; by default what each set is for.
+        protocol: ``clippy``, ``tcl``, ``sclip``, or a YAML file.
+        changes: what departs from the protocol, such as ``{"resolution": 448}``.
+        options: see :class:`MeasureOptions`.
+
+    Returns:
+        The content of ``result.json``: one result for each model, set and task, in this order, metrics in [0, 1].
+
+    Raises:
+        ClippyError: an unknown set, task, protocol or model; a set that is not there; options that do not fit together.
+
+    >>> document = evaluate("scenes", limit=4)
+    >>> [result.task for result in document.results]
+    ['segment', 'group']
+    >>> 0 <= document.results[0].metrics["miou"] <= 1
+    True
+    """
+    from clippy_cli.evaluation.evaluate import evaluate as measure
+    from clippy_cli.evaluation.protocol import Overrides
+    from clippy_cli.evaluation.tasks.base import Options
+
+    root = None if data_root is None else Path(data_root).expanduser()
+    several = [model] if isinstance(model, str | Clip) else list(model)
+    models = [one.model if isinstance(one, Clip) else one for one in several]
+    named: dict[str, Any] = dict(changes or {})
+    if named.get("scales") is not None:
+        named["scales"] = tuple(named["scales"])
+    return measure(
+        sets,
+        models,
+        data_root=root,
+        tasks=tasks,
+        protocol=protocol,
+        overrides=Overrides(**named),
+        options=Options(**options),
+    )

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from clippy_cli import __version__
 from clippy_cli.commands.classify import classify
+from clippy_cli.commands.compare import compare
 from clippy_cli.commands.data_check import data_check
 from clippy_cli.commands.data_pack import data_pack
 from clippy_cli.commands.demo import demo
@@ -19,6 +20,7 @@ from clippy_cli.commands.group import group
 from clippy_cli.commands.import_checkpoint import import_checkpoint
 from clippy_cli.commands.models import models
 from clippy_cli.commands.segment import segment
+from clippy_cli.commands.sets import sets
 from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
 from clippy_cli.commands.waterbirds_analyse import waterbirds_analyse
@@ -79,7 +81,7 @@ def root(
     log_to_stderr(log_level(verbose, os.environ))
 
 
-for command in (segment, group, classify, train, evaluate, demo):
+for command in (segment, group, classify, train, evaluate, sets, compare, demo):
     app.command()(command)
 
 app.command()(models)

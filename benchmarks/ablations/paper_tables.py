@@ -30,8 +30,8 @@ from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
-from clippy_cli.evaluation.result import Task
-from clippy_cli.evaluation.run import Options
+from clippy_cli.evaluation.tasks import Task
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.files import write_whole
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +9,9 @@ import typer
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.evaluation_list import list_sets
-from clippy_cli.commands.evaluation_run import EvaluationRun, open_sets
+from clippy_cli.commands.compare import compare as compare_results
+from clippy_cli.commands.evaluation_run import EvaluationRun
+from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
@@ -19,19 +19,24 @@ _BATCH = 16
 _OUT = Path("clippy_out/evaluate")
 
 
+@options.in_panels(
+    Data=("data_root", "limit"),
+    Models=("model", "dense", "proxy", "patches"),
+    Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
+    Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
+    Run=("batch_size", "workers", "device"),
+    Output=("out", "worst_first", "json"),
+)
 def evaluate(
     datasets: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="DATASET...",
-            help="Names from --list, a YAML of your own set, a folder of class folders, or captioned tar shards.",
+            help="Names of clippy sets, a YAML of your own set, a folder of class folders, or captioned tar shards.",
             show_default=False,
         ),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
-    ] = None,
+    data_root: options.DataRoot = None,
     model: options.Models = None,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
@@ -104,14 +109,10 @@ def evaluate(
         Path, typer.Option(metavar="DIR", help="Folder for result.json, report.html, report.md and images/.")
     ] = _OUT,
     worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="Show every set, found or missing, and leave.")] = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the named sets that are missing into --data-root first.")
-    ] = False,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Take two result.json instead of sets, and compare them.")
-    ] = False,
     json: options.Json = False,
+    list_all: Annotated[bool, typer.Option("--list", hidden=True)] = False,
+    download: Annotated[bool, typer.Option("--download", hidden=True)] = False,
+    compare: Annotated[bool, typer.Option("--compare", hidden=True)] = False,
 ) -> None:
     """Measure models on benchmarks, and say under which protocol.
 
@@ -122,39 +123,48 @@ def evaluate(
     classify  top-1, top-5
     retrieve  recall at 1, 5 and 10, both ways
 
-    An interrupted run goes on where it stopped when the same command is given again. Several processes share the work
+    An interrupted run continues where it stopped when the same command is given again. Several processes share the work
     when launched by torchrun --nproc-per-node N -m clippy_cli evaluate ...
 
     \b
     Examples:
-      clippy evaluate --list --data-root ~/data
       clippy evaluate voc --resolution 448 --data-root ~/data
       clippy evaluate voc coco ade20k --model runs/a --model runs/b --out ab
       clippy evaluate voc --protocol sclip --task segment
       clippy evaluate my_set.yaml --worst-first
       clippy evaluate voc --scales 1,1.5 --flip --refine guided
-      clippy evaluate --compare a/result.json b/result.json
+
+    clippy sets lists the sets, clippy compare compares two results.
     """
+    if list_all or compare:
+        console.print_hint(
+            f"This is clippy {'sets' if list_all else 'compare'} now; the flag goes with the next release."
+        )
     if list_all:
         list_sets(data_root, json)
         return
     if not datasets:
-        raise ClippyError("No data set is named", "Name one, such as voc; clippy evaluate --list shows them all.")
+        raise ClippyError("No data set is named", "Name one, such as voc; clippy sets lists them all.")
     if compare:
-        _compare(datasets, json)
+        if len(datasets) != 2:
+            raise ClippyError(
+                f"--compare takes two results, {len(datasets)} were given",
+                "Write clippy compare a/result.json b/result.json.",
+            )
+        compare_results(Path(datasets[0]), Path(datasets[1]), json)
         return
+    from clippy_cli.evaluation.evaluate import ModelLoading
+    from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
-    from clippy_cli.evaluation.run import Options
-    from clippy_cli.evaluation.tasks import WORDED, parse_tasks, tasks_of_sets
-    from clippy_cli.files import prepare_folder
-    from clippy_cli.inference.group import METHODS
+    from clippy_cli.evaluation.tasks import parse_tasks
+    from clippy_cli.evaluation.tasks.base import Options
+    from clippy_cli.inference.choices import GroupMethod
     from clippy_cli.inference.refine.refinement import parse_refinement
     from clippy_cli.inference.views import parse_scales
-    from clippy_cli.model.sources.loading import check_source
     from clippy_cli.processes import launched_processes
 
-    if method not in METHODS:
-        raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(METHODS)}.")
+    if method not in list(GroupMethod):
+        raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(GroupMethod)}.")
     tasks = () if task is None else parse_tasks(task)
     rules = load_protocol(protocol)
     factors = None if scales is None else parse_scales(scales)
@@ -163,24 +173,29 @@ def evaluate(
     if regions is not None:
         options.check_folder(regions, "--regions")
     overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
-    settings = Options(batch_size, workers, groups, method, clusters, limit, seed, regions)
-    sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     with launched_processes() as processes:
         if not processes.first:
             console.be_silent()
-        sets = open_sets(datasets, data_root, download, processes)
-        jobs = list(zip(sets, tasks_of_sets(sets, tasks), strict=True))
-        worded = any(name in WORDED for _, chosen in jobs for name in chosen)
-        for source in sources:
-            check_source(source, texts=worded, dense=dense, proxy=proxy)
-        prepare_folder(out)
-        run = EvaluationRun(jobs, rules, overrides, settings, out, processes, json=json, worst_first=worst_first)
+        elif download:
+            fetch_missing(datasets, data_root)
+        processes.gather(None)  # the others wait for the download
+        run = EvaluationRun(out, processes, seed=seed, json=json, worst_first=worst_first)
         try:
-            for source in sources:
-                run.model(source, processes.device(device), dense=dense, proxy=proxy)
+            evaluate_models(
+                datasets,
+                model or DEFAULT_MODEL,
+                data_root=data_root,
+                tasks=tasks,
+                protocol=rules,
+                overrides=overrides,
+                options=settings,
+                model_loading=ModelLoading(device, dense, proxy),
+                host=run.host(),
+            )
         except KeyboardInterrupt:
             raise ClippyError(
-                "Interrupted.", "The same command goes on from what was counted.", ExitCode.INTERRUPTED
+                "Interrupted.", "The same command continues from what was counted.", ExitCode.INTERRUPTED
             ) from None
         except ClippyError:
             run.finish(unfinished=True)
@@ -189,26 +204,3 @@ def evaluate(
         processes.gather(None)  # torchrun would end the first process with the others
         if processes.first:
             run.leave()
-
-
-def _compare(files: Sequence[str], json: bool) -> None:
-    from dataclasses import asdict
-
-    from clippy_cli.commands.evaluation_compare import print_comparison
-    from clippy_cli.evaluation.compare import compare
-
-    if len(files) != 2:
-        raise ClippyError(
-            f"--compare takes two results, {len(files)} were given",
-            "Write clippy evaluate --compare a/result.json b/result.json.",
-        )
-    with console.status("comparing"):
-        comparison = compare(Path(files[0]), Path(files[1]))
-    if json:
-        import json as serialiser
-
-        console.print_json(
-            serialiser.loads(serialiser.dumps({"command": "evaluate", **asdict(comparison)}, default=str))
-        )
-    else:
-        print_comparison(comparison)

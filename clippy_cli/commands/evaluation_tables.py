@@ -12,6 +12,7 @@ from clippy_cli import console
 from clippy_cli.evaluation.result import ClassScore, Document, TaskResult
 from clippy_cli.reporting.evaluation.figures import (
     counted,
+    counts_pixels,
     figure,
     metric_name,
     percent,
@@ -112,7 +113,7 @@ def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
     table.add_column(score_name(result), justify="right")
     if with_accuracy:
         table.add_column("accuracy", justify="right")
-    table.add_column("images" if result.task == "classify" else "pixels", justify="right")
+    table.add_column("pixels" if counts_pixels(result) else "images", justify="right")
     for entry in classes:
         accuracy = [percent(entry.accuracy)] if with_accuracy else []
         table.add_row(Text(entry.name), percent(entry.score), *accuracy, f"{entry.count:,}")

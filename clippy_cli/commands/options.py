@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -53,6 +54,10 @@ Models = Annotated[
         help=f"A shipped model, a model directory, a run folder, or one of clippy models; several are shown side by "
         f"side. Default: {DEFAULT_MODEL}.",
     ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to run; cuda:1 names one of several.")]
@@ -130,6 +135,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to s
 
 DEFAULT_OUT = Path("clippy_out")
 DEFAULT_BATCH = 8
+
+C = TypeVar("C", bound=Callable[..., object])
+
+
+def in_panels(**panels: Sequence[str]) -> Callable[[C], C]:
+    """Group a command's options under headings of its help: ``Model=("model", "device")`` names its parameters."""
+
+    def group(command: C) -> C:
+        hints = get_type_hints(command, include_extras=True)
+        for heading, names in panels.items():
+            for name in names:
+                kind, option = get_args(hints[name])
+                option = copy(option)
+                option.rich_help_panel = heading
+                hints[name] = Annotated[kind, option]
+        command.__annotations__ = hints
+        return command
+
+    return group
 
 
 def check_folder(path: Path, flag: str) -> None:

@@ -89,7 +89,7 @@ def as_pixels(photo: object, *, where: str) -> NDArray[np.uint8]:
                 f"{where}: an array of shape {photo.shape} and type {photo.dtype} is not a photo",
                 "Pass (H,W,3) uint8 RGB, such as numpy.asarray(image.convert('RGB')).",
             )
-        pixels = np.ascontiguousarray(photo)
+        pixels = np.array(photo, order="C")  # a copy of our own: the caller's may be read-only, or change later
     else:
         raise ClippyError(
             f"{where}: a {type(photo).__name__} is not a photo",
@@ -260,7 +260,7 @@ def _tensor_pixels(photo: Tensor, where: str) -> NDArray[np.uint8]:
             low, high = float(values.min()), float(values.max())
             raise ClippyError(f"{where}: tensor values from {low:g} to {high:g} are not in [0, 1]", hint)
         values = (values.float() * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(values.permute(1, 2, 0).numpy())  # (3,H,W) -> (H,W,3)
+    return np.array(values.permute(1, 2, 0).numpy(), order="C")  # (3,H,W) -> (H,W,3)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -1,1 +1,1 @@
-"""Metrics as pure functions, and benchmarks x protocol -> result."""
+"""Models x sets x protocol -> results: metrics/ are pure functions, tasks/ one file per task, protocols/ data files."""

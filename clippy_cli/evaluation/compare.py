@@ -13,15 +13,14 @@ from clippy_cli.evaluation.metrics.bootstrap import (
     Counts,
     Interval,
     class_areas,
-    mean_iou,
     paired_bootstrap_mean,
     paired_bootstrap_miou,
 )
 from clippy_cli.evaluation.metrics.grouping import hungarian_assignment
 from clippy_cli.evaluation.metrics.segmentation import dense_counts
-from clippy_cli.evaluation.result import ImageRecord, Task, TaskResult
+from clippy_cli.evaluation.result import ImageRecord, ResultTask, TaskResult, measured_task
 from clippy_cli.evaluation.stored import load_document, load_images
-from clippy_cli.evaluation.tasks import WITH_REGIONS
+from clippy_cli.evaluation.tasks import task_class
 
 _ROUNDING = 5e-5  # stored and recomputed figures may differ by this much without a word
 _SHOWN = 5
@@ -55,7 +54,7 @@ class PairedResult:
     """
 
     data: str
-    task: Task
+    task: ResultTask
     metric: str
     model_a: str
     model_b: str
@@ -142,12 +141,13 @@ def _pair(
             f"images counted: {len(images_a):,} and {len(images_b):,}; only the {len(keys):,} of both are used"
         )
     try:
-        if a.task in ("segment", WITH_REGIONS, "cluster"):
+        compared_by = task_class(measured_task(a.task)).compared_by
+        if compared_by in ("pixels", "clusters"):
             moved = _other_annotation(paired_a, paired_b)
             if moved:
                 warnings.append(f"annotated pixels differ in {moved:,} images: the masks are not the same")
-            figures = _by_pixels(a, paired_a, paired_b, resamples, seed)
-        elif a.task == "classify":
+            figures = _by_pixels(a, paired_a, paired_b, resamples, seed, clusters=compared_by == "clusters")
+        elif compared_by == "hits":
             figures = _by_hits(a, paired_a, paired_b, resamples, seed)
         else:
             figures = _by_score(a, paired_a, paired_b, resamples, seed)
@@ -181,19 +181,19 @@ def _pair(
 
 
 def _by_pixels(
-    result: TaskResult, a: Sequence[ImageRecord], b: Sequence[ImageRecord], resamples: int, seed: int
+    result: TaskResult, a: Sequence[ImageRecord], b: Sequence[ImageRecord], resamples: int, seed: int, *, clusters: bool
 ) -> _Figures:
-    """mIoU over one confusion matrix."""
+    """mIoU over one confusion matrix, of ``clusters`` after they took their classes."""
     size = len(result.classes)
     counts_a: Counts = [record.counts for record in a]
     counts_b: Counts = [record.counts for record in b]
-    if result.task == "cluster":
+    if clusters:
         counts_a, counts_b = _assigned(counts_a, size), _assigned(counts_b, size)
     areas_a, areas_b = class_areas(counts_a, size).total(), class_areas(counts_b, size).total()
     classes = _differences(result, areas_a.iou().tolist(), areas_b.iou().tolist())
     interval = paired_bootstrap_miou(counts_a, counts_b, size, resamples=resamples, seed=seed)
-    metric = "hungarian_miou" if result.task == "cluster" else "miou"
-    return _Figures(metric, _number(float(mean_iou(areas_a))), _number(float(mean_iou(areas_b))), interval, classes)
+    miou_a, miou_b = _number(float(areas_a.miou())), _number(float(areas_b.miou()))
+    return _Figures(task_class(measured_task(result.task)).headline, miou_a, miou_b, interval, classes)
 
 
 def _by_hits(
@@ -292,8 +292,8 @@ def _number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _grouped(results: Sequence[TaskResult]) -> dict[tuple[str, Task], list[TaskResult]]:
-    groups: dict[tuple[str, Task], list[TaskResult]] = {}
+def _grouped(results: Sequence[TaskResult]) -> dict[tuple[str, ResultTask], list[TaskResult]]:
+    groups: dict[tuple[str, ResultTask], list[TaskResult]] = {}
     for result in results:
         groups.setdefault((result.data.name, result.task), []).append(result)
     return groups
@@ -303,7 +303,7 @@ def _alone(result: TaskResult, file: Path) -> str:
     return f"{result.data.name} ({result.task}, {result.model.name}): only in {file}, left out"
 
 
-def _listed(groups: Mapping[tuple[str, Task], object]) -> str:
+def _listed(groups: Mapping[tuple[str, ResultTask], object]) -> str:
     names = [f"{name} ({task})" for name, task in groups]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"

@@ -1,40 +1,188 @@
-"""A model, a set and a protocol -> results that say how they were made."""
+"""Models, sets and a protocol -> results that say how they were made.
+
+:func:`evaluate` is the whole way from names to a document; :func:`evaluate_set` is one model on one open set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
 from clippy_cli import __version__
-from clippy_cli.data.benchmarks.base import ClassificationSet, ImageSet, SegmentationSet
-from clippy_cli.data.benchmarks.captioned import CaptionedSet
+from clippy_cli.data.benchmarks import open_benchmark
+from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
 from clippy_cli.evaluation.journal import Journal, fingerprint
-from clippy_cli.evaluation.measure import Segmenter
-from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, class_texts, describe_background, settle
-from clippy_cli.evaluation.provenance import model_fingerprint
+from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
+from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
 from clippy_cli.evaluation.published import published_for
-from clippy_cli.evaluation.result import DataRecord, ImageRecord, ModelRecord, PublishedFigure, Task, TaskResult
-from clippy_cli.evaluation.retrieval import measure_retrieval
-from clippy_cli.evaluation.run import Measured, Options, Progress, measure_set
-from clippy_cli.evaluation.summary import summarise
-from clippy_cli.evaluation.tasks import DEFAULT_TASKS, WITH_REGIONS, check_tasks
+from clippy_cli.evaluation.result import (
+    DataRecord,
+    Document,
+    ImageRecord,
+    ModelRecord,
+    PublishedFigure,
+    ResultTask,
+    TaskResult,
+)
+from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
+from clippy_cli.evaluation.tasks import Task, check_tasks, default_tasks, parse_tasks, task_class, tasks_of_sets
+from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
+from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.processes import Processes
+from clippy_cli.model.patch_forms import with_patch_form
+from clippy_cli.model.sources import loading
+from clippy_cli.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """The results of one model on one set, a result a task, with what was counted in each image."""
+class SetEvaluation:
+    """The results of one model on one set, with what was counted in each image.
+
+    Attributes:
+        tasks: the prepared tasks, by name, which keep the model in memory; none once they are released.
+        results: one per task, and a second one of the task ``segment`` where regions were given.
+        records: of every image that was tried, by result, in the set's order.
+        device: what the model ran on, in words.
+        journal: where the counts are noted for an interruption, if anywhere.
+    """
 
     images: ImageSet
     settings: Settings
+    tasks: dict[Task, AnyTask]
     results: tuple[TaskResult, ...]
-    records: dict[Task, list[ImageRecord]]
-    segmenter: Segmenter | None
+    records: dict[ResultTask, list[ImageRecord]]
+    device: str
     journal: Journal | None
+
+    def released(self) -> SetEvaluation:
+        """The same without the prepared tasks, so that the model's memory is free for the next one."""
+        return replace(self, tasks={})
+
+
+@dataclass(frozen=True)
+class ModelLoading:
+    """How models that are named by a source are loaded; see :func:`~clippy_cli.model.sources.loading.load_model`."""
+
+    device: str = "auto"
+    dense: str | None = None
+    proxy: str | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where an evaluation runs, and what is called meanwhile; by default one silent process that keeps no journal.
+
+    Attributes:
+        processes: they share the work, and each gets the same results.
+        journals: folder in which counts are noted, and from which an interrupted evaluation continues.
+        checked: called once all names and settings are known to be right, before the first model is loaded.
+        busy: entered while something takes a moment, with words for it such as ``loading clippy-ti``.
+        progress: entered with a set's name while it is measured.
+        evaluated: called after each model on each set.
+    """
+
+    processes: Processes = ALONE
+    journals: Path | None = None
+    checked: Callable[[], object] = lambda: None
+    busy: Callable[[str], AbstractContextManager[object]] = lambda what: nullcontext()
+    progress: Callable[[str], AbstractContextManager[Progress]] = lambda name: nullcontext(Progress())
+    evaluated: Callable[[SetEvaluation], object] = lambda evaluation: None
+
+
+def evaluate(
+    sets: str | ImageSet | Sequence[str | ImageSet],
+    model: str | VisionLanguageModel | Sequence[str | VisionLanguageModel] = DEFAULT_MODEL,
+    *,
+    data_root: str | Path | None = None,
+    tasks: str | Sequence[str] = (),
+    protocol: str | Protocol = "clippy",
+    overrides: Overrides | None = None,
+    options: Options | None = None,
+    model_loading: ModelLoading | None = None,
+    host: Host | None = None,
+) -> Document:
+    """Measure models on sets under one protocol: what ``clippy evaluate`` does, without its files and tables.
+
+    Args:
+        sets: a name of ``clippy sets``, a YAML file of your own set, a folder of class folders, captioned tar shards,
+            or an open set; or several.
+        model: a loaded model or a source as of ``--model``; or several, each measured on every set.
+        data_root: folder of the data sets; by default where CLIPPY_DATA points.
+        tasks: ``"segment,group"`` or a sequence of :class:`~clippy_cli.evaluation.tasks.Task`; by default what each set
+            is for.
+        protocol: ``clippy``, ``tcl``, ``sclip``, a YAML file, or a loaded protocol.
+        overrides: what departs from the protocol, such as the resolution.
+        options: batch size, limit, regions and the settings of single tasks.
+        model_loading: device and dense mode of models that are named by a source.
+        host: processes, journals, and what is called meanwhile.
+
+    Returns:
+        The content of ``result.json``: one result per model, set and task, in this order, metrics in [0, 1].
+
+    Raises:
+        ClippyError: an unknown set, task, protocol or model, a set that is not there, a task that a set cannot measure,
+            settings that do not fit together, a full disk. Images that cannot be used are no error: results name them.
+    """
+    host, how, options = host or Host(), model_loading or ModelLoading(), options or Options()
+    rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
+    requested = parse_tasks(tasks)
+    root = None if data_root is None else Path(data_root)
+    named = [sets] if isinstance(sets, str | AnnotatedSet) else list(dict.fromkeys(sets))
+    with host.busy("looking for data sets"):
+        opened = [open_benchmark(one, root) if isinstance(one, str) else one for one in named]
+    jobs = list(zip(opened, tasks_of_sets(opened, requested), strict=True))
+    reads_texts = any(task_class(task).reads_texts for _, chosen in jobs for task in chosen)
+    models = list(dict.fromkeys(model)) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
+    for one in models:
+        if isinstance(one, str):
+            loading.check_source(one, texts=reads_texts, dense=how.dense, proxy=how.proxy)
+    host.checked()
+
+    def evaluate_model(source: str, loaded: VisionLanguageModel | None) -> list[SetEvaluation]:
+        if loaded is None:
+            device = host.processes.device(how.device)
+            with host.busy(f"loading {source}"):
+                loaded = loading.load_model(source, device=device, dense=how.dense, proxy=how.proxy)
+        if overrides is not None and overrides.patches is not None:
+            loaded = with_patch_form(loaded, overrides.patches)
+        evaluations = []
+        for images, chosen in jobs:
+            with host.progress(images.info.name) as progress:
+                evaluation = evaluate_set(
+                    loaded,
+                    images,
+                    rules,
+                    tasks=chosen,
+                    source=source,
+                    overrides=overrides,
+                    options=options,
+                    journals=host.journals,
+                    processes=host.processes,
+                    progress=progress,
+                )
+            host.evaluated(evaluation)
+            evaluations.append(evaluation.released())
+        return evaluations
+
+    named_models = [(one, None) if isinstance(one, str) else (one.name, one) for one in models]
+    evaluations = [evaluation for pair in named_models for evaluation in evaluate_model(*pair)]
+    return make_document(evaluations, seed=options.seed)
+
+
+def make_document(evaluations: Sequence[SetEvaluation], *, seed: int, command: str = "") -> Document:
+    """The content of ``result.json`` for at least one evaluation; ``command`` are the arguments, where there were."""
+    return Document(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        device=evaluations[-1].device,
+        versions=library_versions(),
+        seed=seed,
+        results=tuple(result for evaluation in evaluations for result in evaluation.results),
+    )
 
 
 def evaluate_set(
@@ -42,90 +190,71 @@ def evaluate_set(
     images: ImageSet,
     protocol: Protocol,
     *,
-    tasks: Sequence[Task] = (),
+    tasks: Sequence[str] = (),
     source: str = "",
     overrides: Overrides | None = None,
     options: Options | None = None,
     journals: Path | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Evaluated:
+) -> SetEvaluation:
     """Measure ``tasks`` (by default what the kind of set is for) of one model on one set under one protocol.
 
-    ``source`` is what the model was asked for by, ``overrides`` what departs from the protocol. What was counted is
-    noted in the folder ``journals``, and taken up from there, where one is given. ``processes`` share the work, and
-    each gets the same results. ``progress`` is told how far it is.
+    ``source`` is what names the model in the results, ``overrides`` what departs from the protocol. What was counted is
+    noted in the folder ``journals``, and read from there, where one is given. ``processes`` share the work, and
+    each gets the same results. ``progress`` is called as images are done.
 
     Raises:
         ClippyError: a task that the set does not have, settings that do not fit together, a full disk.
     """
-    options = options or Options()
-    tasks = tuple(tasks) or DEFAULT_TASKS[images.info.kind]
-    check_tasks(images, tasks)
-    if options.regions is not None and "segment" in tasks:
-        tasks = tuple(part for task in tasks for part in ((task, WITH_REGIONS) if task == "segment" else (task,)))
-    settings = settle(protocol, images.info, model, overrides or Overrides())
+    chosen = parse_tasks(tasks) or default_tasks(images.kind)
+    check_tasks(images, chosen)
+    settings = resolve_settings(protocol, images.info, model, overrides or Overrides())
+    setup = Setup(model, images, settings, options or Options())
     identity = model_fingerprint(model)
     journal = None
     if journals is not None:
-        journal = Journal(journals, _journal_name(model, images, tasks, settings, options, identity), _rank(processes))
-    segmenter = Segmenter(model, cast(SegmentationSet, images), settings) if "segment" in tasks else None
+        journal = Journal(journals, _journal_name(setup, chosen, identity), 0 if processes is None else processes.rank)
+    prepared: dict[Task, AnyTask] = {task: task_class(task)(setup) for task in chosen}
     try:
-        if images.info.kind == "retrieval":
-            captioned = cast(CaptionedSet, images)
-            measured = measure_retrieval(
-                model, captioned, settings, options, processes or Processes(), progress or Progress()
-            )
-        else:
-            measured = measure_set(
-                model,
-                images,
-                tasks,
-                settings,
-                options,
-                segmenter=segmenter,
-                journal=journal,
-                processes=processes,
-                progress=progress,
-            )
+        measured = measure_set(setup, list(prepared.values()), journal=journal, processes=processes, progress=progress)
     finally:
         if journal is not None:
             journal.close()
     record = ModelRecord(name=model.name, source=source or model.name, fingerprint=identity)
-    results = tuple(_result(task, record, images, settings, options, measured) for task in tasks)
-    return Evaluated(images, settings, results, measured.records, segmenter, journal)
+    results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
+    device = describe_device(model.device)
+    return SetEvaluation(images, settings, prepared, results, measured.records, device, journal)
 
 
-def _result(
-    task: Task, model: ModelRecord, images: ImageSet, settings: Settings, options: Options, measured: Measured
-) -> TaskResult:
-    records = measured.records[task]
-    names = [entry.name for entry in getattr(images, "classes", ())]
-    summary = summarise(task, records, names, options.clusters)
+def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measured) -> TaskResult:
+    images, settings = task.setup.images, task.setup.settings
+    records = measured.records[name]
+    figures = task.summarize([record for record in records if record.error is None])
     failed = tuple(record.error for record in records if record.error is not None)
     info, count = images.info, len(records) - len(failed)
-    subset = count < (info.complete or len(images))
+    data = DataRecord(
+        name=info.name,
+        title=info.title,
+        images=count,
+        available=len(images),
+        complete=info.complete,
+        subset=count < (info.complete or len(images)),
+        annotation=info.annotation,
+        failed=failed,
+    )
     return TaskResult(
-        data=DataRecord(
-            name=info.name,
-            title=info.title,
-            images=count,
-            available=len(images),
-            complete=info.complete,
-            subset=subset,
-            annotation=info.annotation,
-            failed=failed,
-        ),
+        data=data,
         model=model,
-        task=task,
-        headline=summary.headline,
-        metrics=summary.metrics,
-        definitions=summary.definitions,
-        protocol=_protocol_record(task, images, settings, options),
-        classes=summary.classes,
-        absent=summary.absent,
-        confusion=summary.confusion,
-        published=_published(images, task, tuple(summary.metrics), settings, subset, count),
+        task=name,
+        headline=task.headline,
+        metrics=figures.metrics,
+        definitions={metric: task.definitions[metric] for metric in figures.metrics},
+        protocol=common_record(task) | task.record(name),
+        classes=figures.classes,
+        absent=figures.absent,
+        confusion=figures.confusion,
+        published=_published(images, name, tuple(figures.metrics), settings, data),
         seconds=measured.seconds,
         images_per_second=measured.images_per_second,
         encoder_share=measured.encoder_share,
@@ -138,7 +267,7 @@ def _is_variant(images: ImageSet) -> bool:
 
 
 def _published(
-    images: ImageSet, task: Task, metrics: Sequence[str], settings: Settings, subset: bool, count: int
+    images: ImageSet, task: ResultTask, metrics: Sequence[str], settings: Settings, data: DataRecord
 ) -> tuple[PublishedFigure, ...]:
     """Figures of the same set of the catalogue; a set of one's own has none, whatever it is called."""
     if not images.info.catalogued or images.info.name == SCENES:
@@ -151,88 +280,25 @@ def _published(
             task,
             metric,
             protocol=settings.protocol,
-            subset=subset,
-            images=count,
+            subset=data.subset,
+            images=data.images,
             complete=images.info.complete,
             changed=(*settings.overridden, *(["annotation"] if _is_variant(images) else [])),
         )
     )
 
 
-def _protocol_record(task: Task, images: ImageSet, settings: Settings, options: Options) -> dict[str, Any]:
-    """What was really used for this task, as plain values."""
-    record: dict[str, Any] = {
-        "name": settings.protocol_name,
-        "resolution": settings.resolution,
-        "resize": "short side, bicubic, antialiased",
-    }
-    if task in ("classify", "retrieve"):
-        record["resize"] += ", centre crop"
-    else:
-        window = f"{settings.window} at stride {settings.stride}, averaged on the patch grid"
-        record["window"] = "whole image" if settings.window is None else window
-        record["patches"] = settings.patches or "as the model gives them"
-        record["scales"], record["flip"] = list(settings.scales), settings.flip
-        segments = task in ("segment", WITH_REGIONS)
-        record["refinement"] = (settings.refine or "none") if segments else "none"
-        if segments and settings.refine is not None:
-            record["logit_scale"] = settings.logit_scale
-        if task == WITH_REGIONS:
-            record["regions"] = f"majority class of each region in {options.regions}"
-    if task in ("segment", WITH_REGIONS):
-        annotated = cast(SegmentationSet, images)
-        record["templates"] = _one_or_list(settings.template_names)
-        record["texts"] = len(class_texts(annotated, settings).texts)
-        record["background"] = describe_background(annotated, settings)
-        if settings.classes:
-            record["words of the protocol"] = {name: list(words) for name, words in settings.classes.items()}
-    elif task == "classify":
-        record["templates"] = _one_or_list(settings.template_names)
-        record["classes"] = len(cast(ClassificationSet, images).classes)
-    elif task == "retrieve":
-        record["texts"] = "captions as they are"
-    elif task == "group":
-        record["groups"], record["method"] = options.groups, options.method
-        record["segments"] = _segments(images)
-    elif task == "cluster":
-        classes = len(cast(SegmentationSet, images).classes)
-        record["clusters"] = options.clusters or classes
-        record["method"] = "mini-batch k-means on unit patch embeddings of up to 500 images"
-    return record
-
-
-def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
-    return names[0] if len(names) == 1 else list(names)
-
-
-def _segments(images: ImageSet) -> str:
-    if images.info.kind == "boundaries":
-        return "regions of each annotator"
-    background = cast(SegmentationSet, images).background
-    return "classes of each image" + ("" if background is None else ", background included")
-
-
-def _journal_name(
-    model: VisionLanguageModel,
-    images: ImageSet,
-    tasks: Sequence[Task],
-    settings: Settings,
-    options: Options,
-    identity: str,
-) -> str:
+def _journal_name(setup: Setup[ImageSet], tasks: Sequence[Task], identity: str) -> str:
     """Another name for whatever could change a count."""
+    images = setup.images
     facts = {
         "version": __version__,
-        "set": (asdict(images.info), [images.key(index) for index in range(len(images))]),
-        "classes": [asdict(entry) for entry in getattr(images, "classes", ())],
+        "set": (images.kind, asdict(images.info), [images.key(index) for index in range(len(images))]),
+        "classes": [asdict(entry) for entry in set_classes(images)],
         "model": identity,
         "tasks": sorted(tasks),
-        "settings": asdict(settings),
-        "options": {**asdict(options), "workers": None},
-        "device": model.device.type,
+        "settings": asdict(setup.settings),
+        "options": {**asdict(setup.options), "workers": None},
+        "device": setup.model.device.type,
     }
     return fingerprint(facts)
-
-
-def _rank(processes: Processes | None) -> int:
-    return 0 if processes is None else processes.rank

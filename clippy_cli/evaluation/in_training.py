@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import load_protocol
-from clippy_cli.evaluation.result import Task, TaskResult
-from clippy_cli.evaluation.run import Options, Progress
+from clippy_cli.evaluation.result import TaskResult, measured_task
+from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.tasks import default_tasks, task_class
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.files import write_whole
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
@@ -27,14 +29,6 @@ from clippy_cli.recipe.schema import Recipe
 
 _log = logging.getLogger(__name__)
 
-# What each kind of set is measured by here, and the figures of its result that count.
-FIGURES: Mapping[Kind, tuple[Task, tuple[str, ...]]] = {
-    "segmentation": ("segment", ("miou",)),
-    "boundaries": ("group", ("covering",)),
-    "classification": ("classify", ("top1",)),
-    "retrieval": ("retrieve", ("image_to_text_r1", "text_to_image_r1")),
-}
-_METRICS = dict(FIGURES.values())
 FOLDER = "evaluations"
 
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
@@ -72,7 +66,7 @@ class PeriodicEvaluation:
         self.figures = {
             f"{result.data.name}.{metric}": value
             for result in self.results
-            for metric in _METRICS[result.task]
+            for metric in task_class(measured_task(result.task)).followed
             if (value := result.metrics.get(metric)) is not None
         }
         self.step = step
@@ -86,7 +80,7 @@ class PeriodicEvaluation:
                 model,
                 images,
                 self._protocol,
-                tasks=(FIGURES[images.info.kind][0],),
+                tasks=default_tasks(images.kind)[:1],
                 options=self._options,
                 processes=self._processes,
                 progress=progress,
@@ -125,16 +119,19 @@ def periodic_evaluation(
         return None
     root = None if wanted.data_root is None else Path(wanted.data_root)
     sets = [open_benchmark(name, root) for name in dict.fromkeys(wanted.sets)]
-    kinds: list[tuple[str, Kind]] = [(images.info.name, images.info.kind) for images in sets]
+    kinds: list[tuple[str, Kind]] = [(images.info.name, images.kind) for images in sets]
     kinds += [(SCENES, "segmentation")] if wanted.scenes else []
     names = [name for name, _ in kinds]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ClippyError(
-            f"Two sets to evaluate are called {', '.join(twice)}, so that their figures could not be told apart.",
+            f"Two sets to evaluate are called {', '.join(twice)}, so their figures could not be distinguished.",
             "Rename a file, or leave one out of evaluate.sets; evaluate.scenes is a set as well.",
         )
-    _check_best(wanted.best, [f"{name}.{metric}" for name, kind in kinds for metric in FIGURES[kind][1]])
+    _check_best(
+        wanted.best,
+        [f"{name}.{metric}" for name, kind in kinds for metric in task_class(default_tasks(kind)[0]).followed],
+    )
     return PeriodicEvaluation(recipe, sets, processes, folder, show)
 
 

@@ -16,11 +16,11 @@ from typing import Annotated, Any, TextIO
 from pydantic import BaseModel, Field, NonNegativeInt
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.result import ImageRecord, Task
+from clippy_cli.evaluation.result import ImageRecord, ResultTask
 
 logger = logging.getLogger(__name__)
 
-Records = dict[Task, ImageRecord]
+Records = dict[ResultTask, ImageRecord]
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file; what is in it stays."""
+        """Close the file; what is in it stays."""
         if self._stream is not None:
             with suppress(OSError):  # what a full disk did not take has been said already
                 self._stream.close()

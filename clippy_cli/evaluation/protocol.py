@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from clippy_cli.checked_yaml import conflict, load_checked
 from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
+from clippy_cli.data.benchmarks.spec import Word
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.class_map import BackgroundRule
-from clippy_cli.inference.refine.refinement import Method, parse_refinement
+from clippy_cli.inference.choices import Competition, Refinement
+from clippy_cli.inference.refine.refinement import parse_refinement
+from clippy_cli.inference.segment import Entries, Rule
 from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS, Views, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import patch_form
 
 _FOLDER = Path(__file__).parent / "protocols"
 
-Background = Literal["words", "threshold", "words+threshold"]
-Word = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+class Background(StrEnum):
+    """What makes a pixel background, in sets that have such a class."""
+
+    WORDS = "words"
+    THRESHOLD = "threshold"
+    BOTH = "words+threshold"
+
+
 Scale = Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])]
 Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -37,18 +48,19 @@ class Rules(BaseModel):
     stride: Annotated[int, Field(ge=1)] | None = None
     scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=MAX_SCALES)] | None = None
     flip: bool | None = None
-    refine: Method | None = None
+    refine: Refinement | None = None
     templates: Annotated[Words, Field(min_length=1)] | None = None
     logit_scale: Annotated[float, Field(gt=0)] | Literal["model"] | None = None
     background: Background | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     min_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    competition: Competition | None = None
     classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
     context: Words | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.background == "words" and self.threshold is not None:
+        if self.background is Background.WORDS and self.threshold is not None:
             raise conflict("words alone decide, so a threshold says nothing; write words+threshold", "threshold")
         if self.stride is not None and self.window is not None and self.stride > self.window:
             raise conflict("a stride beyond the window leaves gaps", "stride")
@@ -79,7 +91,7 @@ class Protocol(Rules):
             where = f"sets.{field}." if field else ""
             if rules.stride is not None and rules.window is None and self.window is None:
                 raise conflict("a stride needs a window", f"{where}stride")
-            needs = (rules.background or self.background or "words") != "words"
+            needs = (rules.background or self.background or Background.WORDS) is not Background.WORDS
             if needs and rules.threshold is None and self.threshold is None:
                 raise conflict("this background rule needs a threshold, a probability", f"{where}background")
         return self
@@ -95,10 +107,11 @@ class Settings:
         window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
         scales: factors of the resolution, averaged; ``flip``: whether mirrored images are averaged in.
         refine: how masks of the task segment are refined; None for not at all.
-        template_names: sets or texts that were asked for; ``templates`` are all texts.
+        template_names: the sets or texts as they were requested; ``templates`` are all texts.
         logit_scale: factor of a cosine before a softmax.
         background: the rule, for sets with a background class.
         threshold, min_area: of the rule, where it has them.
+        competition: whether synonyms are merged before the softmax, or each text competes by itself.
         classes: prompts that replace the set's own, by class name.
         context: context words that replace the set's own, or None.
         patches: the form of patch embeddings (see ``model/patch_forms.py``), or None where the model does not say.
@@ -111,13 +124,14 @@ class Settings:
     stride: int | None
     scales: tuple[float, ...]
     flip: bool
-    refine: Method | None
+    refine: Refinement | None
     template_names: tuple[str, ...]
     templates: tuple[str, ...]
     logit_scale: float
     background: Background
     threshold: float | None
     min_area: float | None
+    competition: Competition
     classes: dict[str, tuple[str, ...]]
     context: tuple[str, ...] | None
     patches: str | None
@@ -153,14 +167,6 @@ class Overrides:
         return tuple(name for name, value in vars(self).items() if value is not None)
 
 
-@dataclass(frozen=True)
-class ClassTexts:
-    """The K texts that a model is asked for, and the class that each stands for."""
-
-    texts: tuple[str, ...]
-    classes: tuple[int, ...]
-
-
 def protocol_names() -> tuple[str, ...]:
     """The protocols that ship with the package."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
@@ -183,8 +189,8 @@ def load_protocol(source: str) -> Protocol:
     return protocol
 
 
-def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
-    """Join protocol, its rules for this set, the command line's wishes and the model's defaults.
+def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
+    """Join the protocol, its rules for this set, the overrides and the model's defaults.
 
     ClippyError where they do not fit together, such as a stride beyond the window.
     """
@@ -204,7 +210,7 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
     if window is None and overrides.stride is not None:
         raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
     window, stride = fit_windows(window, stride, model.preprocess.patch_size)
-    background, threshold = rule("background", "words"), rule("threshold")
+    background, threshold = rule("background", Background.WORDS), rule("threshold")
     if overrides.background is not None:
         background, threshold = parse_background(overrides.background)
     scale = rule("logit_scale", "model")
@@ -220,8 +226,9 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
         templates=tuple(template for name in names for template in resolve_templates(name)),
         logit_scale=model.defaults.logit_scale if scale == "model" else scale,
         background=background,
-        threshold=None if background == "words" else threshold,
-        min_area=None if background == "words" else rule("min_area"),
+        threshold=None if background is Background.WORDS else threshold,
+        min_area=None if background is Background.WORDS else rule("min_area"),
+        competition=rule("competition", Competition.entries),
         classes=dict(own.classes) or dict(protocol.classes),
         context=rule("context"),
         patches=patch_form(model),
@@ -231,8 +238,15 @@ def settle(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overri
     )
 
 
-def class_texts(images: SegmentationSet, settings: Settings) -> ClassTexts:
-    """What to ask a model for. ClippyError where the protocol renames a class that the set does not have."""
+def class_entries(images: SegmentationSet, settings: Settings) -> Entries:
+    """What competes for a pixel, and the class that each entry stands for.
+
+    The words of a class are synonyms, one entry; each word of the background class, its context words included, is an
+    entry of its own. Under ``competition: texts`` every text is one.
+
+    Raises:
+        ClippyError: the protocol renames a class that the set does not have, or nothing is left to ask for.
+    """
     names = [entry.name for entry in images.classes]
     unknown = [name for name in settings.classes if name not in names]
     if unknown:
@@ -241,38 +255,41 @@ def class_texts(images: SegmentationSet, settings: Settings) -> ClassTexts:
             f"{images.info.name}",
             f"Its classes are {', '.join(names)}.",
         )
-    pairs = [
-        (word, index)
-        for index, entry in enumerate(images.classes)
-        if not (index == images.background and settings.background == "threshold")
-        for word in settings.classes.get(entry.name, entry.prompts)
-    ]
-    if images.background is not None and settings.background != "threshold":
+    groups: list[tuple[Sequence[str], int]] = []
+    for index, entry in enumerate(images.classes):
+        words = settings.classes.get(entry.name, entry.prompts)
+        if index != images.background:
+            groups.append((words, index))
+        elif settings.background is not Background.THRESHOLD:
+            groups += [((word,), index) for word in words]
+    if images.background is not None and settings.background is not Background.THRESHOLD:
         context = images.context if settings.context is None else settings.context
-        pairs += [(word, images.background) for word in context]
-    if not pairs:
+        groups += [((word,), images.background) for word in context]
+    if not groups:
         raise ClippyError(
             f"No class of {images.info.name} is asked for: its only one is the background, which has no words here",
             "Use --background words, or name more classes.",
         )
-    return ClassTexts(tuple(word for word, _ in pairs), tuple(index for _, index in pairs))
+    return Entries.of(groups, settings.competition)
 
 
-def background_rule(images: SegmentationSet, settings: Settings) -> BackgroundRule | None:
-    """The rule by which pixels fall to the background class, or None where words alone decide."""
+def segmentation_rule(images: SegmentationSet, settings: Settings) -> Rule:
+    """How a pixel's class follows from the scores: refinement, and when it falls to the background class."""
     if images.background is None or settings.threshold is None:
-        return None
-    return BackgroundRule(images.background, settings.threshold, settings.logit_scale, settings.min_area)
+        return Rule(settings.logit_scale, refine=settings.refine)
+    return Rule(
+        settings.logit_scale, settings.threshold, settings.min_area, fallback=images.background, refine=settings.refine
+    )
 
 
 def describe_background(images: SegmentationSet, settings: Settings) -> str:
     """The rule in words, for results."""
     if images.background is None:
         return "no background class: pixels outside the classes are ignored"
-    asked = class_texts(images, settings).classes.count(images.background)
+    words = class_entries(images, settings).codes.count(images.background)
     parts = []
-    if settings.background != "threshold":
-        parts.append(f"{asked} words count as {images.classes[images.background].name!r}")
+    if settings.background is not Background.THRESHOLD:
+        parts.append(f"{words} words count as {images.classes[images.background].name!r}")
     if settings.threshold is not None:
         parts.append(f"pixels below probability {settings.threshold:g} at logit scale {settings.logit_scale:g}")
     if settings.min_area:
@@ -285,11 +302,11 @@ def parse_background(text: str) -> tuple[Background, float | None]:
     hint = "Write words, a probability such as 0.4, or both as in words+0.1."
     words, _, number = text.rpartition("+")
     if text == "words":
-        return "words", None
+        return Background.WORDS, None
     try:
         threshold = float(number)
     except ValueError:
         raise ClippyError(f"--background cannot be {text!r}", hint) from None
     if words not in ("", "words") or not 0 <= threshold <= 1:
         raise ClippyError(f"--background cannot be {text!r}", hint)
-    return ("words+threshold" if words else "threshold"), threshold
+    return (Background.BOTH if words else Background.THRESHOLD), threshold

@@ -18,7 +18,7 @@ _SIDE = 4  # patches
 def model_fingerprint(model: VisionLanguageModel) -> str:
     """16 hexadecimal digits of a model's answers to a fixed image and two fixed texts: other weights, other digits.
 
-    Of a model that reads no texts, the image alone is asked.
+    A model that reads no texts answers to the image alone.
     """
     side = _SIDE * model.preprocess.patch_size
     generator = torch.Generator().manual_seed(0)

@@ -8,39 +8,36 @@ from importlib import resources
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from clippy_cli.evaluation.result import PublishedFigure, Task
+from clippy_cli.evaluation.result import PublishedFigure, Record, ResultTask
+from clippy_cli.evaluation.tasks import Task
 
 _FILE = resources.files("clippy_cli.evaluation") / "published.yaml"
 _WATERBIRDS_FILE = resources.files("clippy_cli.evaluation") / "published_waterbirds.yaml"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Source(_Part):
+class _Source(Record):
     cite: str
     read: Literal["primary", "second-hand"]
 
 
-class _Row(_Part):
+class _Row(Record):
     model: str
     source: str
     protocol: Literal["clippy", "tcl", "sclip", "other"]
     values: tuple[float | None, ...]
 
 
-class _Table(_Part):
+class _Table(Record):
     task: Task
     metric: str
     sets: tuple[str, ...]
-    caveats: dict[str, str] = {}
+    caveats: dict[str, str] = Field({})
     rows: tuple[_Row, ...]
 
 
-class Literature(_Part):
+class Literature(Record):
     """The content of ``published.yaml``: one table a task and metric, one value a row and set."""
 
     sources: dict[str, _Source]
@@ -57,7 +54,7 @@ class Literature(_Part):
         return self
 
 
-class PublishedWaterbirds(_Part):
+class PublishedWaterbirds(Record):
     """Figures of one model on the test split of Waterbirds, in per cent, None where the source gives none.
 
     Attributes:
@@ -79,7 +76,7 @@ class PublishedWaterbirds(_Part):
     water_on_land: float | None = None
 
 
-class _WaterbirdsFile(_Part):
+class _WaterbirdsFile(Record):
     sources: dict[str, _Source]
     rows: tuple[PublishedWaterbirds, ...]
 
@@ -92,7 +89,7 @@ def literature() -> Literature:
 
 def published_for(
     set_name: str,
-    task: Task,
+    task: ResultTask,
     metric: str,
     *,
     protocol: str,

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
+
+from clippy_cli.evaluation.tasks import Task
 
 SCHEMA = "clippy-result/1"
+WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
 
-Task = Literal["segment", "segment+regions", "group", "cluster", "classify", "retrieve"]
+ResultTask: TypeAlias = Annotated[
+    Task | Literal["segment+regions"], WithJsonSchema({"enum": [*Task, WITH_REGIONS], "type": "string"})
+]  # what a result is of: a task, or the task segment after each region took one class
+
+
+def measured_task(result: ResultTask) -> Task:
+    """The task that gave a result."""
+    return Task.SEGMENT if result == WITH_REGIONS else Task(result)
 
 
 class Record(BaseModel):
@@ -63,7 +73,7 @@ class TaskResult(Record):
 
     data: DataRecord
     model: ModelRecord
-    task: Task
+    task: ResultTask
     headline: str = Field(description="The key in metrics that tables show first.")
     metrics: dict[str, float | None] = Field(
         description="In [0, 1], variation_of_information in bits; null where undefined, as for a set without images."

@@ -69,9 +69,11 @@ def legend_items(label_map: LabelMap, names: Sequence[str]) -> list[LegendItem]:
     """The names that have pixels, largest share first."""
     present = [code for code in range(1, len(label_map.pixels)) if label_map.pixels[code] > 0]
     present.sort(key=lambda code: -int(label_map.pixels[code]))
-    return [LegendItem(colour(code), f"{names[code - 1]} {percent(label_map.shares[code])}") for code in present]
+    return [
+        LegendItem(colour(code), f"{names[code - 1]} {rounded_percent(label_map.shares[code])}") for code in present
+    ]
 
 
-def percent(share: float) -> str:
+def rounded_percent(share: float) -> str:
     """A fraction in [0, 1] as text; what is there but would round to nothing shows as ``<1 %``."""
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

@@ -124,7 +124,6 @@ def open_waterbirds(root: Path, split: str) -> WaterbirdsSet:
     info = SetInfo(
         name="waterbirds" if published else folder.resolve().name,
         title=f"{'Waterbirds' if published else f'{folder.resolve().name}, objects on backgrounds'}, {split} split",
-        kind="classification",
         folder=folder,
         complete=PUBLISHED_SIZES[split] if published else None,
         catalogued=published,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
@@ -84,22 +85,61 @@ def test_several_models_side_by_side_and_compared(run, nano, tmp_path):
     assert run("scenes", "--limit", "3", "--task", "segment", "--out", "a").exit_code == 0
     both = run("scenes", "--limit", "3", "--task", "segment", "--out", "b", "--templates", "photo", model=["model"] * 2)
     assert both.exit_code == 0 and len(json.loads(Path("b/result.json").read_text())["results"]) == 1
-    compared = CliRunner().invoke(app, ["evaluate", "--compare", "a/result.json", "b/result.json"])
+    compared = CliRunner().invoke(app, ["compare", "a/result.json", "b/result.json"])
     assert compared.exit_code == 0, compared.output
     assert "95 % interval" in compared.stdout and "templates: none and photo" in compared.stdout
-    document = json.loads(CliRunner().invoke(app, ["evaluate", "--compare", "a", "a", "--json"]).stdout)
+    alias = CliRunner().invoke(app, ["evaluate", "--compare", "a/result.json", "b/result.json"])
+    assert alias.stdout == compared.stdout and "This is clippy compare now" in alias.stderr
+    document = json.loads(CliRunner().invoke(app, ["compare", "a", "a", "--json"]).stdout)
     (pair,) = document["pairs"]
     assert (pair["interval"]["low"], pair["interval"]["high"]) == (0.0, 0.0)
 
 
 def test_the_list_says_what_is_there_and_where_the_rest_was_looked_for(run, data):
-    outcome = CliRunner().invoke(app, ["evaluate", "--list", "--data-root", str(data)])
+    outcome = CliRunner().invoke(app, ["sets", "--data-root", str(data)])
     assert outcome.exit_code == 0, outcome.output
     lines = {line.split()[0]: line for line in outcome.stdout.splitlines() if line.strip()}
     assert "VOCdevkit/VOC2012" in lines["voc"] and " 4 " in lines["voc"]
     assert "missing" in lines["cityscapes"] and "generated" in lines["scenes"]
-    document = json.loads(CliRunner().invoke(app, ["evaluate", "--list", "--json"]).stdout)
+    alias = CliRunner().invoke(app, ["evaluate", "--list", "--data-root", str(data)])
+    assert alias.stdout == outcome.stdout and "This is clippy sets now" in alias.stderr
+    few = CliRunner().invoke(app, ["sets", "voc", "scenes", "--data-root", str(data), "--json"])
+    assert [(one["name"], one["images"]) for one in json.loads(few.stdout)["sets"]] == [("scenes", 200), ("voc", 4)]
+    document = json.loads(CliRunner().invoke(app, ["sets", "--json"]).stdout)
     assert document["data_root"] is None and {"ade20k", "bsds500", "imagenet"} <= {s["name"] for s in document["sets"]}
+
+
+def test_a_missing_set_is_fetched_before_it_is_listed_or_evaluated(run, data, monkeypatch):
+    fetched = []
+
+    def download(name, root):
+        fetched.append(name)
+        (data / "VOCdevkit").replace(root / "VOCdevkit")
+
+    monkeypatch.setattr("clippy_cli.data.benchmarks.catalogue.download", download)
+    for name, arguments in (("a", ["sets", "voc", "--json"]), ("b", ["evaluate", "voc", "--task", "group"])):
+        root = Path(name)
+        root.mkdir()
+        more = ["--model", "model", "--device", "cpu", "--limit", "1"] if arguments[0] == "evaluate" else []
+        outcome = CliRunner().invoke(app, [*arguments, "--download", "--data-root", name, *more])
+        assert outcome.exit_code == 0, outcome.output
+        (root / "VOCdevkit").replace(data / "VOCdevkit")
+    assert fetched == ["voc", "voc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sets", "vox"], "did you mean 'voc'"),
+        (["sets", "--download"], "needs the names"),
+        (["sets", "voc", "--download"], "CLIPPY_DATA"),
+        (["sets", "bsds500", "--download", "--data-root", "."], "has no downloader"),
+        (["compare", "none.json", "model"], "no such file"),
+    ],
+)
+def test_mistakes_of_sets_and_compare_are_explained(run, arguments, says):
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 1 and says in outcome.stderr.replace("\n", " ")
 
 
 def test_an_own_set_in_a_few_lines(run, tmp_path):
@@ -154,7 +194,7 @@ def test_ctrl_c_leaves_a_journal_and_the_same_command_goes_on(nano, tmp_path):
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate(timeout=120)
-    assert stopped.returncode == 130 and "goes on from what was counted" in errors, errors
+    assert stopped.returncode == 130 and "continues from what was counted" in errors, errors
     assert not (tmp_path / "stopped" / "result.json").exists()
     again = subprocess.run([*command, "--out", "stopped"], timeout=120, **settings)
     whole = subprocess.run([*command, "--out", "whole"], timeout=120, **settings)
@@ -164,11 +204,27 @@ def test_ctrl_c_leaves_a_journal_and_the_same_command_goes_on(nano, tmp_path):
 
 
 def test_the_flags_are_these():
-    command = typer.main.get_group(app).commands["evaluate"]
-    flags = {option for parameter in command.params for option in parameter.opts}
-    assert flags == {
+    commands = typer.main.get_group(app).commands
+    flags = {
+        name: {option for parameter in commands[name].params for option in parameter.opts}
+        for name in ("evaluate", "sets", "compare")
+    }
+    assert flags["sets"] == {"names", "--data-root", "--download", "--json"}
+    assert flags["compare"] == {"a", "b", "--json"}
+    assert flags["evaluate"] == {
         "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
         "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
     }  # fmt: skip
+
+
+def test_every_flag_of_evaluate_that_is_shown_has_a_panel():
+    shown = [
+        parameter
+        for parameter in typer.main.get_group(app).commands["evaluate"].params
+        if isinstance(parameter, TyperOption) and not parameter.hidden
+    ]
+    hidden = {"--list", "--download", "--compare"}
+    assert not hidden & {option for parameter in shown for option in parameter.opts}
+    assert [parameter.name for parameter in shown if parameter.rich_help_panel is None] == []

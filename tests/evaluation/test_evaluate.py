@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import evaluate_set
+from clippy_cli.evaluation.evaluate import Host, evaluate_set
+from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
-from clippy_cli.evaluation.run import Options, Progress
+from clippy_cli.evaluation.run import Progress
 from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
+from clippy_cli.evaluation.tasks.base import Options
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Captioned, Cloths, Flags, Outlines, halves
 
@@ -220,6 +222,44 @@ def test_task_lists():
     assert parse_tasks("group, segment,group") == ("group", "segment")
     with pytest.raises(ClippyError, match="did you mean 'segment'"):
         parse_tasks("segments")
+
+
+def test_models_and_sets_in_one_call():
+    images, cloths, calls = Flags([halves(0, 1), None]), Cloths([(RED, 0)]), []
+    host = Host(checked=lambda: calls.append("checked"), evaluated=lambda one: calls.append(list(one.tasks)))
+    document = evaluate_models(
+        [images, cloths],
+        [ColourModel(), ColourModel()],
+        tasks="segment,classify",
+        overrides=Overrides(resolution=96),
+        options=Options(limit=1, seed=5),
+        host=host,
+    )
+    assert calls == ["checked", ["segment"], ["classify"], ["segment"], ["classify"]]
+    assert [(one.data.name, one.task) for one in document.results] == [("flags", "segment"), ("cloths", "classify")] * 2
+    direct = evaluate(images, "segment", overrides=Overrides(resolution=96), options=Options(limit=1)).results[0]
+    assert document.results[0].confusion == direct.confusion and document.results[0].metrics == direct.metrics
+    assert document.results[0].protocol["resolution"] == 96 and document.seed == 5
+    assert document.device.startswith("cpu") and "torch" in document.versions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"sets": "vox"}, "did you mean 'voc'"),
+        ({"tasks": "segmnt"}, "did you mean 'segment'"),
+        ({"tasks": ["group", "classify"]}, "'classify'"),
+        ({"protocol": "slcip"}, "did you mean 'sclip'"),
+        ({"model": "runs/none"}, "runs/none"),
+        ({"model": "timm:vit_small_patch16_224.dino"}, "text"),
+    ],
+)
+def test_mistakes_are_found_before_a_model_is_loaded(arguments, says):
+    def fail(*_):
+        raise AssertionError("not everything was checked")
+
+    with pytest.raises(ClippyError, match=says):
+        evaluate_models(**({"sets": Flags([]), "model": ColourModel(), "host": Host(checked=fail)} | arguments))
 
 
 def test_another_model_has_another_fingerprint():

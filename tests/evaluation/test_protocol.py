@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import pytest
 
+from clippy_cli.data.benchmarks.base import BenchmarkClass
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.protocol import (
     Overrides,
-    background_rule,
-    class_texts,
+    class_entries,
     describe_background,
     load_protocol,
     protocol_names,
-    settle,
+    resolve_settings,
+    segmentation_rule,
 )
+from clippy_cli.inference.choices import Competition
+from clippy_cli.inference.segment import Rule
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Flags, halves
 
@@ -26,7 +29,7 @@ def flags(**changes):
 
 
 def settled(protocol, images=None, **overrides):
-    return settle(load_protocol(protocol), (images or flags()).info, ColourModel(), Overrides(**overrides))
+    return resolve_settings(load_protocol(protocol), (images or flags()).info, ColourModel(), Overrides(**overrides))
 
 
 def test_the_papers_protocol_leaves_resolution_to_the_model():
@@ -35,20 +38,29 @@ def test_the_papers_protocol_leaves_resolution_to_the_model():
     assert settled("clippy", resolution=96).protocol_name == "clippy"
     assert settled("clippy", templates="none").protocol_name == "clippy, changed: templates"
     assert settled("clippy", flags(name="scenes")).template_names == (ColourModel.defaults.templates,)
-    asked = class_texts(flags(), settings)
-    assert (asked.texts, asked.classes) == (("green", "red", "blue"), (0, 1, 0))
-    assert background_rule(flags(), settings) is None
+    wanted = class_entries(flags(), settings)
+    assert (wanted.texts, wanted.codes) == (("green", "red", "blue"), (0, 1, 0))
+    assert segmentation_rule(flags(), settings) == Rule(10.0)
     assert describe_background(flags(), settings) == "2 words count as 'green'"
+
+
+def test_synonyms_are_one_entry_unless_the_protocol_lets_texts_compete():
+    images = Flags([halves(0, 1)], classes=("sky", "red"), background=0, context=("wall",))
+    images.classes = (images.classes[0], BenchmarkClass("red", ("red", "crimson")))
+    settings = settled("clippy", images)
+    assert class_entries(images, settings).sizes == (1, 2, 1)
+    apart = replace(settings, competition=Competition.texts)
+    assert class_entries(images, apart).sizes == (1, 1, 1, 1) and class_entries(images, apart).codes == (0, 1, 1, 0)
+    assert settled("sclip").competition is Competition.texts and settled("tcl").competition is Competition.entries
 
 
 def test_tcl_asks_for_no_background():
     settings = settled("tcl")
     assert (settings.resolution, settings.window, settings.stride) == (448, 448, 224)
     assert len(settings.templates) == 9
-    assert class_texts(flags(), settings).texts == ("red",)
-    rule = background_rule(flags(), settings)
-    assert (rule.index, rule.threshold, rule.logit_scale) == (0, 0.4, 10.0)
-    assert background_rule(flags(background=None, context=()), settings) is None
+    assert class_entries(flags(), settings).texts == ("red",)
+    assert segmentation_rule(flags(), settings) == Rule(10.0, threshold=0.4, fallback=0)
+    assert segmentation_rule(flags(background=None, context=()), settings) == Rule(10.0)
 
 
 def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
@@ -60,10 +72,10 @@ def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
     assert (voc.logit_scale, voc.min_area, len(voc.classes["background"])) == (65, 0.1, 26)
     names = ("background", "boat", "dining table", "person", "potted plant", "tv monitor", "dog")
     images = Flags([halves(0, 1)], classes=names, background=0, context=("wall",), name="voc")
-    asked = class_texts(images, voc)
-    assert asked.texts.count("wall") == 1 and asked.classes.count(0) == 26 and asked.texts[-1] == "dog"
+    wanted = class_entries(images, voc)
+    assert wanted.texts.count("wall") == 1 and wanted.codes.count(0) == 26 and wanted.texts[-1] == "dog"
     with pytest.raises(ClippyError, match=r"boat.*not among the classes"):
-        class_texts(flags(name="voc"), voc)
+        class_entries(flags(name="voc"), voc)
 
 
 def test_a_set_of_ones_own_takes_no_rule_of_a_shipped_protocol_by_its_name():
@@ -75,7 +87,7 @@ def test_a_set_of_ones_own_takes_no_rule_of_a_shipped_protocol_by_its_name():
 def test_something_must_be_left_to_ask_for():
     alone = flags(classes=("green",), context=())
     with pytest.raises(ClippyError, match="No class of flags is asked for"):
-        class_texts(alone, settled("clippy", alone, background="0.4"))
+        class_entries(alone, settled("clippy", alone, background="0.4"))
 
 
 def test_the_command_line_wins():

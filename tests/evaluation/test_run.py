@@ -13,7 +13,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.protocol import Overrides, load_protocol
-from clippy_cli.evaluation.run import Options
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.processes import Processes, launched_processes
 from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel

@@ -1,15 +1,20 @@
-"""The faces of annotated image sets, one for each kind of annotation, and where sets are looked for."""
+"""The faces of annotated image sets, one for each kind of annotation, and where sets are looked for.
+
+``ImageSet`` is the union of the four kinds; comparing ``images.kind`` narrows it, for the type checker too.
+"""
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.data.captions import CaptionedImage
 from clippy_cli.errors import ClippyError
 
 DATA_VARIABLE = "CLIPPY_DATA"
@@ -60,7 +65,6 @@ class SetInfo:
     Attributes:
         name: what the command line calls it.
         title: what reports call it, with its release and split.
-        kind: what its annotation is.
         folder: where it was found; None for generated sets.
         annotation: where the annotation comes from, if that is a choice that changes numbers; else empty.
         complete: the number of images of the whole published split; None where there is no such number.
@@ -70,7 +74,6 @@ class SetInfo:
 
     name: str
     title: str
-    kind: Kind
     folder: Path | None = None
     annotation: str = ""
     complete: int | None = None
@@ -78,21 +81,21 @@ class SetInfo:
     digest: str = ""
 
 
-class ImageSet(Protocol):
+class AnnotatedSet(ABC):
     """What every set has: information, a length, and a key for each image that needs no reading."""
 
-    @property
-    def info(self) -> SetInfo: ...
+    info: SetInfo
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def key(self, index: int) -> str:
         """A name for image ``index``, different from all others of the set and the same on every machine."""
-        ...
 
 
-class SegmentationSet(ImageSet, Protocol):
-    """Images with one class a pixel.
+class SegmentationSet(AnnotatedSet):
+    """Images with one class per pixel.
 
     Attributes:
         classes: in the order of the mask's indices.
@@ -100,31 +103,58 @@ class SegmentationSet(ImageSet, Protocol):
         context: further words to ask a model for, all of which count as the background class.
     """
 
+    kind: Literal["segmentation"] = "segmentation"
     classes: tuple[BenchmarkClass, ...]
     background: int | None
     context: tuple[str, ...]
 
+    @abstractmethod
     def read(self, index: int) -> SegmentedImage:
         """Image ``index``; ClippyError where it or its mask cannot be used."""
-        ...
 
 
-class RegionSet(ImageSet, Protocol):
+class RegionSet(AnnotatedSet):
     """Images that several people have cut into regions without names."""
 
+    kind: Literal["boundaries"] = "boundaries"
+
+    @abstractmethod
     def read(self, index: int) -> AnnotatedRegions:
         """Image ``index``; ClippyError where it or an annotation cannot be used."""
-        ...
 
 
-class ClassificationSet(ImageSet, Protocol):
+class ClassificationSet(AnnotatedSet):
     """Images with one class each; ``classes`` may hold more classes than have images."""
 
+    kind: Literal["classification"] = "classification"
     classes: tuple[BenchmarkClass, ...]
 
+    @abstractmethod
     def read(self, index: int) -> ClassifiedImage:
         """Image ``index``; ClippyError where it cannot be used."""
-        ...
+
+
+class RetrievalSet(AnnotatedSet):
+    """Images with one caption or several each."""
+
+    kind: Literal["retrieval"] = "retrieval"
+
+    @abstractmethod
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of image ``index``, without decoding it; ClippyError where they cannot be used."""
+
+    @abstractmethod
+    def read(self, index: int) -> CaptionedImage:
+        """Image ``index`` with its captions; ClippyError where it or they cannot be used."""
+
+
+ImageSet: TypeAlias = SegmentationSet | RegionSet | ClassificationSet | RetrievalSet
+Sample: TypeAlias = SegmentedImage | AnnotatedRegions | ClassifiedImage | CaptionedImage
+
+
+def set_classes(images: ImageSet) -> tuple[BenchmarkClass, ...]:
+    """The classes of a set, in order; none where its annotation has no names."""
+    return images.classes if images.kind == "segmentation" or images.kind == "classification" else ()
 
 
 def check_size(path: Path, annotation: NDArray[Any], image: NDArray[np.uint8]) -> None:

@@ -28,9 +28,9 @@ def open_bsds(name: str, spec: SetSpec, folder: Path) -> RegionSet:
     return _Bsds(name, spec, folder, photos, masks, tuple(sorted(with_photo | with_mask)))
 
 
-class _Bsds:
+class _Bsds(RegionSet):
     def __init__(self, name: str, spec: SetSpec, folder: Path, photos: str, masks: str, keys: tuple[str, ...]) -> None:
-        self.info = spec.info(name, "boundaries", folder)
+        self.info = spec.info(name, folder)
         self._folder = folder
         self._photos = photos
         self._masks = masks

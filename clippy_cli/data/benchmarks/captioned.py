@@ -6,9 +6,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from clippy_cli.data.benchmarks.base import ImageSet, SetInfo
+from clippy_cli.data.benchmarks.base import RetrievalSet, SetInfo
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
 from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.shards import ShardSource
@@ -17,19 +16,7 @@ from clippy_cli.errors import ClippyError
 _log = logging.getLogger(__name__)
 
 
-class CaptionedSet(ImageSet, Protocol):
-    """Images with one caption or several each."""
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of image ``index``, without decoding it; ClippyError where they cannot be used."""
-        ...
-
-    def read(self, index: int) -> CaptionedImage:
-        """Image ``index`` with its captions; ClippyError where it or they cannot be used."""
-        ...
-
-
-def open_captioned(pattern: str) -> CaptionedSet:
+def open_captioned(pattern: str) -> RetrievalSet:
     """Shards named by a tar file, a folder of tar files, a brace range or a glob; see :class:`ShardSource`.
 
     The set is called as the pattern's last part without ``.tar``. What is wrong with the shards is logged; ClippyError
@@ -47,10 +34,10 @@ def open_captioned(pattern: str) -> CaptionedSet:
     return _Captioned(source, path)
 
 
-class _Captioned:
+class _Captioned(RetrievalSet):
     def __init__(self, source: ShardSource, path: Path) -> None:
         name = path.resolve().name.removesuffix(".tar")
-        self.info = SetInfo(name, f"{name}, captioned images", "retrieval", path if path.is_dir() else path.parent)
+        self.info = SetInfo(name, f"{name}, captioned images", path if path.is_dir() else path.parent)
         self._source = source
         keys = [source.key(index) for index in range(len(source))]
         self._numbered = len(set(keys)) < len(keys)  # shards may repeat each other's keys

@@ -45,7 +45,7 @@ _IMAGENET_FOLDER = re.compile(r"n\d{8}|\d{1,3}")
 
 @dataclass(frozen=True)
 class SetStatus:
-    """A set as ``clippy evaluate --list`` shows it.
+    """A set as ``clippy sets`` shows it.
 
     Attributes:
         classes: how many; 0 where annotation has no names.
@@ -171,11 +171,11 @@ def describe_all(root: Path | None) -> list[SetStatus]:
 
 
 def missing_error(name: str, spec: SetSpec, root: Path) -> ClippyError:
-    """What to tell someone who asks for a set that is not below ``root``."""
+    """The error for a set that is not below ``root``: what was expected, looked for and found there."""
     tried = dict.fromkeys(place for layout in layouts(name) for place in places(layout, root))
     there = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
     tree = "".join(f"\n  {line}" for line in spec.tree.splitlines())
-    fetch = f" Or run again with --download, which puts it into {root}." if name in DOWNLOADED_VOC else ""
+    fetch = f" Or run clippy sets {name} --download --data-root {root}." if name in DOWNLOADED_VOC else ""
     return ClippyError(
         f"{name} ({spec.title}) is not below {root}. Expected there:{tree}\n"
         f"Looked in {_listed(tuple(tried))}; {root} holds {', '.join(there[:8]) or 'nothing'}"
@@ -185,7 +185,7 @@ def missing_error(name: str, spec: SetSpec, root: Path) -> ClippyError:
 
 
 def unknown_error(name: str) -> ClippyError:
-    """What to tell someone who asks for a set that is not known."""
+    """The error for a name that no set has, with the closest one."""
     close = difflib.get_close_matches(name.lower(), benchmark_names(), n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return ClippyError(

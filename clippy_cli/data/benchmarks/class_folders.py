@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import RootModel
 
 from clippy_cli.checked_yaml import load_checked
-from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassifiedImage, SetInfo
+from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassificationSet, ClassifiedImage, SetInfo
 from clippy_cli.data.benchmarks.spec import Prompts, SetSpec
 from clippy_cli.data.images import IMAGE_SUFFIXES, read_image
 from clippy_cli.errors import ClippyError
@@ -50,12 +50,12 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassFo
             f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     title = f"{folder.name}, class folders"
-    info = spec.info(name, "classification", folder) if spec else SetInfo(name, title, "classification", folder)
+    info = spec.info(name, folder) if spec else SetInfo(name, title, folder)
     return ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
 
 
-class ClassFolders:
-    """A :class:`~clippy_cli.data.benchmarks.base.ClassificationSet` of class folders."""
+class ClassFolders(ClassificationSet):
+    """Images in one folder per class."""
 
     def __init__(
         self,

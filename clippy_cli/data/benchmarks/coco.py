@@ -56,7 +56,7 @@ def open_panoptic(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     return _Panoptic(name, spec, folder, photos, masks, segments)
 
 
-class _Panoptic:
+class _Panoptic(SegmentationSet):
     def __init__(
         self,
         name: str,
@@ -66,7 +66,7 @@ class _Panoptic:
         masks: str,
         segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
     ) -> None:
-        self.info = spec.info(name, "segmentation", folder)
+        self.info = spec.info(name, folder)
         self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
         self._folder = folder
@@ -101,7 +101,7 @@ class _Panoptic:
 
 
 def _read_listing(path: Path) -> _Document:
-    """The annotations of the JSON file; pydantic parses it without making objects of what is not asked for."""
+    """The annotations of the JSON file; pydantic parses it without making objects of other fields."""
     try:
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -38,7 +38,7 @@ def open_masks(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     return MaskSet(name, spec, folder, table, partial(read_values, palette=spec.palette))
 
 
-class MaskSet:
+class MaskSet(SegmentationSet):
     """A segmentation set below a folder.
 
     Args:
@@ -54,7 +54,7 @@ class MaskSet:
         table: NDArray[np.int16],
         load: Callable[[Path], NDArray[np.integer[Any]]],
     ) -> None:
-        self.info = spec.info(name, "segmentation", folder)
+        self.info = spec.info(name, folder)
         self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
         self._folder = folder

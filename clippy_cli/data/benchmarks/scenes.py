@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentedImage, SetInfo
+from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
 from clippy_cli.data.scenes import SCENE_CLASSES, draw_scene
 
 HELD_OUT_SEED = 2_000_000_011  # no recipe's
 
 
-class SceneBenchmark:
+class SceneBenchmark(SegmentationSet):
     """``count`` scenes of ``resolution`` pixels square, from the held-out series."""
 
     classes = tuple(BenchmarkClass(name, (name,)) for name in SCENE_CLASSES)
@@ -19,7 +19,7 @@ class SceneBenchmark:
 
     def __init__(self, count: int, resolution: int) -> None:
         title = f"{count} generated scenes of {resolution}x{resolution} pixels"
-        self.info = SetInfo("scenes", title, "segmentation", catalogued=True)
+        self.info = SetInfo("scenes", title, catalogued=True)
         self._count = count
         self._resolution = resolution
 

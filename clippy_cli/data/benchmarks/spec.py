@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, Kind, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
 
@@ -30,7 +30,7 @@ def _one_or_many(value: object) -> object:
 
 
 def _own_words(value: object) -> object:
-    """Names alone, in a list or without a value, are asked for by themselves."""
+    """Names alone, in a list or without a value, are their own prompts."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         name, times = Counter(value).most_common(1)[0] if value else ("", 0)
         if times > 1:
@@ -98,10 +98,10 @@ class SetSpec(BaseModel):
         copy._catalogued = True
         return copy
 
-    def info(self, name: str, kind: Kind, folder: Path) -> SetInfo:
+    def info(self, name: str, folder: Path) -> SetInfo:
         """What results say about the set that this describes, found in ``folder``."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-        return SetInfo(name, self.title, kind, folder, self.annotation, self.complete, self._catalogued, digest)
+        return SetInfo(name, self.title, folder, self.annotation, self.complete, self._catalogued, digest)
 
     def benchmark_classes(self) -> tuple[BenchmarkClass, ...]:
         """The classes, in order."""
@@ -129,7 +129,7 @@ class SetSpec(BaseModel):
         if self.context and self.background is None:
             raise conflict("context words count as background, so name the class that is background", "context")
         if len(self.classes) > IGNORE and self.reader != "class-folders":
-            raise conflict(f"there are {len(self.classes)} classes, and at most {IGNORE} can be told apart", "classes")
+            raise conflict(f"there are {len(self.classes)} classes, and a mask can hold at most {IGNORE}", "classes")
         if self.values is not None and set(self.values) != set(self.classes):
             odd = sorted(set(self.values) ^ set(self.classes))
             raise conflict(f"values and classes must name the same classes, unlike {', '.join(odd[:5])}", "values")

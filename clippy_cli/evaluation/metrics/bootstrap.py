@@ -50,6 +50,15 @@ class ClassAreas:
         iou: Floats = np.divide(self.intersection, union, out=np.full(union.shape, np.nan), where=union > 0)
         return iou
 
+    def miou(self) -> Floats:
+        """(...,C) areas -> (...): mIoU in [0, 1] over classes that are annotated or predicted; NaN without any."""
+        iou = self.iou()
+        present = ~np.isnan(iou)
+        count = present.sum(-1)
+        total = np.where(present, iou, 0.0).sum(-1)
+        miou: Floats = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+        return miou
+
 
 def class_areas(images: Counts, num_classes: int) -> ClassAreas:
     """Sparse confusion counts of N images -> areas (N,C).
@@ -73,16 +82,6 @@ def class_areas(images: Counts, num_classes: int) -> ClassAreas:
     return areas
 
 
-def mean_iou(areas: ClassAreas) -> Floats:
-    """(...,C) -> (...): mIoU in [0, 1] over classes that are annotated or predicted; NaN where there is none."""
-    iou = areas.iou()
-    present = ~np.isnan(iou)
-    number = present.sum(-1)
-    total = np.where(present, iou, 0.0).sum(-1)
-    miou: Floats = np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0)
-    return miou
-
-
 def paired_bootstrap_miou(
     a: Counts, b: Counts, num_classes: int, *, resamples: int = 2000, seed: int = 0
 ) -> Interval | None:
@@ -102,7 +101,7 @@ def paired_bootstrap_miou(
     differences = []
     for draws in _draws(len(columns), resamples, seed):
         sums = (_weights(draws) @ columns).reshape(len(draws), 2, 3, num_classes)  # sums of integers: exact in float64
-        miou = mean_iou(ClassAreas(sums[:, :, 0], sums[:, :, 1], sums[:, :, 2]))  # (R,2)
+        miou = ClassAreas(sums[:, :, 0], sums[:, :, 1], sums[:, :, 2]).miou()  # (R,2)
         differences.append(miou[:, 1] - miou[:, 0])
     return percentile_interval(differences)
 

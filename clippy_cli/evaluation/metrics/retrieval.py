@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ def ranks_before(scores: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
     """How many wrong answers come before the right one: (I,) captions for each image, (T,) images for each caption.
 
     ``scores`` (I,T) compares all images with all captions, ``owner`` (T,) is the image of each caption. For an image
-    the best of its captions counts. Ties and NaN come before what is sought, so they never favour the model.
+    the best of its captions counts. Ties and NaN come before what is sought, so they never favor the model.
 
     Raises:
         ValueError: an owner outside 0..I-1, or not one for each caption.
@@ -34,3 +35,38 @@ def ranks_before(scores: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         best = torch.where(theirs & ~block.isnan(), block, -math.inf).amax(dim=1, keepdim=True)  # (b,1)
         captions_before[start : start + len(block)] = (~(block < best) & ~theirs).sum(dim=1)
     return captions_before, images_before
+
+
+def recalls_by_image(scores: Tensor, owner: Tensor, ks: Sequence[int]) -> list[dict[str, float]]:
+    """What each of the I images adds to the recalls of a set, from scores as of :func:`ranks_before`.
+
+    ``image_to_text_rK`` is 1 where one of its captions is among its K best, else 0; ``text_to_image_rK`` is the share
+    of its captions for which it is among the K best images; ``captions`` is how many it has. Empty without captions.
+    """
+    captions_before, images_before = ranks_before(scores, owner)
+    found: list[dict[str, float]] = []
+    for image, before in enumerate(captions_before.tolist()):
+        own = images_before[owner == image]
+        record: dict[str, float] = {}
+        if len(own):
+            record = {f"image_to_text_r{k}": float(before < k) for k in ks}
+            record |= {f"text_to_image_r{k}": float((own < k).double().mean()) for k in ks}
+            record["captions"] = float(len(own))
+        found.append(record)
+    return found
+
+
+def pooled_recalls(images: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The recalls of a set in [0, 1] from :func:`recalls_by_image`; empty where no image has captions.
+
+    Images weigh alike from image to text, captions alike from text to image.
+    """
+    counted = [record for record in images if record.get("captions")]
+    captions = sum(record["captions"] or 0.0 for record in counted)
+    recalls: dict[str, float] = {}
+    for name in counted[0] if counted else ():
+        if name.startswith("image_to_text"):
+            recalls[name] = math.fsum(record[name] or 0.0 for record in counted) / len(counted)
+        elif name.startswith("text_to_image"):
+            recalls[name] = sum((record[name] or 0.0) * (record["captions"] or 0.0) for record in counted) / captions
+    return recalls

@@ -59,7 +59,12 @@ def points(value: float | None) -> str:
 
 def score_name(result: TaskResult) -> str:
     """What the figure of one class is."""
-    return "accuracy" if result.task == "classify" else "IoU"
+    return "IoU" if counts_pixels(result) else "accuracy"
+
+
+def counts_pixels(result: TaskResult) -> bool:
+    """Whether the classes of a result count pixels; else images."""
+    return result.headline.endswith("miou")
 
 
 def printed(value: float) -> str:
@@ -84,9 +89,7 @@ def why_undefined(result: TaskResult, entry: ClassScore | None = None) -> str:
     """Why a metric, or the figure of a class, is none."""
     if entry is None:
         return "nothing in these images to measure it on" if result.data.images else "no image was counted"
-    if result.task == "classify":
-        return "no image of this class"
-    return "neither annotated nor predicted in these images"
+    return "neither annotated nor predicted in these images" if counts_pixels(result) else "no image of this class"
 
 
 def worst_order(classes: Sequence[ClassScore]) -> list[int]:
@@ -165,7 +168,7 @@ def published_groups(result: TaskResult) -> list[PublishedGroup]:
 
 
 @dataclass(frozen=True)
-class SummaryRow:
+class SideBySideRow:
     """One set and task, with the result of each model or None."""
 
     data: str
@@ -198,15 +201,15 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SideBySide:
     """Sets and tasks against models."""
 
     models: tuple[str, ...]
-    rows: tuple[SummaryRow, ...]
+    rows: tuple[SideBySideRow, ...]
 
 
-def side_by_side(document: Document) -> Summary:
-    """Line up all results; models of one name are told apart by their source, then by their fingerprint."""
+def side_by_side(document: Document) -> SideBySide:
+    """Line up all results; models of one name are labeled with their source too, or with their fingerprint."""
     keys = list(dict.fromkeys(result.model for result in document.results))
     names = [key.name for key in keys]
     sources = [(key.name, key.source) for key in keys]
@@ -228,4 +231,4 @@ def side_by_side(document: Document) -> Summary:
             new: list[TaskResult | None] = [None] * len(keys)
             new[column] = result
             rows.append((place, new))
-    return Summary(tuple(labels), tuple(SummaryRow(*place, tuple(cells)) for place, cells in rows))
+    return SideBySide(tuple(labels), tuple(SideBySideRow(*place, tuple(cells)) for place, cells in rows))

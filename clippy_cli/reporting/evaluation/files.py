@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clippy_cli.evaluation.evaluate import Evaluated
+from clippy_cli.evaluation.evaluate import SetEvaluation
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
 from clippy_cli.evaluation.stored import DOCUMENT_NAME
@@ -19,14 +19,14 @@ JOURNALS = "unfinished"
 _IMAGES = "images"
 
 
-def save_images(out: Path, evaluations: Sequence[Evaluated]) -> tuple[TaskResult, ...]:
+def save_images(out: Path, evaluations: Sequence[SetEvaluation]) -> tuple[TaskResult, ...]:
     """Write the figures of single images, and return the results with the names of those files in them."""
     taken: set[str] = set()
     results = []
-    for evaluated in evaluations:
-        for result in evaluated.results:
+    for evaluation in evaluations:
+        for result in evaluation.results:
             name = f"{safe_name(f'{result.data.name}-{result.model.name}-{result.task}', taken)}.jsonl"
-            lines = write_lines(evaluated.records[result.task])
+            lines = write_lines(evaluation.records[result.task])
             write_whole(out / _IMAGES / name, lambda stream, lines=lines: stream.write(lines))  # type: ignore[misc]
             results.append(result.model_copy(update={"images_file": f"{_IMAGES}/{name}"}))
     return tuple(results)
@@ -42,11 +42,11 @@ def save_document(out: Path, document: Document, examples: Sequence[Sequence[Exa
     ]
 
 
-def remove_journals(out: Path, evaluations: Sequence[Evaluated]) -> None:
-    """Forget what was noted for an interruption, now that results are written."""
-    for evaluated in evaluations:
-        if evaluated.journal is not None:
-            evaluated.journal.remove()
+def remove_journals(out: Path, evaluations: Sequence[SetEvaluation]) -> None:
+    """Delete what was noted for an interruption, now that results are written."""
+    for evaluation in evaluations:
+        if evaluation.journal is not None:
+            evaluation.journal.remove()
     folder = out / JOURNALS
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clippy_cli.evaluation.result import Document
-from clippy_cli.reporting.evaluation.figures import Summary, SummaryRow, figure, metric_name, side_by_side
+from clippy_cli.reporting.evaluation.figures import SideBySide, SideBySideRow, figure, metric_name, side_by_side
 
 
 def markdown_rows(document: Document) -> str:
@@ -20,7 +20,7 @@ def markdown_rows(document: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head(row: SummaryRow) -> str:
+def _head(row: SideBySideRow) -> str:
     protocol, resolution = row.distinct("name"), row.distinct("resolution")
     made = [
         f"protocol {protocol}" if protocol else "",
@@ -30,7 +30,7 @@ def _head(row: SummaryRow) -> str:
     return f"{_plain(row.data)} {_plain(metric_name(row.headline))}<br>{_plain(', '.join(filter(None, made)))}"
 
 
-def _cells(summary: Summary, column: int) -> list[str]:
+def _cells(summary: SideBySide, column: int) -> list[str]:
     cells = [_plain(summary.models[column])]
     for row in summary.rows:
         result = row.cells[column]

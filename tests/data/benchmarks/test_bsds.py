@@ -30,7 +30,7 @@ def opened(tree: Path) -> RegionSet:
 
 def test_every_annotator_is_read_with_regions_from_0(tree: Path) -> None:
     bsds = pickle.loads(pickle.dumps(opened(tree)))
-    assert (len(bsds), bsds.key(0), bsds.info.kind, bsds.info.complete) == (2, "1001", "boundaries", 200)
+    assert (len(bsds), bsds.key(0), bsds.kind, bsds.info.complete) == (2, "1001", "boundaries", 200)
     first = bsds.read(0)
     assert first.image.shape == (2, 3, 3)
     assert [regions.dtype for regions in first.annotations] == [np.int32, np.int32]

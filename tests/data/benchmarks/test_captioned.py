@@ -36,7 +36,7 @@ def test_a_file_a_folder_a_range_and_a_glob(tmp_path: Path) -> None:
         (f"{folder}/dev-*.tar", "dev-*", 3),
     ):
         found = pickle.loads(pickle.dumps(open_captioned(pattern)))
-        assert (found.info.name, len(found), found.info.kind, found.info.folder) == (name, count, "retrieval", folder)
+        assert (found.info.name, len(found), found.kind, found.info.folder) == (name, count, "retrieval", folder)
         sample = found.read(1)
         assert (found.key(1), sample.key, sample.captions) == ("b", "b", ("b one", "b two"))
         np.testing.assert_array_equal(sample.image, noise(seed=1))

@@ -32,7 +32,7 @@ def test_names_of_folders_are_asked_for(tmp_path: Path) -> None:
     assert [found.key(index) for index in range(len(found))] == ["hot_dog/a.PNG", "hot_dog/b.png", "t-shirt/a.png"]
     assert [found.read(index).target for index in range(3)] == [1, 1, 2]
     np.testing.assert_array_equal(found.read(1).image, noise(seed=0))
-    assert (found.info.name, found.info.kind, found.info.complete) == ("mine", "classification", None)
+    assert (found.info.name, found.kind, found.info.complete) == ("mine", "classification", None)
 
 
 def test_a_file_beside_the_folders_says_what_to_ask(tmp_path: Path) -> None:

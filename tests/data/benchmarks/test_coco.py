@@ -36,7 +36,7 @@ def change_json(tree: Path, document: object) -> None:
 
 def test_every_pixel_takes_its_segments_category_and_void_does_not_count(tree: Path) -> None:
     coco = pickle.loads(pickle.dumps(open_panoptic("coco", load_spec("coco"), tree)))
-    assert (coco.info.name, coco.info.kind, coco.info.complete, coco.background) == ("coco", "segmentation", 5000, None)
+    assert (coco.info.name, coco.kind, coco.info.complete, coco.background) == ("coco", "segmentation", 5000, None)
     assert [coco.key(index) for index in range(len(coco))] == ["000001", "000002"]
     names = [one.name for one in coco.classes]
     assert (len(names), names[0], names[79], names[80], names[132]) == (

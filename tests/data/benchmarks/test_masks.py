@@ -46,7 +46,7 @@ def test_official_layouts(tmp_path: Path, name: str) -> None:
     folder = write_set(tmp_path, name, {keys[0]: mask, keys[1]: mask[::-1].copy()})
     benchmark = open_benchmark(name, tmp_path)
     assert [benchmark.key(index) for index in range(len(benchmark))] == (keys if LAYOUTS[name][3] else sorted(keys))
-    assert (benchmark.info.name, benchmark.info.kind, benchmark.info.folder) == (name, "segmentation", folder)
+    assert (benchmark.info.name, benchmark.kind, benchmark.info.folder) == (name, "segmentation", folder)
     item = benchmark.read([benchmark.key(0), benchmark.key(1)].index(keys[0]))
     assert item.key == keys[0]
     assert (item.mask.dtype, item.mask.shape, item.image.shape) == (np.uint8, mask.shape, (*mask.shape, 3))

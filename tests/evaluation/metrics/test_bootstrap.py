@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clippy_cli.evaluation.metrics import bootstrap
-from clippy_cli.evaluation.metrics.bootstrap import class_areas, mean_iou, paired_bootstrap_mean, paired_bootstrap_miou
+from clippy_cli.evaluation.metrics.bootstrap import class_areas, paired_bootstrap_mean, paired_bootstrap_miou
 from tests.fixtures.evaluation import BETTER, COUNTS
 
 A, B = list(COUNTS.values()), list(BETTER.values())
@@ -91,7 +91,7 @@ def test_areas_of_classes():
     assert areas.annotated.tolist() == [200, 100, 0]
     assert areas.predicted.tolist() == [210, 70, 20]
     assert areas.intersection.tolist() == [180, 50, 0]
-    assert float(mean_iou(areas)) == pytest.approx((180 / 230 + 50 / 120 + 0) / 3)
+    assert float(areas.miou()) == pytest.approx((180 / 230 + 50 / 120 + 0) / 3)
     with pytest.raises(ValueError, match="annotated class -1"):
         class_areas([[(-1, 0, 1)]], 3)
     with pytest.raises(ValueError, match="1 and 2 images"):

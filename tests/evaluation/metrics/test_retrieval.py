@@ -6,17 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clippy_cli.evaluation.metrics import retrieval
-from clippy_cli.evaluation.metrics.retrieval import ranks_before
+from clippy_cli.evaluation.metrics.retrieval import pooled_recalls, recalls_by_image
 
 
 def recall_at_k(scores, owner, ks):
-    """What is made of the ranks; images without a caption are not sought."""
-    captions_before, images_before = ranks_before(scores, owner)
-    sought = torch.bincount(owner, minlength=len(scores)) > 0
-    return {
-        "image_to_text": {k: float((captions_before[sought] < k).double().mean()) for k in ks},
-        "text_to_image": {k: float((images_before < k).double().mean()) for k in ks},
-    }
+    """The recalls that results report; images without a caption are not sought."""
+    found = pooled_recalls(recalls_by_image(scores, owner, ks))
+    return {way: {k: found[f"{way}_r{k}"] for k in ks} for way in ("image_to_text", "text_to_image")}
 
 
 def loops(scores, owner, k):
@@ -63,9 +59,10 @@ def test_a_constant_model_finds_nothing(value):
     assert found == {"image_to_text": {1: 0.0, 10: 0.0}, "text_to_image": {1: 0.0, 10: 0.0}}
 
 
-def test_an_empty_set_gives_nan():
-    found = recall_at_k(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), (1,))
-    assert math.isnan(found["image_to_text"][1]) and math.isnan(found["text_to_image"][1])
+def test_an_empty_set_and_images_without_captions_have_no_recall():
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert pooled_recalls(recalls_by_image(torch.zeros(0, 0), nothing, (1,))) == {}
+    assert pooled_recalls(recalls_by_image(torch.zeros(2, 0), nothing, (1,))) == {}
 
 
 @pytest.mark.parametrize("owner", [[0, 2], [-1, 0], [0]])

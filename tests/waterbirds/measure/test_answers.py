@@ -20,7 +20,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 class Squares:
     """A square of the bird's colour in the middle of the place's: (bird, place, colour, side of the square)."""
 
-    info = SetInfo("squares", "Squares on grounds", "classification")
+    info = SetInfo("squares", "Squares on grounds")
     birds, places, train_counts = ("red", "blue"), ("land", "water"), (3, 1, 1, 5)
 
     def __init__(self, squares):

@@ -1,19 +1,55 @@
-"""A comparison of two stored evaluations in the terminal."""
+"""``clippy compare``: two stored evaluations side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from clippy_cli import console
+from clippy_cli.commands import options
 from clippy_cli.reporting.evaluation.figures import BITS, figure, metric_name, percent, points
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.compare import Comparison, PairedResult
 
 _SHOWN_CLASSES = 15
+
+
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="result.json of clippy evaluate --out, or its folder.", show_default=False),
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one, of the same sets.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """Compare two evaluations on the images that both have counted.
+
+    Each set and task of both gets both figures, their difference (B minus A) with a 95 % interval from a paired
+    bootstrap over images, and the classes that changed most. Whatever was not the same in the two runs is named.
+
+    \b
+    Examples:
+      clippy compare a/result.json b/result.json
+      clippy compare runs/before runs/after --json
+    """
+    from dataclasses import asdict
+
+    from clippy_cli.evaluation.compare import compare as compare_files
+
+    with console.status("comparing"):
+        comparison = compare_files(a, b)
+    if json:
+        import json as serializer
+
+        document = {"command": "compare", **asdict(comparison)}
+        console.print_json(serializer.loads(serializer.dumps(document, default=str)))
+    else:
+        print_comparison(comparison)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -62,7 +98,7 @@ def _difference(pair: PairedResult) -> Text:
         return Text("difference undefined", "yellow")
     unit, scale = ("bits", 1) if pair.metric in BITS else ("points", 100)
     low, high = (f"{scale * bound:+.2f}" for bound in (pair.interval.low, pair.interval.high))
-    verdict = "excludes 0" if pair.interval.excludes_zero else "holds 0: these images do not tell the two apart"
+    verdict = "excludes 0" if pair.interval.excludes_zero else "includes 0: no significant difference"
     return Text.assemble(
         ("B - A ", "bold"),
         (f"{scale * (pair.b - pair.a):+.2f} {unit}", "bold"),

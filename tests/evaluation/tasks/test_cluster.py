@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.clustering import cluster_logits, fit_centres
 from clippy_cli.evaluation.metrics.grouping import hungarian_confusion
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix, mean_iou
+from clippy_cli.evaluation.tasks.cluster import cluster_logits, fit_centres
 
 
 def cones(kinds, each, width=16, seed=0):
