@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from clippy_cli import __version__
+import clippy_cli
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
@@ -321,7 +321,7 @@ def _cached(
 
 def _provenance(recipe: Recipe, offset: Offset | None, step: int, samples: int) -> dict[str, Any]:
     return {
-        "clippy": __version__,
+        "clippy": clippy_cli.__version__,
         "recipe": recipe.name,
         "architecture": Path(recipe.model.architecture).stem,
         "image_init": Path(recipe.model.image.init).name,
