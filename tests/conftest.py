@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("traced", deadline=None)  # for coverage, which makes single examples several times slower
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,7 +117,7 @@ def test_verbose_says_on_stderr_which_model_and_where(restored_logger, flags, va
     said = [line for line in result.stderr.splitlines() if line.startswith("info: ")]
     if flags or variable:
         assert any("clippy-ti" in line and "on cpu" in line for line in said)
-        assert any("1 image file" in line for line in said)
+        assert "info: images: 1" in said
     else:
         assert not said
 

@@ -30,7 +30,7 @@ _LONGEST_BACKOFF = 32
 _FIRST_TRIES = 3  # where nothing was ever fetched, the URL may be mistyped
 _ABANDONED_SECONDS = 3600
 _OURS = re.compile(r"clippy-[0-9a-f]{32}\.tar")  # the folder may hold tar files of the user
-_HOPELESS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+_PERMANENT = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 _DRIVERS = {
     "http": "aiohttp",
     "https": "aiohttp",
@@ -153,7 +153,7 @@ class ShardFolder:
             except Exception as error:  # drivers raise what they like
                 why = (str(error) or type(error).__name__).replace(url, shown(url))
                 tries = TRIES if any(self.folder.glob("clippy-*.tar")) else _FIRST_TRIES
-                if isinstance(error, _HOPELESS) or attempt >= tries:
+                if isinstance(error, _PERMANENT) or attempt >= tries:
                     raise ShardUnavailableError(f"{shown(url)}: cannot be fetched ({why})") from error
                 _log.info("%s: try %d of %d failed (%s)", shown(url), attempt, tries, why)
                 time.sleep(_BACKOFF_SECONDS * min(2 ** (attempt - 1), _LONGEST_BACKOFF))

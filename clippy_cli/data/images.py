@@ -201,7 +201,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
             f"Name image files, a folder or a quoted pattern such as 'photos/**/*.jpg'. {_LOOKED_FOR}",
         )
     by_place = {os.path.abspath(path): path for path in sorted(found | unmatched, reverse=True)}  # noqa: PTH100
-    _log.info("%d image files, %d names that match none", len(by_place), len(unmatched))
+    _log.info("images: %d", len(by_place))
     return sorted(by_place.values())
 
 

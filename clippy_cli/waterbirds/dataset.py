@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ _OBTAIN = (
 _MEND = "Unpack the set again; one of your own is made again by `clippy waterbirds build` into an empty folder."
 
 GroupCounts = tuple[int, int, int, int]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def open_waterbirds(root: Path, split: str) -> WaterbirdsSet:
         catalogued=published,
         digest=hashlib.sha256(content).hexdigest()[:16],
     )
+    _log.info("set %s: %d images of its %s split below %s", info.name, len(rows[split]), split, folder)
     return WaterbirdsSet(folder, split, info, rows)
 
 

@@ -99,8 +99,8 @@ def draw_crossing(
     ]
     drawn = _drawn(by_class, objects, np.random.default_rng([seed, 0]))
     _require(f"{foregrounds.folder}: objects", foregrounds.classes, [len(of_class) for of_class in drawn])
-    _tell(foregrounds.classes, by_class, objects, "objects")
-    _tell(backgrounds.places, backgrounds.files, scenes, "backgrounds")
+    _warn_if_fewer(foregrounds.classes, by_class, objects, "objects")
+    _warn_if_fewer(backgrounds.places, backgrounds.files, scenes, "backgrounds")
     read: list[BackgroundPhoto] = []
     failed: list[str] = []
     for place, names in enumerate(_drawn(backgrounds.files, scenes, np.random.default_rng([seed, 1]))):
@@ -206,7 +206,7 @@ def _drawn(pools: Sequence[Sequence[_Item]], total: int, rng: np.random.Generato
     return [[pool[index] for index in sorted(rng.permutation(len(pool))[:each])] for pool in pools]
 
 
-def _tell(names: Sequence[str], pools: Sequence[Sequence[_Item]], total: int, what: str) -> None:
+def _warn_if_fewer(names: Sequence[str], pools: Sequence[Sequence[_Item]], total: int, what: str) -> None:
     """Warn where there are fewer than asked for."""
     fewest = min(map(len, pools))
     if fewest < total // 2:

@@ -23,7 +23,7 @@ def draw_sweep(results: Sequence[BirdResult], out: Path) -> list[Path]:
         points = [result for result in results if (result.model, result.readout) == (model, readout)]
         points.sort(key=lambda result: result.resolution)
         for axes, name in zip(panels, ("worst", "mean_over_groups"), strict=True):
-            values = [_percent(getattr(point, name)) for point in points]
+            values = [_in_percent(getattr(point, name)) for point in points]
             style = "o-" if readout == "patch" else "s--"
             axes.plot([point.resolution for point in points], values, style, label=f"{labels[model]}, {readout}")
     for axes, title in zip(panels, ("worst group", "mean over groups"), strict=True):
@@ -39,5 +39,5 @@ def _save(figure: Any, path: Path, form: str) -> Path:
     return write_whole(path, lambda stream: figure.savefig(stream, format=form, dpi=150))
 
 
-def _percent(share: float | None) -> float:
+def _in_percent(share: float | None) -> float:
     return float("nan") if share is None else 100 * share
