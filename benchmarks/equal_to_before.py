@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
 import shutil
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from equality.settings import (
     names_without_setting,
     prepare_photos,
 )
-from equality.sides import Side, last_words, make_side
+from equality.sides import Side, Worker, last_words, make_side
 from equality.training_runs import Runs, stored_features_recipe
 from results_file import write_results
 from rich.console import Console
@@ -59,7 +58,6 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all")
     parser.add_argument("--limit", type=int, default=12, help="images of a set for figures; half of it for masks")
     parser.add_argument("--only", default="*", metavar="GLOB", help="settings of masks and figures by name")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at the same time")
     options = parser.parse_args()
     parts = options.part or PARTS
     begun, table = time.monotonic(), Results()
@@ -69,7 +67,7 @@ def main() -> None:
         after = make_side("after", options.after, folder, options.data_root)
         prepare_photos(folder, before.code / SAMPLE, options.data_root, max(1, options.limit // 2))
         settings = chosen_settings(options, parts)
-        for setting, found in run_settings(before, after, settings, options.jobs):
+        for setting, found in run_settings(before, after, settings):
             table.add(setting.name, found, setting.announced)
         if "training" in parts:
             recipe = stored_features_recipe(folder, before.code, options.data_root)
@@ -128,34 +126,41 @@ def chosen_settings(options: argparse.Namespace, parts: Sequence[str]) -> list[S
     return [setting for setting in settings if fnmatch.fnmatchcase(setting.name, options.only)]
 
 
-def run_settings(
-    before: Side, after: Side, settings: Sequence[Setting], jobs: int
-) -> Iterator[tuple[Setting, Differences]]:
-    """Run each setting on both sides, ``jobs`` commands at a time; yield what differs, in order."""
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [(setting, [pool.submit(_run, side, setting) for side in (before, after)]) for setting in settings]
-        for setting, both in running:
-            codes = [run.result() for run in both]
+def run_settings(before: Side, after: Side, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Differences]]:
+    """Run each setting on both sides at the same time; yield what differs, in order."""
+    sides = before, after
+    workers, pools = [Worker(side) for side in sides], [ThreadPoolExecutor(1) for _ in sides]
+    try:
+        queues = [
+            [pool.submit(_run, side, worker, setting) for setting in settings]
+            for pool, side, worker in zip(pools, sides, workers, strict=True)
+        ]
+        for setting, *both in zip(settings, *queues, strict=True):
             found = Differences()
-            for side, code in zip((before, after), codes, strict=True):
-                if code:
+            for side, run in zip(sides, both, strict=True):
+                if code := run.result():
                     said = last_words(side.work / f"{setting.folder}.log")
                     found.failed.append(f"{side.name}: exit code {code}: {said}")
-            folders = [side.work / setting.folder for side in (before, after)]
+            folders = [side.work / setting.folder for side in sides]
             if not found.failed:
                 found.folders(*folders)
             for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder)
             yield setting, found
+    finally:
+        for pool, worker in zip(pools, workers, strict=True):
+            pool.shutdown(wait=False, cancel_futures=True)
+            worker.close()
 
 
-def _run(side: Side, setting: Setting) -> int:
+def _run(side: Side, worker: Worker, setting: Setting) -> int:
     folder = side.work / setting.folder
     folder.mkdir()
-    arguments = [*setting.arguments, "--device", "cpu", "--out", setting.folder, "--json"]
-    if setting.arguments[0] == "classify":  # prints, and writes CSV only
-        arguments[-3:-1] = ["--csv", f"{setting.folder}/classes.csv"]
-    return side.clippy(arguments, side.work / f"{setting.folder}.log", folder / "printed.json")
+    where = ["--out", setting.folder]
+    if setting.arguments[0] == "classify":  # it prints, and writes CSV only
+        where = ["--csv", f"{setting.folder}/classes.csv"]
+    arguments = [*setting.arguments, "--device", "cpu", *where, "--json"]
+    return worker.clippy(arguments, side.work / f"{setting.folder}.log", folder / "printed.json")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Sequence
 
-
 from equality.sides import PATIENCE, Side, last_words
 
 WATCHED = (

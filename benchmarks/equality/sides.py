@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,28 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 900.0  # seconds for one command
+# python -m clippy_cli again and again in one process, which imports torch once: orders come in, exit codes go out.
+WORKER = """
+import json, os, runpy, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
+for line in os.fdopen(os.dup(0)):
+    order = json.loads(line)
+    for number, name in ((1, order["out"]), (2, order["log"])):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    sys.argv, code = ["clippy", *order["arguments"]], 0
+    try:
+        runpy.run_module("clippy_cli", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    print(code, file=answers, flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -34,19 +57,22 @@ class Side:
     work: Path
     data_root: Path
 
-    def start(self, arguments: Sequence[str], log: Path, out: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start ``python ARGUMENTS``; stderr goes to the file ``log``, stdout to ``out``, else to ``log`` too."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its commands."""
+        return {
             **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "PYTHONPATH": str(self.code),
             "OMP_NUM_THREADS": "1",  # sums in one order, and one side a core
             "COLUMNS": "400",
             "CLIPPY_DATA": str(self.data_root),
         }
-        log.parent.mkdir(parents=True, exist_ok=True)
+
+    def start(self, arguments: Sequence[str], log: Path, out: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start ``python ARGUMENTS``; stderr goes to the file ``log``, stdout to ``out``, else to ``log`` too."""
         with log.open("wb") as errors, (out or log).open("ab" if out is None else "wb") as written:
             return subprocess.Popen(
-                [sys.executable, *arguments], cwd=self.work, env=environment, stdout=written, stderr=errors
+                [sys.executable, *arguments], cwd=self.work, env=self.environment, stdout=written, stderr=errors
             )
 
     def clippy(self, arguments: Sequence[str], log: Path, out: Path | None = None) -> int:
@@ -60,6 +86,38 @@ class Side:
         found = log.read_text(encoding="utf-8").strip()
         if code or not found.startswith(str(self.code)):
             raise SystemExit(f"{self.name}: {sys.executable} imports {found}, not the copy in {self.code}")
+
+
+class Worker:
+    """One process of a side that runs command after command."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._process: subprocess.Popen[str] | None = None
+
+    def clippy(self, arguments: Sequence[str], log: Path, out: Path) -> int:
+        """The exit code of ``clippy ARGUMENTS``; the process's own where the command took it down."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", WORKER],
+                cwd=self._side.work,
+                env=self._side.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        order = {"arguments": list(arguments), "log": str(log), "out": str(out)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        return int(answer) if answer else self._process.wait() or 1
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def make_side(name: str, source: str, folder: Path, data_root: Path) -> Side:
