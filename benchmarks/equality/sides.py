@@ -117,7 +117,7 @@ class Worker:
         """End the process, whatever it is at."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
 
 
 def make_side(name: str, source: str, folder: Path, data_root: Path) -> Side:
