@@ -15,6 +15,7 @@ from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
+from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.journal import Journal, fingerprint
 from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
@@ -94,8 +95,8 @@ class Host:
 
 
 def evaluate(
-    sets: str | ImageSet | Sequence[str | ImageSet],
-    model: str | VisionLanguageModel | Sequence[str | VisionLanguageModel] = DEFAULT_MODEL,
+    sets: str | Path | ImageSet | Sequence[str | Path | ImageSet],
+    model: str | Path | VisionLanguageModel | Sequence[str | Path | VisionLanguageModel] = DEFAULT_MODEL,
     *,
     data_root: str | Path | None = None,
     tasks: str | Sequence[str] = (),
@@ -131,46 +132,59 @@ def evaluate(
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     requested = parse_tasks(tasks)
     root = None if data_root is None else Path(data_root)
-    named = [sets] if isinstance(sets, str | AnnotatedSet) else list(dict.fromkeys(sets))
+    named = dict.fromkeys([sets] if isinstance(sets, str | Path | AnnotatedSet) else sets)
+    models = dict.fromkeys(model if isinstance(model, Sequence) and not isinstance(model, str) else [model])
+    if not named or not models:
+        raise ClippyError("Nothing to evaluate: no set or no model is named", "Name one of each, such as voc20.")
     with host.busy("looking for data sets"):
-        opened = [open_benchmark(one, root) if isinstance(one, str) else one for one in named]
+        opened = [open_benchmark(str(one), root) if isinstance(one, str | Path) else one for one in named]
     jobs = list(zip(opened, tasks_of_sets(opened, requested), strict=True))
     reads_texts = any(task_class(task).reads_texts for _, chosen in jobs for task in chosen)
-    models = list(dict.fromkeys(model)) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
     for one in models:
-        if isinstance(one, str):
-            loading.check_source(one, texts=reads_texts, dense=how.dense, proxy=how.proxy)
+        if isinstance(one, str | Path):
+            loading.check_source(str(one), texts=reads_texts, dense=how.dense, proxy=how.proxy)
     host.checked()
-
-    def evaluate_model(source: str, loaded: VisionLanguageModel | None) -> list[SetEvaluation]:
-        if loaded is None:
-            device = host.processes.device(how.device)
-            with host.busy(f"loading {source}"):
-                loaded = loading.load_model(source, device=device, dense=how.dense, proxy=how.proxy)
-        if overrides is not None and overrides.patches is not None:
-            loaded = with_patch_form(loaded, overrides.patches)
-        evaluations = []
-        for images, chosen in jobs:
-            with host.progress(images.info.name) as progress:
-                evaluation = evaluate_set(
-                    loaded,
-                    images,
-                    rules,
-                    tasks=chosen,
-                    source=source,
-                    overrides=overrides,
-                    options=options,
-                    journals=host.journals,
-                    processes=host.processes,
-                    progress=progress,
-                )
-            host.evaluated(evaluation)
-            evaluations.append(evaluation.released())
-        return evaluations
-
-    named_models = [(one, None) if isinstance(one, str) else (one.name, one) for one in models]
-    evaluations = [evaluation for pair in named_models for evaluation in evaluate_model(*pair)]
+    evaluations: list[SetEvaluation] = []
+    for one in models:
+        evaluations += _evaluate_model(one, how, jobs, rules, overrides or Overrides(), options, host)
     return make_document(evaluations, seed=options.seed)
+
+
+def _evaluate_model(
+    model: str | Path | VisionLanguageModel,
+    how: ModelLoading,
+    jobs: Sequence[tuple[ImageSet, tuple[Task, ...]]],
+    protocol: Protocol,
+    overrides: Overrides,
+    options: Options,
+    host: Host,
+) -> list[SetEvaluation]:
+    """One model on every set. A model that is loaded here is freed at the end: what is returned does not hold it."""
+    source = str(model) if isinstance(model, str | Path) else model.name
+    if isinstance(model, str | Path):
+        device = host.processes.device(how.device)
+        with host.busy(f"loading {source}"):
+            model = loading.load_model(source, device=device, dense=how.dense, proxy=how.proxy)
+    if overrides.patches is not None:
+        model = with_patch_form(model, overrides.patches)
+    evaluations = []
+    for images, tasks in jobs:
+        with host.progress(images.info.name) as progress:
+            evaluation = evaluate_set(
+                model,
+                images,
+                protocol,
+                tasks=tasks,
+                source=source,
+                overrides=overrides,
+                options=options,
+                journals=host.journals,
+                processes=host.processes,
+                progress=progress,
+            )
+        host.evaluated(evaluation)
+        evaluations.append(evaluation.released())
+    return evaluations
 
 
 def make_document(evaluations: Sequence[SetEvaluation], *, seed: int, command: str = "") -> Document:

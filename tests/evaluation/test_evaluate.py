@@ -247,6 +247,7 @@ def test_models_and_sets_in_one_call():
     ("arguments", "says"),
     [
         ({"sets": "vox"}, "did you mean 'voc'"),
+        ({"sets": []}, "Nothing to evaluate"),
         ({"tasks": "segmnt"}, "did you mean 'segment'"),
         ({"tasks": ["group", "classify"]}, "'classify'"),
         ({"protocol": "slcip"}, "did you mean 'sclip'"),
