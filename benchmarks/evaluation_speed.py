@@ -42,7 +42,7 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.build import build_model
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.model.store import load_model
+from clippy_cli.model.store import load_model_directory
 
 COLUMNS = ["what", "set", "texts", "ours", "theirs", "ratio", "agreement"]
 console = Console()
@@ -66,7 +66,7 @@ def main() -> None:
     if options.architecture:
         model = build_model(load_architecture(options.architecture), seed=0).eval().to(device)
     else:
-        model = load_model(options.model, device=options.device)
+        model = load_model_directory(options.model, device=options.device)
     rows = []
     for name in options.sets:
         images = open_benchmark(name, options.data_root)

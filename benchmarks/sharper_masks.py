@@ -23,7 +23,7 @@ from clippy_cli.evaluation.protocol import Overrides, load_protocol
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.refine.crf import check_crf
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.model.store import load_model
+from clippy_cli.model.store import load_model_directory
 
 COLUMNS = ["set", "images", "inference", "mIoU, %", "pixel accuracy, %", "seconds an image"]
 console = Console()
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these words")
     parser.add_argument("--no-file", action="store_true", help="print only")
     options = parser.parse_args()
-    model = load_model(options.model, device=options.device)
+    model = load_model_directory(options.model, device=options.device)
     protocol = load_protocol(options.protocol)
     rows = []
     for name in options.sets:

@@ -26,7 +26,7 @@ from clippy_cli.data.shard_names import local_shards
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.streams import Position
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.tokenize import Tokenize
+from clippy_cli.model.text_tower import Tokenize
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import ImageFeed
 from clippy_cli.training.order import Part

@@ -26,7 +26,7 @@ from rich.table import Table
 from clippy_cli import console as terminal
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.model.device import resolve_device
-from clippy_cli.model.store import load_model
+from clippy_cli.model.store import load_model_directory
 from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
 from clippy_cli.waterbirds.build.build import build_set
 from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
@@ -68,7 +68,7 @@ def main() -> None:
         words = parse_words("bird,dog|cat,background")
         run = run_birds(
             options.model,
-            lambda source: load_model(source, device=options.device),
+            lambda source: load_model_directory(source, device=options.device),
             birds,
             words,
             split="all three",

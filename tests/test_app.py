@@ -100,7 +100,7 @@ def test_expected_failures_end_in_a_message_and_a_code(monkeypatch, raised, code
     def fail(*_, **__):
         raise raised
 
-    monkeypatch.setattr("clippy_cli.model.store.load_model", fail)
+    monkeypatch.setattr("clippy_cli.model.store.load_model_directory", fail)
     result = CliRunner().invoke(app, ["segment", __file__, "--labels", "dog"])
     assert result.exit_code == code
     assert says in result.output and "Traceback" not in result.output

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import load_model
 from clippy_cli.errors import ClippyError
 
 if TYPE_CHECKING:
@@ -81,9 +80,11 @@ def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
 
 def _own_model(source: str) -> Clippy:
     from clippy_cli.model.clippy import Clippy
-    from clippy_cli.model.sources.loading import split_source
+    from clippy_cli.model.sources.loading import load_model, split_source
+    from clippy_cli.model.sources.registry import OWN
 
-    model = load_model(source, "cpu") if split_source(source)[0] == "clippy" else None
+    with console.status(f"loading {source}"):
+        model = load_model(source, device="cpu") if split_source(source)[0] == OWN else None
     if not isinstance(model, Clippy):
         raise ClippyError(
             f"{source} is not one of clippy's own models, which alone can be exported.",

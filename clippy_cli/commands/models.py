@@ -26,6 +26,7 @@ def models(
     open_clip:ARCH/FILE     a local checkpoint of one of its architectures
     hf:NAME, hf:FOLDER      CLIP, SigLIP, ALIGN or GroupViT of transformers
     timm:NAME, timm:NAME@FILE  an image-only trunk (DINO, DINOv2, MoCo, DeiT)
+    PREFIX:NAME             a model of another installed package's source
 
     \b
     Nothing is downloaded here; a model that is not at hand is fetched from its
@@ -39,18 +40,21 @@ def models(
     from dataclasses import asdict
     from itertools import groupby
 
-    from clippy_cli.model.sources.catalogue import ALL_TASKS, KINDS, list_models
+    from clippy_cli.model.sources.loading import list_models
+    from clippy_cli.model.sources.registry import ALL_TASKS
 
-    listed = list_models(everything=everything)
+    listing = list_models(everything=everything)
+    for failure in listing.failures:
+        console.print_warning(str(failure))
     if json:
-        console.print_json({"command": "models", "models": [asdict(entry) for entry in listed]})
+        console.print_json({"command": "models", "models": [asdict(entry) for entry in listing.models]})
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     table.add_column("can", no_wrap=True)
     table.add_column("at hand", no_wrap=True)
     table.add_column("weights", overflow="fold")
-    for kind, entries in groupby(sorted(listed, key=lambda entry: KINDS.index(entry.kind)), lambda entry: entry.kind):
+    for kind, entries in groupby(listing.models, lambda entry: entry.kind):
         table.add_row(Text(kind, "cyan"))
         for entry in entries:
             can = "all" if entry.tasks == ALL_TASKS else "group only"

@@ -12,6 +12,7 @@ import typer
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.dense import DenseMode
 
 Images = Annotated[
     list[str],
@@ -35,7 +36,7 @@ Dense = Annotated[
     str | None,
     typer.Option(
         metavar="MODE",
-        help="Attention of the last block where patches are wanted: plain, maskclip, sclip, naclip, proxyclip. "
+        help=f"Attention of the last block where patches are wanted: {', '.join(DenseMode)}. "
         "For models that were not trained for patches. Default: plain.",
     ),
 ]

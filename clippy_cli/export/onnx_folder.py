@@ -17,7 +17,7 @@ from torch.export import Dim
 
 from clippy_cli import __version__
 from clippy_cli.data.prompts import resolve_templates
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.export.graphs import ImageGraph, TextGraph
 from clippy_cli.export.parity import (
     Difference,
@@ -31,6 +31,7 @@ from clippy_cli.export.parity import (
 from clippy_cli.extras import install_command
 from clippy_cli.files import whole_folder
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.config import Pooling
 from clippy_cli.model.patch_forms import patch_form
 
 LIMIT = 1e-4
@@ -101,7 +102,7 @@ def _write(
                 verbose=False,
             )
     except Exception as error:  # the exporter passes on whatever its passes raise
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise ClippyError(
             f"torch {torch.__version__} cannot export {path.name} at opset {opset}: {reason}",
             "Try --opset 18, or other versions of torch and onnxscript.",
@@ -162,7 +163,9 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "patches": f"(B,H/p,W/p,D) unit norm, {patch_form(model)}",
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
-            "lse_scale": (model.config.inference.lse_scale or image.lse_scale) if image.pooling == "lse" else None,
+            "lse_scale": (model.config.inference.lse_scale or image.lse_scale)
+            if image.pooling == Pooling.LSE
+            else None,
         },
         "text": {
             "file": TEXT_FILE,
@@ -179,10 +182,6 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
         "templates": resolve_templates(defaults.templates),
         "logit_scale": defaults.logit_scale,
     }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

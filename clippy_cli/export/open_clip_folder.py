@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import CLIPTextCfg
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +24,8 @@ from clippy_cli.export.parity import (
 )
 from clippy_cli.files import whole_folder
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat.open_clip import text_fields
+from clippy_cli.model.config import Pooling
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.vit_tower import VitTower
 
@@ -65,7 +65,7 @@ def _require_expressible(model: Clippy) -> None:
     if model.config.inference.affinity_block is not None:
         found.append("patches that share embeddings by affinity (inference.affinity_block)")
     if model.config.text.kind == "open_clip":
-        unknown = set(model.config.text.encoder) - {field.name for field in fields(CLIPTextCfg)}
+        unknown = set(model.config.text.encoder) - text_fields()
         found += [f"text.encoder.{name}" for name in sorted(unknown)]
     if found:
         raise ClippyError(
@@ -77,7 +77,7 @@ def _require_expressible(model: Clippy) -> None:
 def _conv_obstacles(tower: ImageTower) -> list[str]:
     config = tower.config
     found = []
-    if config.pooling != "avg":
+    if config.pooling != Pooling.AVG:
         found.append(f"{config.pooling} pooling of a convolutional trunk: the mean alone")
     if config.projection == "mlp":
         found.append("an mlp projection of each token: open_clip's comes after pooling")

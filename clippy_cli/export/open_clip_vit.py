@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat.timm import resample_positions
+from clippy_cli.model.config import Pooling
 from clippy_cli.model.vit_tower import VitTower
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias|gamma)")
@@ -35,7 +36,7 @@ def vit_obstacles(tower: VitTower) -> list[str]:
     """What of the tower open_clip's vision transformer cannot say; empty where it can say all."""
     trunk, config = tower.trunk, tower.config
     found = []
-    if config.pooling not in ("cls", "avg"):
+    if config.pooling not in (Pooling.CLS, Pooling.AVG):
         found.append(f"{config.pooling} pooling: open_clip pools the class token or the mean")
     if config.pool_prefix_tokens:
         found.append("a mean that takes in the class token (image.pool_prefix_tokens)")
@@ -70,7 +71,7 @@ def vit_config(model: Clippy, tower: VitTower) -> dict[str, Any]:
         "mlp_ratio": block.mlp.fc1.out_features / width,
         "ls_init_value": None if isinstance(block.ls1, nn.Identity) else 1.0,
         "no_ln_pre": isinstance(trunk.norm_pre, nn.Identity),
-        "pool_type": "tok" if tower.config.pooling == "cls" else "avg",
+        "pool_type": "tok" if tower.config.pooling == Pooling.CLS else "avg",
         "norm_kwargs": {"eps": float(trunk.norm.eps)},
     }
 
@@ -86,9 +87,7 @@ def vit_state(model: Clippy, tower: VitTower) -> dict[str, Tensor]:
     state = {theirs: value for name, value in weights.items() if (theirs := _their_name(name)) is not None}
     grid = tower.grid_size(model.preprocess.resolution, model.preprocess.resolution)
     covered = 0 if trunk.no_embed_class else 1
-    table = resample_abs_pos_embed(
-        weights["pos_embed"], list(grid), trunk.patch_embed.grid_size, num_prefix_tokens=covered
-    )[0]  # (covered+N,F)
+    table = resample_positions(weights["pos_embed"], grid, trunk.patch_embed.grid_size, covered)[0]  # (covered+N,F)
     patches = table[covered:] + weights.get("patch_embed.proj.bias", 0.0)
     first = table[:covered] if covered else torch.zeros_like(table[:1])
     state["class_embedding"] = weights["cls_token"].flatten()  # (1,1,F) -> (F)

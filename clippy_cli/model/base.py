@@ -13,6 +13,21 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from clippy_cli.errors import ClippyError
+
+TEXT_BATCH = 256  # texts that a text tower is given at a time
+
+
+def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Patch grid (h,w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch's."""
+    down, across = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    if height < 1 or width < 1 or height % down or width % across:
+        raise ClippyError(
+            f"An image of {height}x{width} pixels does not split into patches of {down}x{across}.",
+            f"Resize the sides to multiples of {down}{'' if down == across else f' and {across}'}.",
+        )
+    return height // down, width // across
+
 
 @dataclass(frozen=True)
 class Preprocess:

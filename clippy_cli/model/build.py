@@ -6,21 +6,18 @@ import logging
 import warnings
 from pathlib import Path
 
-import huggingface_hub
-import timm
 import torch
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat import hub
+from clippy_cli.model.compat.timm import fitted_state, pretrained_model
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
-from clippy_cli.model.hub import hub_session
 from clippy_cli.model.image_tower import ImageTower
-from clippy_cli.model.text_tower import TextTower, hugging_face_weights
+from clippy_cli.model.text_tower import TextTower
 from clippy_cli.model.vit_tower import VitTower
 
 logger = logging.getLogger(__name__)
@@ -89,15 +86,13 @@ def pretrained_trunk(config: ImageTowerConfig, *, with_classifier: bool = False)
     if tag is None:
         raise ClippyError("The architecture names no pretrained trunk.", "Use model.image.init: random or a file.")
     try:
-        with hub_session():
-            trunk: nn.Module = timm.create_model(tag, pretrained=True, num_classes=None if with_classifier else 0)
+        return pretrained_model(tag, num_classes=None if with_classifier else 0)
     except Exception as error:  # the hub's client raises many types: no network, no such name, a broken cache
         raise ClippyError(
             f"The image tower wants timm's weights {tag} from the Hugging Face hub, which gave none: "
-            f"{_first_line(error)}",
+            f"{first_line(error)}",
             "Download them elsewhere and pass the file: --set model.image.init=/path/to/model.safetensors",
         ) from error
-    return trunk
 
 
 def _load_trunk_file(tower: ImageTower, path: Path) -> None:
@@ -107,13 +102,13 @@ def _load_trunk_file(tower: ImageTower, path: Path) -> None:
 def _load_trunk_state(tower: ImageTower, state: dict[str, Tensor], where: str) -> None:
     state = {name: value.float() for name, value in state.items()}
     try:
-        filtered = checkpoint_filter_fn(state, tower.trunk) if isinstance(tower, VitTower) else state
+        filtered = fitted_state(tower.trunk, state)
         result = tower.trunk.load_state_dict(
             {name: value for name, value in filtered.items() if not name.startswith(_HEADS)},
             strict=False,
         )
     except RuntimeError as error:
-        raise ClippyError(f"The weights of {where} do not fit {tower.config.trunk}: {_first_line(error)}") from error
+        raise ClippyError(f"The weights of {where} do not fit {tower.config.trunk}: {first_line(error)}") from error
     if result.unexpected_keys and not isinstance(tower, VitTower):  # files of vision transformers often hold more
         raise ClippyError(
             f"{where} holds {len(result.unexpected_keys)} tensors that {tower.config.trunk} lacks, "
@@ -131,18 +126,20 @@ def _load_trunk_state(tower: ImageTower, state: dict[str, Tensor], where: str) -
 def _load_text(tower: TextTower, source: str) -> None:
     if tower.config.kind != "hugging_face":
         raise ClippyError("An open_clip text tower starts from random weights.", "Set model.text.init: random.")
+    from clippy_cli.model.compat.transformers import encoder_weights
+
     try:
-        weights = hugging_face_weights(source)
+        weights = encoder_weights(source)
     except Exception as error:  # as above: whatever transformers and the hub's client raise
         raise ClippyError(
             f"The text tower wants {source} (a local folder or a Hugging Face name), which gave no weights: "
-            f"{_first_line(error)}",
+            f"{first_line(error)}",
             "Download it elsewhere and pass the folder: --set model.text.init=/path/to/folder",
         ) from error
     try:
         tower.encoder.load_state_dict(weights)
     except RuntimeError as error:
-        raise ClippyError(f"The weights of {source} do not fit the text encoder: {_first_line(error)}") from error
+        raise ClippyError(f"The weights of {source} do not fit the text encoder: {first_line(error)}") from error
     if tower.config.projection == "linear":
         dense = _sentence_transformer_dense(source)
         if dense is None:
@@ -170,18 +167,17 @@ def _sentence_transformer_dense(source: str) -> dict[str, Tensor] | None:
     if Path(source).is_dir():
         found = [Path(source) / name for name in DENSE_FILES if (Path(source) / name).is_file()]
         return read_weights(found[0], "model.text.init") if found else None
-    for name in DENSE_FILES:
-        try:
-            with hub_session():
-                return read_weights(Path(huggingface_hub.hf_hub_download(source, name)), "model.text.init")
-        except LocalEntryNotFoundError as error:
-            raise ClippyError(
-                f"{source} is cached, but whether it has a dense layer ({name}) cannot be asked without a network.",
-                "Connect once, or pass a complete local folder: --set model.text.init=/path/to/folder",
-            ) from error
-        except EntryNotFoundError:
-            continue
-    return None
+    try:
+        with hub.hub_session() as local:
+            return read_weights(hub.download(source, DENSE_FILES, local_files_only=local), "model.text.init")
+    except hub.LocalEntryNotFoundError as error:
+        raise ClippyError(
+            f"{source} is cached, but whether it has a dense layer ({DENSE_FILES[0]}) cannot be asked without a "
+            "network.",
+            "Connect once, or pass a complete local folder: --set model.text.init=/path/to/folder",
+        ) from error
+    except hub.EntryNotFoundError:
+        return None
 
 
 def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str, Tensor]:
@@ -200,7 +196,7 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ClippyError(f"{path} cannot be read as a weight file: {_first_line(error)}") from error
+        raise ClippyError(f"{path} cannot be read as a weight file: {first_line(error)}") from error
     except Exception as error:  # code inside the file, refused by weights_only; torch's text advises to run it
         raise ClippyError(
             f"{path} holds more than tensors, or is no weight file, and is not loaded ({type(error).__name__}).",
@@ -212,7 +208,3 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ClippyError(f"{path} holds no dictionary of tensors.", "Save model.state_dict() and pass that file.")
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

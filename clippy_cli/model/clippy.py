@@ -1,33 +1,49 @@
-"""CLIPpy (arXiv 2210.09996, section 3): two towers, a spatial pooling, one set of patch embeddings for every task."""
+"""CLIPpy (arXiv 2210.09996, section 3), top to bottom: two towers, a spatial pooling, one set of patch embeddings.
+
+Shape legend: B batch, N patch tokens, P prefix tokens, K kept patches or texts, L token ids of a text, F trunk
+features, D joint embedding, h,w patch grid, H,W pixels.
+
+    (B,3,H,W) -- trunk --> (B,P+N,F) -- projection of each token --> (B,P+N,D) -- pooling --> (B,D)   image
+    (K,L) ----- encoder, mean of tokens --> (K,F) ----- projection ----------------> (K,D)            text
+    image x text -> (B,K) cosines, times the logit scale in the loss                                  logits
+    (B,P+N,D) without the prefix, unit norm -> (B,h,w,D), compared with the same texts                patches
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from clippy_cli.model.affinity import affinity_mean
-from clippy_cli.model.base import InferenceDefaults, Preprocess
-from clippy_cli.model.config import ModelConfig
-from clippy_cli.model.pooling import at_least_float32, lse_scores, normalized, pool_tokens
+from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
+from clippy_cli.model.compat.timm import is_efficientnet
+from clippy_cli.model.config import ImageTowerConfig, ModelConfig, Pooling
+from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.dense.dense import PLAIN, Dense
+from clippy_cli.model.image_tower import ImageTower
+from clippy_cli.model.pooling import affinity_mean, at_least_float32, lse_scores, normalized, pool_tokens
 from clippy_cli.model.text_tower import TextTower
-from clippy_cli.model.towers import build_image_tower
-
-TEXT_BATCH = 256
 
 
 class Clippy(nn.Module):
     """The package's own :class:`~clippy_cli.model.base.VisionLanguageModel`.
 
     Inference uses the ``embed_*`` methods and ``score_images``, which never drop a token; the others carry gradients.
-    Shapes: see ``model/base.py``.
+
+    Attributes:
+        config: the architecture, and the form of patches that inference takes.
+        dense: how the last block attends where patches are wanted; plain unless the model is a view.
+        log_logit_scale: learned logarithm of the factor of a cosine in the loss (CLIP, arXiv 2103.00020, figure 3).
+        patch_mean: (D,) mean training patch, which the centered form subtracts; zeros where none was measured.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
         super().__init__()
         self.config = config
+        self.dense = PLAIN
         self.image = build_image_tower(config.image, config.embed_dim)
         self.text = TextTower(config.text, config.embed_dim, tokenizer_files)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
@@ -37,9 +53,120 @@ class Clippy(nn.Module):
             config.preprocess.mean, config.preprocess.std, self.image.patch_size, config.preprocess.resolution
         )
 
+    # Image tokens: the trunk of self-supervised weights (sections 3 and 4.1); in training some patches are dropped
+    # before it (section 3.3, ``sampling.py``).
+
+    def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B,3,H,W), optional (B,K) kept patches -> (B,P+N,D) tokens in the joint space, not normalized."""
+        return self.joint_tokens(self.image.features(images, keep))
+
+    # Projection: each token by itself and before pooling, so that patches lie in the joint space (section 3.2). The
+    # paper's model needs none, since its trunk is as wide as the joint space.
+
+    def joint_tokens(self, features: Tensor) -> Tensor:
+        """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
+        tokens = self.image.project(features)
+        inference = self.config.inference
+        if inference.affinity_block is None:
+            return tokens
+        prefix = self.image.num_prefix_tokens
+        keys = self.image.block_features(features[:, prefix:], inference.affinity_block)
+        patches = affinity_mean(tokens[:, prefix:], keys, inference.affinity_scale)
+        return torch.cat([tokens[:, :prefix].to(patches.dtype), patches], dim=1)
+
+    # Pooling: the channel-wise maximum over the image's patches (section 3.2), or one of its rivals (``pooling.py``).
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B,P+N,D) tokens -> (B,D), unit norm."""
+        image = self.config.image
+        pooled = pool_tokens(
+            at_least_float32(tokens), image.pooling, self.image.num_prefix_tokens, pool_prefix=image.pool_prefix_tokens
+        )
+        return normalized(pooled)
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,D), unit norm. Under ``lse`` this is the normalized mean of the unit patch vectors."""
+        return self.pool(self.image_tokens(images))
+
+    # Text: Sentence-T5 in the paper (sections 3 and 4.1), the mean of its tokens and its own dense layer.
+
+    def text_vectors(self, token_ids: Tensor) -> Tensor:
+        """(K,L) token ids -> (K,D), unit norm."""
+        return normalized(self.text.project(self.text.features(token_ids)))
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,D), unit norm; an empty sequence gives (0,D)."""
+        vectors = [
+            self.text_vectors(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
+            for start in range(0, len(texts), TEXT_BATCH)
+        ]
+        return torch.cat(vectors) if vectors else torch.empty(0, self.config.embed_dim, device=self.device)
+
+    # Logits: cosines of images and texts, which the loss multiplies with the logit scale (CLIP, figure 3). ``lse`` is
+    # no dot product of two vectors: it pools the cosines of the patches.
+
+    @property
+    def scores_are_dot_products(self) -> bool:
+        """Whether an image-text score is the dot product of two pooled vectors, which ``lse`` is not."""
+        return self.config.image.pooling != Pooling.LSE
+
+    @property
+    def lse_scale(self) -> float | None:
+        """Inverse temperature of the training's pooling of similarities; None where a score is a dot product."""
+        return None if self.scores_are_dot_products else self.config.image.lse_scale
+
+    def score_tokens(self, tokens: Tensor, texts: Tensor) -> Tensor:
+        """(B,P+N,D) tokens, (K,D) unit texts -> (B,K) in [-1, 1]: a cosine, or its log-mean-exp over patches (lse)."""
+        if self.scores_are_dot_products:
+            return self.pool(tokens) @ texts.T
+        patches = normalized(tokens[:, self.image.num_prefix_tokens :])
+        return lse_scores(patches, texts, self.config.inference.lse_scale or self.config.image.lse_scale)
+
+    @torch.no_grad()
+    def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
+        """(B,3,H,W), (K,D) text embeddings -> (B,K) in [-1, 1], the score that the model was trained with."""
+        return self.score_tokens(self.image_tokens(images), texts)
+
+    # Patches: the same tokens, each for itself; groups (bottom-up) and labels (top-down) both come from them
+    # (section 3.5). The form and the dense mode are not the paper's; see ``patch_forms.py``.
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,N,D): the tokens that patch embeddings are made of, not normalized."""
+        if self.dense.mode is DenseMode.PLAIN:
+            tokens = self.image_tokens(images)
+        else:
+            proxy = self.dense.proxy_patches(images, self.preprocess)
+            tokens = self.joint_tokens(self.image.dense_features(images, self.dense.mode, proxy))
+        return tokens[:, self.image.num_prefix_tokens :]
+
+    @torch.no_grad()
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,h,w,D), unit norm, in the form that the configuration says."""
+        h, w = self.image.grid_size(images.shape[-2], images.shape[-1])
+        patches = self.patch_tokens(images).float()  # (B,N,D)
+        if self.config.inference.centre_patches:
+            patches = patches - self.patch_mean
+        return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
+
+    def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
+        """The same weights under another configuration or dense mode; this model stays as it is."""
+        other = copy.copy(self)
+        other.config = config or self.config
+        other.dense = dense or self.dense
+        return other
+
+    def with_dense(self, dense: Dense) -> Clippy:
+        """A view with patches by ``dense``; ClippyError where the image tower is no plain vision transformer."""
+        self.image.require_dense(self.name)
+        return self.view(dense=dense)
+
+    # What tables say of it, and what inference takes where the user says nothing.
+
     @property
     def name(self) -> str:
-        return self.config.name
+        return self.dense.describe(self.config.name)
 
     @property
     def device(self) -> torch.device:
@@ -55,78 +182,13 @@ class Clippy(nn.Module):
     def reads_texts(self) -> bool:
         return True
 
-    @property
-    def scores_are_dot_products(self) -> bool:
-        """Whether an image-text score is the dot product of two pooled vectors, which ``lse`` is not."""
-        return self.config.image.pooling != "lse"
 
-    @property
-    def lse_scale(self) -> float | None:
-        """Inverse temperature of the training's pooling of similarities; None where a score is a dot product."""
-        return None if self.scores_are_dot_products else self.config.image.lse_scale
+def build_image_tower(config: ImageTowerConfig, embed_dim: int) -> ImageTower:
+    """A convolutional tower for timm's EfficientNets, a vision transformer for all else; ClippyError as theirs."""
+    if is_efficientnet(config.trunk):
+        from clippy_cli.model.conv_tower import ConvTower
 
-    def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B,3,H,W), optional (B,K) kept patches -> (B,P+N,D) tokens in the joint space, not normalised."""
-        return self.joint_tokens(self.image.features(images, keep))
+        return ConvTower(config, embed_dim)
+    from clippy_cli.model.vit_tower import VitTower
 
-    def joint_tokens(self, features: Tensor) -> Tensor:
-        """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
-        tokens = self.image.project(features)
-        inference = self.config.inference
-        if inference.affinity_block is None:
-            return tokens
-        prefix = self.image.num_prefix_tokens
-        keys = self.image.block_features(features[:, prefix:], inference.affinity_block)
-        patches = affinity_mean(tokens[:, prefix:], keys, inference.affinity_scale)
-        return torch.cat([tokens[:, :prefix].to(patches.dtype), patches], dim=1)
-
-    def patch_tokens(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,N,D): the tokens that patch embeddings are made of, not normalised."""
-        return self.image_tokens(images)[:, self.image.num_prefix_tokens :]
-
-    def text_vectors(self, token_ids: Tensor) -> Tensor:
-        """(K,L) token ids -> (K,D), unit norm."""
-        return normalized(self.text.project(self.text.features(token_ids)))
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """(B,P+N,D) tokens -> (B,D), unit norm."""
-        image = self.config.image
-        pooled = pool_tokens(
-            at_least_float32(tokens), image.pooling, self.image.num_prefix_tokens, pool_prefix=image.pool_prefix_tokens
-        )
-        return normalized(pooled)
-
-    def score_tokens(self, tokens: Tensor, texts: Tensor) -> Tensor:
-        """(B,P+N,D) tokens, (K,D) unit texts -> (B,K) in [-1, 1]: a cosine, or its log-mean-exp over patches (lse)."""
-        if self.scores_are_dot_products:
-            return self.pool(tokens) @ texts.T
-        patches = normalized(tokens[:, self.image.num_prefix_tokens :])
-        return lse_scores(patches, texts, self.config.inference.lse_scale or self.config.image.lse_scale)
-
-    @torch.no_grad()
-    def embed_images(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,D), unit norm. Under ``lse`` this is the normalised mean of the unit patch vectors."""
-        return self.pool(self.image_tokens(images))
-
-    @torch.no_grad()
-    def embed_patches(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,h,w,D), unit norm, in the form that the configuration says (see ``patch_forms.py``)."""
-        h, w = self.image.grid_size(images.shape[-2], images.shape[-1])
-        patches = self.patch_tokens(images).float()  # (B,N,D)
-        if self.config.inference.centre_patches:
-            patches = patches - self.patch_mean
-        return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
-
-    @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """K strings -> (K,D), unit norm; an empty sequence gives (0,D)."""
-        vectors = [
-            self.text_vectors(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
-            for start in range(0, len(texts), TEXT_BATCH)
-        ]
-        return torch.cat(vectors) if vectors else torch.empty(0, self.config.embed_dim, device=self.device)
-
-    @torch.no_grad()
-    def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
-        """(B,3,H,W), (K,D) text embeddings -> (B,K) in [-1, 1], the score that the model was trained with."""
-        return self.score_tokens(self.image_tokens(images), texts)
+    return VitTower(config, embed_dim)

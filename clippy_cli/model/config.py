@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Pooling = Literal["max", "avg", "cls", "lse"]
 Projection = Literal["none", "linear", "mlp"]
 TextKind = Literal["open_clip", "hugging_face"]
+
+
+class Pooling(StrEnum):
+    """How image tokens become one vector; for ``lse``, one score a text. Each has its function in ``pooling.py``."""
+
+    MAX = "max"
+    AVG = "avg"
+    CLS = "cls"
+    LSE = "lse"
+
+    @property
+    def takes_raw_tokens(self) -> bool:
+        """Whether it runs over the patch tokens as they are, of any norm, and over the prefix tokens where asked."""
+        return self not in (Pooling.CLS, Pooling.LSE)
+
+
+class PatchForm(StrEnum):
+    """What ``embed_patches`` gives: plain as in the paper, minus the mean training patch, or shared by affinity."""
+
+    PLAIN = "plain"
+    CENTERED = "centred"
+    SHARED = "shared"
 
 
 class _Frozen(BaseModel):
@@ -37,7 +59,7 @@ class ImageTowerConfig(_Frozen):
 
 
 class TextTowerConfig(_Frozen):
-    """An open_clip text transformer, or a Hugging Face encoder behind open_clip's HFTextEncoder."""
+    """An open_clip text transformer, or an encoder of transformers, such as BERT or T5."""
 
     kind: TextKind
     pretrained_tag: Annotated[
@@ -96,14 +118,14 @@ class ModelConfig(_Frozen):
     def _towers_fit(self) -> ModelConfig:
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
-        if self.image.pooling in ("cls", "lse") and self.image.pool_prefix_tokens:
+        if self.image.pool_prefix_tokens and not self.image.pooling.takes_raw_tokens:
             raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
         block = self.inference.affinity_block
         if block is not None and block not in (self.image.blocks or ()):
             raise ValueError(f"inference.affinity_block is {block}, which must be one of image.blocks")
-        if block is not None and self.image.pooling in ("max", "avg"):
+        if block is not None and self.image.pooling.takes_raw_tokens:
             raise ValueError(
-                "inference.affinity_block averages unit patches, which image.pooling: max and avg never saw"
+                f"inference.affinity_block averages unit patches, which image.pooling: {self.image.pooling} never saw"
             )
         if block is not None and self.inference.centre_patches:
             raise ValueError("inference.centre_patches and inference.affinity_block exclude each other")

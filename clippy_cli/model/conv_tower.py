@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.config import ImageTowerConfig
+from clippy_cli.model.compat.timm import EfficientNet
+from clippy_cli.model.config import ImageTowerConfig, Pooling
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 
 
@@ -24,7 +24,7 @@ class ConvTower(ImageTower):
         self.trunk = create_trunk(config)
         if not isinstance(self.trunk, EfficientNet):
             raise ClippyError(f"The trunk {config.trunk!r} is no EfficientNet.", "Choose an efficientnet_* model.")
-        if config.pooling == "cls":
+        if config.pooling == Pooling.CLS:
             raise ClippyError(
                 f"image.pooling is cls, but {config.trunk} is convolutional and has no class token.", "Use avg or max."
             )
@@ -35,9 +35,8 @@ class ConvTower(ImageTower):
             )
         self.patch_size = self.trunk.feature_info[-1]["reduction"]
         self.feature_dim = self.trunk.num_features
-        self.has_batch_norm = any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.trunk.modules()
-        )
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+        self.has_batch_norm = any(isinstance(module, kinds) for module in self.trunk.modules())
         self.projection = token_projection(config, self.feature_dim, embed_dim)
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -9,7 +9,9 @@ import timm
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import patch_grid
 from clippy_cli.model.config import ImageTowerConfig
+from clippy_cli.model.dense import DenseMode
 
 
 class ImageTower(nn.Module, ABC):
@@ -42,12 +44,7 @@ class ImageTower(nn.Module, ABC):
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Patch grid (h, w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch."""
-        if height < 1 or width < 1 or height % self.patch_size or width % self.patch_size:
-            raise ClippyError(
-                f"An image of {height}x{width} pixels does not split into patches of {self.patch_size}.",
-                f"Resize both sides to multiples of {self.patch_size}.",
-            )
-        return height // self.patch_size, width // self.patch_size
+        return patch_grid(height, width, self.patch_size)
 
     @abstractmethod
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -62,6 +59,21 @@ class ImageTower(nn.Module, ABC):
             f"The trunk {self.config.trunk} does not embed one patch without the others.",
             "Choose a plain vision transformer, or drop no tokens: --set train.drop_rate=0",
         )
+
+    def require_dense(self, model: str) -> None:
+        """ClippyError unless :meth:`dense_features` can be had; ``model`` is what its owner is called."""
+        raise ClippyError(
+            f"{model} has a convolutional trunk, {self.config.trunk}: it has no attention to change.",
+            "Leave --dense out.",
+        )
+
+    def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
+        """:meth:`features` of whole images with the last block's attention by ``mode``; ClippyError as above.
+
+        ``proxy`` (B,h',w',F') are another model's patches of the same images, for proxyclip.
+        """
+        self.require_dense(self.config.trunk)
+        raise NotImplementedError
 
     def block_features(self, features: Tensor, block: int) -> Tensor:
         """The part of (B,N,F) ``features`` that is of ``block``, one of ``blocks``: (B,N,F/len(blocks))."""

@@ -1,8 +1,12 @@
-"""Poolings of image tokens, and the score that pools in similarity space. Shapes: see ``model/base.py``."""
+"""Poolings of image tokens, the score that pools in similarity space, and patches pooled among themselves.
+
+Shapes: see ``model/base.py``.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,20 +14,49 @@ from torch import Tensor
 
 from clippy_cli.model.config import Pooling
 
+AFFINITIES = 1 << 26  # held at once; a quarter of a gigabyte
 
-def pool_tokens(tokens: Tensor, pooling: Pooling, num_prefix: int, *, pool_prefix: bool = False) -> Tensor:
-    """(B,P+N,D) tokens -> (B,D), not normalised.
+Pool = Callable[[Tensor, Tensor], Tensor]
+_POOLS: dict[Pooling, Pool] = {}
 
-    ``max`` is the channel-wise maximum over tokens (CLIPpy, section 3.2), ``avg`` their mean, ``cls`` the class
-    token (CLIP). ``lse`` has no pooled vector of its own; its first-order form, the mean of the unit patch
-    vectors, stands in. ``pool_prefix`` lets ``max`` and ``avg`` run over the prefix tokens too.
-    """
-    if pooling == "cls":
-        return tokens[:, 0]
-    if pooling == "lse":
-        return F.normalize(tokens[:, num_prefix:], dim=-1).mean(dim=1)
-    pooled = tokens if pool_prefix else tokens[:, num_prefix:]
-    return pooled.amax(dim=1) if pooling == "max" else pooled.mean(dim=1)
+
+def pools(pooling: Pooling) -> Callable[[Pool], Pool]:
+    """Register ``(prefix (B,P,D), patches (B,N,D)) -> (B,D)`` as what a member of ``Pooling`` computes."""
+
+    def register(pool: Pool) -> Pool:
+        _POOLS[pooling] = pool
+        return pool
+
+    return register
+
+
+def pool_tokens(tokens: Tensor, pooling: Pooling | str, num_prefix: int, *, pool_prefix: bool = False) -> Tensor:
+    """(B,P+N,D) tokens -> (B,D), not normalized. ``pool_prefix`` counts the prefix tokens among the patches."""
+    patches = tokens if pool_prefix else tokens[:, num_prefix:]
+    return _POOLS[Pooling(pooling)](tokens[:, :num_prefix], patches)
+
+
+@pools(Pooling.MAX)
+def _channel_maximum(prefix: Tensor, patches: Tensor) -> Tensor:
+    """CLIPpy, section 3.2."""
+    return patches.amax(dim=1)
+
+
+@pools(Pooling.AVG)
+def _mean(prefix: Tensor, patches: Tensor) -> Tensor:
+    return patches.mean(dim=1)
+
+
+@pools(Pooling.CLS)
+def _class_token(prefix: Tensor, patches: Tensor) -> Tensor:
+    """As CLIP pools."""
+    return prefix[:, 0]
+
+
+@pools(Pooling.LSE)
+def _mean_of_unit_patches(prefix: Tensor, patches: Tensor) -> Tensor:
+    """The first-order form of :func:`lse_scores`, which has no pooled vector of its own."""
+    return F.normalize(patches, dim=-1).mean(dim=1)
 
 
 def lse_scores(patches: Tensor, texts: Tensor, scale: float) -> Tensor:
@@ -34,6 +67,27 @@ def lse_scores(patches: Tensor, texts: Tensor, scale: float) -> Tensor:
     """
     cosines = patches @ texts.T  # (B,N,K)
     return (torch.logsumexp(scale * cosines, dim=1) - math.log(patches.shape[1])) / scale
+
+
+def affinity_mean(patches: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """(B,N,D) patches, (B,N,F) trunk tokens of the same patches -> (B,N,D): means of unit patches, not normalized.
+
+    A patch's weights are the softmax over all patches of ``scale`` times the cosine of their keys, minus the image's
+    mean key: what all patches have in common says nothing about which belong together. Like the proxy attention of
+    ProxyCLIP (arXiv 2408.04883, section 3.2), but of the final embeddings and with the model's own inner tokens.
+    """
+    units = normalized(patches)
+    keys = normalized(keys - keys.mean(dim=1, keepdim=True))
+    batch, count = keys.shape[:2]
+    rows = max(1, AFFINITIES // (batch * count))
+    if torch.compiler.is_exporting() or rows >= count:
+        return _affinity_rows(units, keys, keys, scale)
+    return torch.cat([_affinity_rows(units, keys, part, scale) for part in torch.split(keys, rows, dim=1)], dim=1)
+
+
+def _affinity_rows(units: Tensor, keys: Tensor, queries: Tensor, scale: float) -> Tensor:
+    """(B,N,D), (B,N,F), (B,M,F) -> (B,M,D)."""
+    return (scale * queries @ keys.transpose(1, 2)).softmax(dim=-1) @ units
 
 
 def normalized(vectors: Tensor) -> Tensor:

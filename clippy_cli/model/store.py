@@ -14,6 +14,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.files import whole_folder
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat.torch import unfilled_weights
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import architecture_names, parse_model_config, shipped_models
 
@@ -44,7 +45,7 @@ def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = No
         (staging / WEIGHTS_FILE).chmod(0o644)
 
 
-def load_model(source: str, *, device: str = "auto") -> VisionLanguageModel:
+def load_model_directory(source: str, *, device: str = "auto") -> VisionLanguageModel:
     """A model in evaluation mode, in float32.
 
     Args:
@@ -98,7 +99,8 @@ def load_directory(directory: Path) -> Clippy:
     weights = directory / WEIGHTS_FILE
     if not weights.is_file():
         raise ClippyError(f"{directory} lacks {WEIGHTS_FILE}.", "Copy the whole folder, or train again.")
-    model = Clippy(config, tokenizer_files=str(directory / TOKENIZER_FOLDER))
+    with unfilled_weights():
+        model = Clippy(config, tokenizer_files=str(directory / TOKENIZER_FOLDER))
     try:
         state = {
             name: value.float() if value.is_floating_point() else value for name, value in load_file(weights).items()

@@ -1,28 +1,40 @@
-"""The text tower: open_clip's transformer and tokenizer, or a Hugging Face encoder behind open_clip's adapter."""
+"""The text tower: strings to token ids, an encoder of transformers or open_clip, a projection into the joint space."""
 
 from __future__ import annotations
 
-import json
-import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_clip.hf_configs import arch_dict
-from open_clip.hf_model import HFTextEncoder
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
-from transformers import AutoModelForTextEncoding
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.config import TextTowerConfig
-from clippy_cli.model.hub import hub_session
-from clippy_cli.model.tokenize import Tokenize
 
-# open_clip's table has no entry for T5; multilingual T5 has the same attribute names.
-arch_dict.setdefault("t5", arch_dict["mt5"])
-T5_TYPES = ("t5", "mt5")
 _GIVE_FILES = "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER"
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """A text tower's tokenizer with its settings: small, picklable, without weights.
+
+    Attributes:
+        tokenizer: open_clip's SimpleTokenizer, or one of transformers behind the same signature.
+        context_length: tokens a text is cut to.
+        pad_id: the id that the encoder masks; None where it reads padding like any other token.
+    """
+
+    tokenizer: Callable[..., Tensor]
+    context_length: int
+    pad_id: int | None
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,L) int64 ids on the CPU; L is the longest text where padding is masked, else the context."""
+        ids = self.tokenizer(list(texts), context_length=self.context_length)
+        if self.pad_id is None:
+            return ids
+        return ids[:, : int((ids != self.pad_id).sum(dim=1).max())]
 
 
 class TextTower(nn.Module):
@@ -38,17 +50,23 @@ class TextTower(nn.Module):
     def __init__(self, config: TextTowerConfig, embed_dim: int, tokenizer_files: str | None) -> None:
         super().__init__()
         self.config = config
+        self.tokenizer: Any = None
+        self.pad_id: int | None = None
         if config.kind == "open_clip":
-            self.tokenizer: Any = SimpleTokenizer(context_length=config.context_length)
-            self.encoder = TextTransformer(context_length=config.context_length, output_dim=0, **config.encoder)
-            self.feature_dim: int = self.encoder.width
-            self.pad_id: int | None = None
+            import open_clip
+
+            from clippy_cli.model.compat.open_clip import TextTransformer
+
+            self.tokenizer = open_clip.SimpleTokenizer(context_length=config.context_length)
+            self.encoder: Any = TextTransformer(context_length=config.context_length, output_dim=0, **config.encoder)
         else:
-            self.tokenizer = None if tokenizer_files is None else _hugging_face_tokenizer(tokenizer_files, config)
-            self.encoder = hugging_face_encoder(config)
-            width = arch_dict[self.encoder.config.model_type]["config_names"]["width"]
-            self.feature_dim = int(getattr(self.encoder.config, width))
-            self.pad_id = int(self.encoder.config.pad_token_id)
+            from clippy_cli.model.compat.transformers import TextEncoder
+
+            if tokenizer_files is not None:
+                self.tokenizer = _hugging_face_tokenizer(tokenizer_files, config.context_length)
+            self.encoder = TextEncoder(config.encoder)
+            self.pad_id = self.encoder.pad_id
+        self.feature_dim: int = self.encoder.width
         if config.projection == "linear":
             self.projection: nn.Module = nn.Linear(self.feature_dim, embed_dim, bias=False)
         elif self.feature_dim == embed_dim:
@@ -70,7 +88,7 @@ class TextTower(nn.Module):
         return pooled
 
     def project(self, features: Tensor) -> Tensor:
-        """(K,F) -> (K,D), not normalised."""
+        """(K,F) -> (K,D), not normalized."""
         projected: Tensor = self.projection(features)
         return projected
 
@@ -88,44 +106,22 @@ class TextTower(nn.Module):
         return self.tokenizer
 
 
-def hugging_face_encoder(config: TextTowerConfig) -> HFTextEncoder:
-    """open_clip's adapter with random weights, mean pooling and no projection of its own; needs no network."""
-    fields = dict(config.encoder)
-    if fields.get("model_type") in T5_TYPES:  # the adapter builds both halves of T5 and keeps the encoder
-        fields |= {"is_encoder_decoder": True, "num_decoder_layers": 1}
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(fields), encoding="utf-8")
-        return HFTextEncoder(folder, _width(config), pooler_type="mean_pooler", pretrained=False)
+def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
+    """Whether two words get different ids: transformers makes a tokenizer without a vocabulary where files lack.
+
+    ``tokenize`` gives a sequence or tensor of ids a text.
+    """
+    first, second = tokenize(["dog", "cat"])
+    return list(first) != list(second)
 
 
-def hugging_face_weights(source: str) -> dict[str, Tensor]:
-    """Encoder weights of a folder or Hugging Face name, keyed as in :func:`hugging_face_encoder`."""
-    with hub_session():
-        donor = AutoModelForTextEncoding.from_pretrained(source)
-    stack = donor.encoder if donor.config.model_type in T5_TYPES else donor
-    return {
-        f"transformer.{name}": value for name, value in stack.state_dict().items() if not name.startswith("pooler.")
-    }
+def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
+    from clippy_cli.model.compat.transformers import TextTokenizer
 
-
-def _width(config: TextTowerConfig) -> int:
-    model_type = config.encoder.get("model_type")
-    if model_type not in arch_dict:
-        raise ClippyError(
-            f"text.encoder.model_type is {model_type!r}; open_clip's text adapter knows {', '.join(sorted(arch_dict))}."
-        )
-    return int(config.encoder[arch_dict[model_type]["config_names"]["width"]])
-
-
-def _hugging_face_tokenizer(files: str, config: TextTowerConfig) -> HFTokenizer:
     try:
-        with hub_session():
-            tokenizer = HFTokenizer(files, context_length=config.context_length)
+        tokenizer = TextTokenizer(source, context_length)
     except (OSError, ValueError) as error:
-        raise ClippyError(
-            f"No tokenizer could be loaded from {files!r}: {str(error).splitlines()[0]}", _GIVE_FILES
-        ) from error
-    words = set(tokenizer.tokenizer.get_vocab()) - set(tokenizer.tokenizer.all_special_tokens)
-    if not words:  # transformers makes one without a vocabulary where its files are missing
-        raise ClippyError(f"The tokenizer files of {files!r} hold no vocabulary.", _GIVE_FILES)
+        raise ClippyError(f"No tokenizer could be loaded from {source!r}: {first_line(error)}", _GIVE_FILES) from error
+    if not has_vocabulary(tokenizer):
+        raise ClippyError(f"The tokenizer files of {source!r} hold no vocabulary.", _GIVE_FILES)
     return tokenizer

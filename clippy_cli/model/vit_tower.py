@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from timm.layers import PatchEmbed, resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.config import ImageTowerConfig
+from clippy_cli.model.compat import timm
+from clippy_cli.model.config import ImageTowerConfig, Pooling
+from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 from clippy_cli.model.sampling import gather_patches, gather_tokens
 
@@ -24,7 +24,7 @@ class VitTower(ImageTower):
         super().__init__()
         self.config = config
         self.trunk = create_trunk(config, dynamic_img_size=True)
-        if not isinstance(self.trunk, VisionTransformer):
+        if not isinstance(self.trunk, timm.VisionTransformer):
             raise ClippyError(
                 f"The trunk {config.trunk!r} is no plain vision transformer.", "Choose a vit_* or efficientnet_* model."
             )
@@ -34,14 +34,9 @@ class VitTower(ImageTower):
         self.blocks = config.blocks or (depth,)
         if any(not 1 <= block <= depth for block in self.blocks):
             raise ClippyError(f"image.blocks is {list(self.blocks)}; {config.trunk} has blocks 1 to {depth}.")
-        if config.pooling == "cls" and self.num_prefix_tokens == 0:
+        if config.pooling == Pooling.CLS and self.num_prefix_tokens == 0:
             raise ClippyError(f"image.pooling is cls, but {config.trunk} has no class token.", "Use max or avg.")
-        # Kin of the plain transformer embed in ways of their own, which _embed_kept does not repeat.
-        self.takes_patches = (
-            type(self.trunk.patch_embed) is PatchEmbed
-            and type(self.trunk)._pos_embed is VisionTransformer._pos_embed
-            and self.trunk.dynamic_img_size
-        )
+        self.takes_patches = timm.can_embed_kept(self.trunk)
         self.feature_dim = self.trunk.embed_dim * len(self.blocks)
         self.projection = token_projection(config, self.feature_dim, embed_dim)
 
@@ -54,30 +49,19 @@ class VitTower(ImageTower):
         grid = self.grid_size(images.shape[-2], images.shape[-1])
         if keep is not None and self.takes_patches:
             return self.patch_features(gather_patches(images, keep, self.patch_size), keep, grid)
-        tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))  # (B,P+N,width)
+        tokens = timm.embed(self.trunk, images)  # (B,P+N,width)
         return self._blocks(tokens if keep is None else gather_tokens(tokens, keep, self.num_prefix_tokens))
 
     def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
         if not self.takes_patches:
             return super().patch_features(patches, keep, grid)
-        return self._blocks(self._embed_kept(patches, keep, grid))
+        return self._blocks(timm.embed_kept(self.trunk, patches, keep, grid))
 
-    def _embed_kept(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
-        """timm's patch_embed and _pos_embed for the kept patches: (B,K,3,p,p) -> (B,P+K,width)."""
-        trunk, conv = self.trunk, self.trunk.patch_embed.proj
-        kept = F.linear(patches.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,K,3*p*p) -> (B,K,width)
-        kept = trunk.patch_embed.norm(kept)
-        prefix = [token.expand(len(kept), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
-        if trunk.pos_embed is None:
-            return torch.cat([*prefix, kept], dim=1)
-        covered = 0 if trunk.no_embed_class else self.num_prefix_tokens  # prefix tokens that have a position
-        table = resample_abs_pos_embed(
-            trunk.pos_embed, list(grid), trunk.patch_embed.grid_size, num_prefix_tokens=covered
-        )  # (1,covered+N,width)
-        if covered:
-            prefix = [torch.cat(prefix, dim=1) + table[:, :covered]]  # (B,P,width)
-        tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, kept + F.embedding(keep, table[0, covered:])], dim=1))
-        return tokens
+    def require_dense(self, model: str) -> None:
+        timm.require_openable(self.trunk, max(self.blocks))
+
+    def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
+        return vit_tokens(self.trunk, images, mode, proxy, blocks=self.blocks)
 
     def _blocks(self, tokens: Tensor) -> Tensor:
         """(B,P+K,width) embedded tokens -> (B,P+K,F)."""

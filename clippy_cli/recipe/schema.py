@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
+from clippy_cli.model.config import Pooling
 from clippy_cli.recipe.data import DataRecipe, LocalPath, Positive, Section, expand_path, one_or_many
 
 
@@ -58,7 +59,7 @@ class ModelRecipe(Section):
         LocalPath, Field(examples=["clippy-nano"], description="a registered architecture, or a YAML file of one")
     ]
     pooling: Annotated[
-        Literal["max", "avg", "cls", "lse"] | None,
+        Pooling | None,
         Field(description="how image tokens become one score; null takes the architecture's"),
     ] = None
     centre_patches: Annotated[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat.torch import allow_recompilations
 
 SHAPES = 64  # chunks, resolutions, drop rates, passes with and without gradient; beyond, a block would run uncompiled
 
@@ -16,7 +16,7 @@ def compile_towers(model: Clippy) -> None:
     Blocks of a kind share their code, so that compiling takes the time of one. Shapes are taken as fixed: there are few
     of them, since batches are whole, kept tokens a fixed number, and texts are padded to their context.
     """
-    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
+    allow_recompilations(SHAPES)
     for tower in (model.image.trunk, model.text.encoder):
         for block in repeated_blocks(tower):
             block.compile(dynamic=False)

@@ -8,7 +8,8 @@ import sys
 import torch
 
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.flops import ForwardFlops, image_flops, peak_flops, step_flops, text_flops
+from clippy_cli.model.device import peak_flops
+from clippy_cli.model.flops import ForwardFlops, image_flops, step_flops, text_flops
 from clippy_cli.model.sampling import num_kept
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.step_shapes import StepShape

@@ -56,7 +56,7 @@ class StepReport:
         tokens_per_second: patch tokens that the image tower kept; None for a trunk without tokens.
         teraflops: the model's own arithmetic, in 1e12 operations a second.
         flop_utilisation: share of the device's peak that these are; None where no peak is
-            known (see :mod:`clippy_cli.model.flops`).
+            known (see :mod:`clippy_cli.model.device`).
         wait_share: share of time spent waiting for data, in this process.
         memory_gb: peak of this process since the start: of the GPU where there is one, else of resident memory.
     """

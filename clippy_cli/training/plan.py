@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.flops import PEAK_FLOPS, forward_flops
+from clippy_cli.model.device import PEAK_FLOPS
+from clippy_cli.model.flops import forward_flops
 from clippy_cli.model.registry import load_architecture
 from clippy_cli.recipe.data import MixtureRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
 from clippy_cli.recipe.schema import Recipe

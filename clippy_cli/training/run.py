@@ -201,7 +201,7 @@ def model_config(recipe: Recipe) -> ModelConfig:
     fields["name"] = recipe.name
     if recipe.model.pooling is not None:
         fields["image"]["pooling"] = recipe.model.pooling
-        if recipe.model.pooling in ("max", "avg"):  # their patches are no unit vectors that could be averaged
+        if recipe.model.pooling.takes_raw_tokens:  # their patches are no unit vectors that could be averaged
             fields["inference"]["affinity_block"] = None
     if recipe.model.centre_patches is not None:
         fields["inference"] |= {"centre_patches": recipe.model.centre_patches, "affinity_block": None}

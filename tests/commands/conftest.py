@@ -27,7 +27,7 @@ class Outcome:
 @pytest.fixture
 def clippy(monkeypatch, tmp_path):
     """Run a command line in an empty folder, with :class:`ColourModel` for a model."""
-    monkeypatch.setattr("clippy_cli.model.store.load_model", lambda source, *, device="auto": ColourModel())
+    monkeypatch.setattr("clippy_cli.model.store.load_model_directory", lambda source, *, device="auto": ColourModel())
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):

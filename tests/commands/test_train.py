@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from clippy_cli.app import app
 from clippy_cli.commands import train
 from clippy_cli.errors import ClippyError, ExitCode
-from clippy_cli.model.store import load_model
+from clippy_cli.model.store import load_model_directory
 from clippy_cli.processes import OtherProcessFailed, Processes
 from clippy_cli.training.events import Stop
 
@@ -51,7 +51,7 @@ def test_train_writes_a_model_and_prints_miou_on_held_out_scenes(tmp_path: Path)
     ]
     last = json.loads((folder / "evaluations" / "step-00000002.json").read_text(encoding="utf-8"))
     assert last["results"][0]["confusion"] == measured["confusion"]
-    assert load_model(str(folder), device="cpu").name == "quickstart"
+    assert load_model_directory(str(folder), device="cpu").name == "quickstart"
     again = CliRunner().invoke(app, command)
     assert again.exit_code == ExitCode.FAILED and "--resume" in again.output
 

@@ -7,11 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.affinity import affinity_mean
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.build import build_model
 from clippy_cli.model.patch_forms import patch_form, with_patch_form
-from clippy_cli.model.pooling import lse_scores
+from clippy_cli.model.pooling import affinity_mean, lse_scores
 from clippy_cli.model.registry import architecture_names, load_architecture, parse_model_config
 from clippy_cli.model.sampling import draw_keep_indices
 
@@ -140,7 +139,7 @@ def test_shared_patches_are_means_by_affinity_of_an_inner_block_in_every_score()
     plainly = with_patch_form(model, "plain")
     torch.testing.assert_close(plainly.embed_patches(images).flatten(1, 2), F.normalize(plain[:, 1:], dim=-1))
     with pytest.raises(ClippyError, match="affinity_block"):
-        with_patch_form(model, "shared")
+        with_patch_form(plainly, "shared")
 
 
 @pytest.mark.parametrize("name", ["affinity_scale", "lse_scale"])

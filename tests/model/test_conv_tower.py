@@ -5,9 +5,9 @@ from safetensors.torch import save_file
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
+from clippy_cli.model.clippy import build_image_tower
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.model.store import load_model, save_model
-from clippy_cli.model.towers import build_image_tower
+from clippy_cli.model.store import load_model_directory, save_model
 
 
 def align(**image):
@@ -36,7 +36,7 @@ def test_cells_of_the_last_map_are_the_patches_and_their_mean_is_the_image(used)
 
 def test_save_and_load_keep_the_statistics(used, tmp_path):
     save_model(used, tmp_path / "model")
-    again = load_model(str(tmp_path / "model"), device="cpu")
+    again = load_model_directory(str(tmp_path / "model"), device="cpu")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in used.state_dict().items())
     images = torch.randn(2, 3, 96, 96)
     assert torch.equal(again.embed_patches(images), used.embed_patches(images))

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from clippy_cli.model.build import build_model
-from clippy_cli.model.flops import ForwardFlops, forward_flops, named_peak, peak_flops, step_flops
+from clippy_cli.model.device import named_peak, peak_flops
+from clippy_cli.model.flops import ForwardFlops, forward_flops, step_flops
 from clippy_cli.model.registry import load_architecture
 
 

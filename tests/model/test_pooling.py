@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from clippy_cli.model.pooling import lse_scores, pool_tokens
+from clippy_cli.model import pooling
+from clippy_cli.model.config import Pooling
+from clippy_cli.model.pooling import affinity_mean, lse_scores, pool_tokens
 
 
 @pytest.mark.parametrize("pool_prefix", [False, True])
@@ -37,3 +40,30 @@ def test_lse_stand_in_vector_is_the_first_order_form():
     torch.testing.assert_close(
         pool_tokens(tokens, "lse", 1) @ texts.T, lse_scores(patches, texts, 1e-7), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("name", Pooling)
+def test_every_pooling_has_its_function(name: Pooling) -> None:
+    assert pool_tokens(torch.ones(2, 1 + 3, 4), name, 1).shape == (2, 4)
+
+
+@pytest.mark.parametrize("held", [pooling.AFFINITIES, 2 * 9 * 4])
+def test_a_patch_becomes_the_weighted_mean_of_unit_patches(monkeypatch: pytest.MonkeyPatch, held: int):
+    monkeypatch.setattr(pooling, "AFFINITIES", held)  # the second: four rows at a time
+    torch.manual_seed(0)
+    patches, keys = torch.randn(2, 9, 5).double(), torch.randn(2, 9, 3).double()
+    result = affinity_mean(patches, keys, 4.0)
+    for b in range(2):
+        centered = F.normalize(keys[b] - keys[b].mean(dim=0), dim=-1)
+        for n in range(9):
+            weights = torch.softmax(torch.stack([4.0 * centered[n] @ other for other in centered]), dim=0)
+            expected = sum(
+                weight * F.normalize(patch, dim=0) for weight, patch in zip(weights, patches[b], strict=True)
+            )
+            torch.testing.assert_close(result[b, n], expected)
+
+
+def test_equal_keys_give_every_patch_the_mean():
+    patches = F.normalize(torch.randn(1, 6, 4), dim=-1)
+    result = affinity_mean(patches, torch.ones(1, 6, 3), 10.0)
+    torch.testing.assert_close(result, patches.mean(dim=1, keepdim=True).expand_as(result))

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model, read_weights
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.model.store import load_model, save_model
+from clippy_cli.model.store import load_model_directory, save_model
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def saved(nano, tmp_path):
 
 def test_reload_is_bit_equal_and_overwrites_whole(nano, saved):
     save_model(nano, saved)
-    again = load_model(str(saved), device="cpu")
+    again = load_model_directory(str(saved), device="cpu")
     images, texts = torch.randn(2, 3, 64, 96), ["a ring on sand", "grass"]
     assert torch.equal(nano.embed_images(images), again.embed_images(images))
     assert torch.equal(nano.embed_patches(images), again.embed_patches(images))
@@ -28,7 +28,7 @@ def test_reload_is_bit_equal_and_overwrites_whole(nano, saved):
 
 def test_run_folder_and_half_precision(nano, saved):
     save_model(nano, saved, dtype=torch.float16)
-    again = load_model(str(saved.parent), device="cpu")
+    again = load_model_directory(str(saved.parent), device="cpu")
     assert again.embed_texts(["a ring"]).dtype == torch.float32
     torch.testing.assert_close(again.embed_texts(["a ring"]), nano.embed_texts(["a ring"]), atol=5e-3, rtol=0)
 
@@ -74,16 +74,16 @@ def foreign_weights(folder):
 def test_damaged_folders_say_what_is_wrong(saved, damage, says):
     damage(saved)
     with pytest.raises(ClippyError, match=says):
-        load_model(str(saved), device="cpu")
+        load_model_directory(str(saved), device="cpu")
 
 
 def test_names_that_lead_nowhere_list_what_there_is(tmp_path):
     with pytest.raises(ClippyError, match="architecture; no weights"):
-        load_model("clippy-b16")
+        load_model_directory("clippy-b16")
     with pytest.raises(ClippyError, match="no model directory"):
-        load_model(str(tmp_path))
+        load_model_directory(str(tmp_path))
     with pytest.raises(ClippyError, match="no such folder"):
-        load_model("clipy-ti")
+        load_model_directory("clipy-ti")
 
 
 def test_trunk_weights_from_a_file(nano, tmp_path):

@@ -19,7 +19,7 @@ from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.sampling import gather_tokens
-from clippy_cli.model.store import load_model, save_model
+from clippy_cli.model.store import load_model_directory, save_model
 from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.events import (
@@ -78,7 +78,7 @@ def test_a_run_leaves_recipe_log_plot_checkpoints_and_a_model(uninterrupted) -> 
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [record["loss"] for record in logged if record["event"] == "step"] == losses(events)
     assert isinstance(events[0], Started) and events[0].total_steps == 10
-    model = load_model(str(folder), device="cpu")
+    model = load_model_directory(str(folder), device="cpu")
     assert model.name == "tiny" and model.config.training["steps"] == 10
     assert model.config.training["pooled_patch_cosine"] == pytest.approx(offset_by_hand(model), abs=1e-3)
 
@@ -322,7 +322,10 @@ def test_checkpoints_keep_the_newest_and_the_best(tiny) -> None:
     folder = Path(recipe.output)
     assert [event.step for event in events if isinstance(event, BestChanged)] == [2, 4]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000004.pt", "step-00000010.pt"]
-    assert result.best.value == 0.9 and load_model(str(result.best.path), device="cpu").config.training["steps"] == 4
+    assert (
+        result.best.value == 0.9
+        and load_model_directory(str(result.best.path), device="cpu").config.training["steps"] == 4
+    )
     kept, best = (
         load_checkpoint(folder / "checkpoints" / "step-00000004.pt").model,
         load_file(result.best.path / "model.safetensors"),

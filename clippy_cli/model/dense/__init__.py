@@ -1,9 +1,18 @@
-"""Dense patch features from models that were trained for whole images, by other attention in the last block."""
+"""Dense patch features from models that were trained for whole images, by other attention in the last block.
 
-from clippy_cli.model.dense.block import MODES
-from clippy_cli.model.dense.dense_clippy import with_dense_mode
-from clippy_cli.model.dense.open_clip_vit import clip_patches
-from clippy_cli.model.dense.proxy import dense_name, proxy_patches
-from clippy_cli.model.dense.timm_vit import vit_tokens
+Importing this loads no torch: each file of the folder is imported by who needs it.
+"""
 
-__all__ = ["MODES", "clip_patches", "dense_name", "proxy_patches", "vit_tokens", "with_dense_mode"]
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DenseMode(StrEnum):
+    """How the last block attends where patches are wanted. Each has its function in ``dense/block.py``."""
+
+    PLAIN = "plain"
+    MASKCLIP = "maskclip"
+    SCLIP = "sclip"
+    NACLIP = "naclip"
+    PROXYCLIP = "proxyclip"

@@ -1,4 +1,7 @@
-"""A transformer block taken apart, and put together again the way a dense mode wants it."""
+"""A transformer block taken apart, and put together again the way a dense mode wants it.
+
+Shapes: B batch, M heads, T = P+N tokens, d head width.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.model.dense import DenseMode
 from clippy_cli.model.dense.attention import correlative_attention, neighbour_attention, proxy_attention
 from clippy_cli.model.pooling import at_least_float32
-
-MODES = ("plain", "maskclip", "sclip", "naclip", "proxyclip")
-_ATTENTION_ALONE = ("naclip", "proxyclip")
 
 
 @dataclass(frozen=True)
@@ -33,61 +33,73 @@ class OpenBlock:
     feed_forward: Callable[[Tensor], Tensor]
 
 
-def run_block(
-    tokens: Tensor,
-    block: OpenBlock,
-    mode: str = "plain",
-    *,
-    grid: tuple[int, int],
-    num_prefix: int,
-    proxy: Tensor | None = None,
-) -> Tensor:
-    """(B,P+N,width) in, (B,P+N,width) out, by the attention that ``mode`` names.
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a block lie: ``num_prefix`` of them first, then the patches of ``grid`` (h,w), row by row.
 
-    plain: as trained. maskclip: every token's own value (arXiv 2112.01071; residual and feed-forward stay, as in the
-    authors' code for ViT). sclip: residual and feed-forward stay. naclip, proxyclip: the attention branch
-    alone. ``proxy`` (B,h',w',F') is resized to the grid; the authors resize the values to the proxy's grid instead.
+    ``proxy`` (B,h',w',F') are another model's patches of the same images, or None.
     """
-    if mode == "plain":
-        mixed = F.scaled_dot_product_attention(block.queries, block.keys, block.values)
-    elif mode == "maskclip":
-        mixed = block.values
-    elif mode == "sclip":
-        mixed = correlative_attention(block.queries, block.keys, block.values)
-    elif mode == "naclip":
-        mixed = neighbour_attention(block.keys, block.values, grid, num_prefix)
-    else:
-        assert proxy is not None  # check_mode
-        mixed = proxy_attention(resize_features(proxy, grid), block.values, num_prefix)
-    added = block.join(mixed)
+
+    grid: tuple[int, int]
+    num_prefix: int
+    proxy: Tensor | None = None
+
+
+Mix = Callable[[OpenBlock, Layout], Tensor]
+_MIXES: dict[DenseMode, Mix] = {}
+_ATTENTION_ALONE: set[DenseMode] = set()
+
+
+def mixes(mode: DenseMode, *, attention_alone: bool = False) -> Callable[[Mix], Mix]:
+    """Register what takes the place of attention, (B,M,T,d), in a mode.
+
+    ``attention_alone`` leaves the residual and the feed-forward branch out.
+    """
+
+    def register(mix: Mix) -> Mix:
+        _MIXES[mode] = mix
+        if attention_alone:
+            _ATTENTION_ALONE.add(mode)
+        return mix
+
+    return register
+
+
+def run_block(tokens: Tensor, block: OpenBlock, layout: Layout, mode: DenseMode = DenseMode.PLAIN) -> Tensor:
+    """(B,P+N,width) in, (B,P+N,width) out, by the attention that ``mode`` names."""
+    added = block.join(_MIXES[mode](block, layout))
     if mode in _ATTENTION_ALONE:
         return added
     tokens = tokens + added
     return tokens + block.feed_forward(tokens)
 
 
-def check_mode(mode: str, proxy: object | None) -> None:
-    """ClippyError for an unknown mode, for proxyclip without a proxy, and for a proxy that nothing would use."""
-    if mode not in MODES:
-        raise ClippyError(f"No dense mode {mode!r}; there are {', '.join(MODES)}.", "Check --dense.")
-    if mode == "proxyclip" and proxy is None:
-        raise ClippyError(
-            "The dense mode proxyclip takes its attention from another model, and none was given.",
-            "Name one, such as: --proxy timm:vit_small_patch16_224.dino",
-        )
-    if mode != "proxyclip" and proxy is not None:
-        raise ClippyError(f"The dense mode {mode} uses no proxy.", "Leave the proxy out, or pass --dense proxyclip.")
+@mixes(DenseMode.PLAIN)
+def _as_trained(block: OpenBlock, layout: Layout) -> Tensor:
+    return F.scaled_dot_product_attention(block.queries, block.keys, block.values)
 
 
-def patch_grid(images: Tensor, patch: tuple[int, int]) -> tuple[int, int]:
-    """Patch grid (h,w) of (B,3,H,W); ClippyError where a side is no multiple of the patch."""
-    height, width = images.shape[-2:]
-    if height < patch[0] or width < patch[1] or height % patch[0] or width % patch[1]:
-        raise ClippyError(
-            f"An image of {height}x{width} pixels does not split into patches of {patch[0]}x{patch[1]}.",
-            f"Resize the sides to multiples of {patch[0]} and {patch[1]}.",
-        )
-    return height // patch[0], width // patch[1]
+@mixes(DenseMode.MASKCLIP)
+def _own_value(block: OpenBlock, layout: Layout) -> Tensor:
+    """Every token's own value (arXiv 2112.01071); residual and feed-forward stay, as in the authors' code for ViT."""
+    return block.values
+
+
+@mixes(DenseMode.SCLIP)
+def _correlative(block: OpenBlock, layout: Layout) -> Tensor:
+    return correlative_attention(block.queries, block.keys, block.values)
+
+
+@mixes(DenseMode.NACLIP, attention_alone=True)
+def _neighbour_aware(block: OpenBlock, layout: Layout) -> Tensor:
+    return neighbour_attention(block.keys, block.values, layout.grid, layout.num_prefix)
+
+
+@mixes(DenseMode.PROXYCLIP, attention_alone=True)
+def _by_proxy(block: OpenBlock, layout: Layout) -> Tensor:
+    """The proxy is resized to the grid; the authors resize the values to the proxy's grid instead."""
+    assert layout.proxy is not None  # check_mode
+    return proxy_attention(resize_features(layout.proxy, layout.grid), block.values, layout.num_prefix)
 
 
 def resize_features(features: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,31 +1,32 @@
-"""``hf:NAME`` and ``hf:FOLDER``: CLIP, SigLIP, ALIGN and GroupViT of the transformers library."""
+"""CLIP, SigLIP, ALIGN and GroupViT of transformers behind the package's one face, and how they are loaded."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
+from timm.data import constants
 from torch import Tensor
 from transformers import AlignModel, AutoConfig, AutoTokenizer, CLIPModel, GroupViTModel, SiglipModel
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess
-from clippy_cli.model.hub import hub_session
+from clippy_cli.model.compat import hub
+from clippy_cli.model.compat import transformers as compat
 from clippy_cli.model.pooling import normalized
-from clippy_cli.model.sources.face import Source, first_line
+from clippy_cli.model.sources.face import ForeignModel, complaint
+from clippy_cli.model.text_tower import has_vocabulary
 
-OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+OPENAI = (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
+IMAGENET = (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
+HALF = (constants.IMAGENET_INCEPTION_MEAN, constants.IMAGENET_INCEPTION_STD)
 _ALIGN_CONTEXT = 64  # texts of ALIGN, whose encoder could take more
 
 
-class TransformersModel(Source):
+class TransformersModel(ForeignModel):
     """A model of transformers with its tokenizer; the kinds differ in how patches reach the joint space."""
 
     statistics = HALF
@@ -45,10 +46,10 @@ class TransformersModel(Source):
         return int(vision.patch_size)
 
     def image_vectors(self, images: Tensor) -> Tensor:
-        return _pooled(self._model.get_image_features(pixel_values=self.native_square(images)))
+        return compat.pooled(self._model.get_image_features(pixel_values=self.native_square(images)))
 
     def text_vectors(self, texts: list[str]) -> Tensor:
-        return _pooled(self._model.get_text_features(**self.tokenize(texts)))
+        return compat.pooled(self._model.get_text_features(**self.tokenize(texts)))
 
     def tokenize(self, texts: list[str], *, padding: str = "longest") -> dict[str, Tensor]:
         length = self.longest_text()
@@ -127,16 +128,8 @@ class GroupViT(TransformersModel):
     statistics = IMAGENET
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        vision = self._model.vision_model
-        hidden = vision.embeddings(images, interpolate_pos_encoding=True)
-        encoded = vision.encoder(hidden, output_hidden_states=False, output_attentions=True, return_dict=True)
-        groups = vision.layernorm(encoded.last_hidden_state)  # (B,G,F)
+        groups, assignment = compat.group_vit_patches(self._model, images)  # (B,G,F), (B,N,G)
         projected = normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
-        assignment: Tensor | None = None  # (B,N,G), through all stages
-        for stage in encoded.attentions:
-            step = stage.transpose(1, 2)  # (B,G,N) -> (B,N,G)
-            assignment = step if assignment is None else assignment @ step
-        assert assignment is not None
         return (assignment @ projected).view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
 
 
@@ -148,26 +141,19 @@ _KINDS: dict[str, tuple[type[TransformersModel], Any]] = {
 }
 
 
-def check(name: str) -> None:
-    """ClippyError where ``name`` is written as a folder and is none, or lacks ``config.json``."""
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
-        raise ClippyError(f"hf:{name} lacks config.json; the folder holds {inside}.", "Copy the whole repository.")
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ClippyError(f"hf:{name} is no folder, and no name of the Hugging Face hub.", "Check the path.")
-
-
-def load(name: str, device: torch.device) -> TransformersModel:
+def load_transformers(name: str, device: torch.device) -> TransformersModel:
     """The model behind a Hub name or a folder with config.json, model.safetensors and tokenizer files.
 
     Code inside the folder is never run. ClippyError names the file that was looked for, the tensors that are missing,
     or why this kind of model has no fixed patch grid.
     """
-    check(name)
     folder = Path(name).expanduser()
     where = str(folder) if folder.is_dir() else name
-    config = _read(name, "config.json", lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    config = _read(
+        name,
+        "config.json",
+        lambda local: AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=local),
+    )
     if config.model_type == "siglip2":
         raise ClippyError(
             f"hf:{name} is a NaFlex SigLIP 2, which takes packed patches of any aspect, not images.",
@@ -182,7 +168,9 @@ def load(name: str, device: torch.device) -> TransformersModel:
     module, report = _read(
         name,
         "model.safetensors",
-        lambda: library.from_pretrained(where, weights_only=True, output_loading_info=True),
+        lambda local: library.from_pretrained(
+            where, weights_only=True, output_loading_info=True, local_files_only=local
+        ),
     )
     lacking = sorted(report["missing_keys"])
     if lacking:
@@ -190,13 +178,17 @@ def load(name: str, device: torch.device) -> TransformersModel:
             f"The weights of hf:{name} lack {len(lacking)} tensors ({', '.join(map(str, lacking[:5]))}).",
             "Copy the whole repository again.",
         )
-    tokenizer = _read(name, "tokenizer.json", lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
+    tokenizer = _read(
+        name,
+        "tokenizer.json",
+        lambda local: AutoTokenizer.from_pretrained(where, trust_remote_code=False, local_files_only=local),
+    )
     _check_tokenizer(name, tokenizer)
     try:
         preprocess = _preprocess(where, kind, config.vision_config)
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ClippyError(
-            f"The preprocessor_config.json of hf:{name} does not say how pixels are scaled: {first_line(error)}",
+            f"The preprocessor_config.json of hf:{name} does not say how pixels are scaled: {complaint(error)}",
             "Copy the whole repository again.",
         ) from error
     shown = folder.resolve().name if folder.is_dir() else name
@@ -205,8 +197,7 @@ def load(name: str, device: torch.device) -> TransformersModel:
 
 def _check_tokenizer(name: str, tokenizer: Any) -> None:
     """ClippyError for one without a vocabulary: transformers makes it where files are missing."""
-    first, second = tokenizer(["dog", "cat"])["input_ids"]
-    if list(first) == list(second):
+    if not has_vocabulary(lambda texts: tokenizer(texts)["input_ids"]):
         raise ClippyError(
             f"hf:{name} holds no vocabulary: its tokenizer cannot tell dog from cat. Looked for tokenizer.json, or the "
             "vocab.json and merges.txt, spiece.model or vocab.txt that it is made of.",
@@ -214,20 +205,23 @@ def _check_tokenizer(name: str, tokenizer: Any) -> None:
         )
 
 
-def _read(name: str, file: str, action: Any) -> Any:
+def _read(name: str, file: str, action: Callable[[bool], Any]) -> Any:
+    """What ``action(local_files_only)`` reads, ``file`` of the repository or folder ``name``."""
     try:
-        with hub_session():
-            return action()
+        with compat.quiet_session(str(Path(name).expanduser())) as local:
+            return action(local)
     except Exception as error:  # transformers and the hub's client raise many types: no network, no such name
         raise ClippyError(
-            f"hf:{name} looks for {file} in {name}, which gave none that can be used: {first_line(error)}",
+            f"hf:{name} looks for {file} in {name}, which gave none that can be used: {complaint(error)}",
             "Download the whole repository elsewhere and pass the folder: --model hf:/path/to/folder",
         ) from error
 
 
 def _preprocess(where: str, kind: type[TransformersModel], vision: Any) -> Preprocess:
     """Statistics and side of ``preprocessor_config.json`` (or ``processor_config.json``); the kind's own without."""
-    settings = _processor_settings(where)
+    found = hub.read_json(where, ("preprocessor_config.json", "processor_config.json"))
+    settings = found.get("image_processor", found)
+    settings = settings if isinstance(settings, dict) else {}
     mean, std = kind.statistics
     if "rescale_factor" in settings or "image_mean" in settings:
         # x in [0, 255] -> x * factor - offset -> (... - mean) / std, as one mean and deviation of x / 255
@@ -236,8 +230,8 @@ def _preprocess(where: str, kind: type[TransformersModel], vision: Any) -> Prepr
         shifts, scales = (0.0,) * 3, (1.0,) * 3
         if settings.get("do_normalize", True):
             shifts, scales = settings.get("image_mean", mean), settings.get("image_std", std)
-        mean = tuple((offset + shift) / factor for shift in shifts)  # type: ignore[assignment]
-        std = tuple(scale / factor for scale in scales)  # type: ignore[assignment]
+        mean = tuple((offset + shift) / factor for shift in shifts)
+        std = tuple(scale / factor for scale in scales)
     if not len(mean) == len(std) == 3 or not all(0 < scale < math.inf for scale in std):
         raise ValueError(f"mean {list(mean)}, deviation {list(std)} in units of full brightness")
     crop = settings.get("crop_size") if settings.get("do_center_crop") else None
@@ -246,23 +240,3 @@ def _preprocess(where: str, kind: type[TransformersModel], vision: Any) -> Prepr
     if kind is not Align:
         side = vision.image_size  # the position table's
     return Preprocess(mean, std, kind.stride(vision), int(side))
-
-
-def _processor_settings(where: str) -> Mapping[str, Any]:
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        try:
-            with hub_session():
-                path = Path(where) / name if Path(where).is_dir() else huggingface_hub.hf_hub_download(where, name)
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError):
-            continue
-        if isinstance(settings, dict):
-            nested = settings.get("image_processor", settings)
-            return nested if isinstance(nested, dict) else {}
-    return {}
-
-
-def _pooled(features: Any) -> Tensor:
-    """transformers 4 returns the vectors, transformers 5 an output that holds them."""
-    vectors: Tensor = features if isinstance(features, Tensor) else features.pooler_output
-    return vectors

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.dense import MODES, attention, clip_patches
+from clippy_cli.model.dense import DenseMode, attention
+from clippy_cli.model.dense.open_clip_vit import clip_patches
 from tests.fixtures.dense_reference import block_output
 
 VARIANTS = {
@@ -58,7 +59,7 @@ def by_the_book(visual, images, mode, proxy):
     return (visual.ln_post(tokens) @ visual.proj)[:, 1:].reshape(len(images), h, w, -1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DenseMode)
 @pytest.mark.parametrize(("variant", "size"), [*((v, (24, 16)) for v in VARIANTS), ("plain", (32, 32))])
 def test_every_mode_is_what_the_formulas_say(variant, size, mode):
     visual = tower(**VARIANTS[variant])
@@ -84,7 +85,7 @@ def test_parts_of_the_queries_give_what_all_at_once_do(mode, monkeypatch):
     torch.testing.assert_close(clip_patches(visual, images, mode, proxy), whole, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DenseMode)
 def test_bfloat16_gives_nearly_the_same_directions(mode):
     visual, images = tower().float(), torch.randn(1, 3, 32, 48)
     for parameter in visual.parameters():

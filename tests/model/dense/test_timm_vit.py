@@ -6,7 +6,8 @@ import torch
 from timm.models.vision_transformer import ParallelScalingBlock
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.dense import MODES, vit_tokens
+from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.dense.timm_vit import vit_tokens
 from tests.fixtures.dense_reference import block_output
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2}
@@ -47,7 +48,7 @@ def by_the_book(trunk, images, mode, proxy):
     return trunk.norm(tokens)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", DenseMode)
 @pytest.mark.parametrize("variant", TRUNKS)
 def test_every_mode_is_what_the_formulas_say(variant, mode):
     trunk = trunk_of(**TRUNKS[variant])

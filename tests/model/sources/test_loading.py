@@ -12,8 +12,9 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.sources import catalogue
-from clippy_cli.model.sources.loading import check_source, load_model, split_source
+from clippy_cli.model.sources import open_clip as open_clip_source
+from clippy_cli.model.sources import timm as timm_source
+from clippy_cli.model.sources.loading import check_source, list_models, load_model, split_source
 from clippy_cli.model.sources.open_clip_model import looked_for
 
 
@@ -59,7 +60,7 @@ def test_what_is_no_source_is_said_before_anything_is_loaded(source, said):
         ({"dense": "clearclip"}, "cannot be 'clearclip'"),
         ({"dense": "proxyclip"}, "needs the model that steers it"),
         ({"dense": "sclip", "proxy": "clippy-ti"}, "takes none"),
-        ({"dense": "sclip", "source": "hf:openai/clip"}, "a model of transformers"),
+        ({"dense": "sclip", "source": "hf:openai/clip"}, "cannot be had of hf:openai/clip: models of hf:"),
     ],
 )
 def test_dense_modes_that_do_not_fit(options, said):
@@ -173,15 +174,15 @@ def test_listed_models_are_those_of_the_registries(tmp_path, monkeypatch):
     run = tmp_path / "runs" / "mine" / "model"
     run.mkdir(parents=True)
     (run / "config.json").write_text("{}", encoding="utf-8")
-    listed = {entry.source: entry for entry in catalogue.list_models(everything=True)}
+    listed = {entry.source: entry for entry in list_models(everything=True).models}
     assert listed["clippy-ti"].at_hand and listed["runs/mine"].at_hand
     assert len(listed) > 100
-    for source, repository in catalogue.KNOWN:
-        kind, name = split_source(source)
-        if kind == "open_clip":
-            assert looked_for(get_pretrained_cfg(*name.split("/"))).startswith(f"{repository}/")
-        if kind == "timm":
-            assert timm.get_pretrained_cfg(name, allow_unregistered=False).hf_hub_id == repository
+    for name, repository in open_clip_source.KNOWN:
+        assert f"open_clip:{name}" in listed
+        assert looked_for(get_pretrained_cfg(*name.split("/"))).startswith(f"{repository}/")
+    for name in timm_source.KNOWN:
+        assert f"timm:{name}" in listed
+        assert timm.get_pretrained_cfg(name, allow_unregistered=False).hf_hub_id == f"timm/{name}"
 
 
 @pytest.fixture

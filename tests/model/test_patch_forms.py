@@ -1,4 +1,4 @@
-"""A CLIPpy model with patches by a dense mode: what changes, what stays, and what its proxy sees."""
+"""Views with other patches, by their form or a dense mode: what changes, what stays, and what a proxy sees."""
 
 import copy
 
@@ -8,8 +8,9 @@ import torch
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess, VisionLanguageModel
 from clippy_cli.model.build import build_model
-from clippy_cli.model.dense import proxy_patches, vit_tokens, with_dense_mode
-from clippy_cli.model.patch_forms import with_patch_form
+from clippy_cli.model.dense.dense import proxy_patches
+from clippy_cli.model.dense.timm_vit import vit_tokens
+from clippy_cli.model.patch_forms import patch_form, with_dense_mode, with_patch_form
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.registry import load_architecture
 
@@ -57,6 +58,18 @@ def test_all_but_patches_stays_and_so_does_the_model_itself(nano, images):
     assert with_dense_mode(nano, "plain") is nano
     assert not with_patch_form(dense, "plain").config.inference.centre_patches
     assert nano.config.inference.centre_patches
+
+
+def test_a_form_is_a_view_that_shares_the_weights_and_goes_with_a_dense_mode(nano, images):
+    before = nano.embed_patches(images)
+    plain = with_patch_form(nano, "plain")
+    assert patch_form(plain) == "plain" and patch_form(nano) == "centred" and plain is not nano
+    assert all(a is b for a, b in zip(plain.parameters(), nano.parameters(), strict=True))
+    assert with_patch_form(plain, "plain") is plain
+    one = with_dense_mode(plain, "naclip").embed_patches(images)
+    other = with_patch_form(with_dense_mode(nano, "naclip"), "plain").embed_patches(images)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    torch.testing.assert_close(nano.embed_patches(images), before, rtol=0, atol=0)
 
 
 def test_a_proxy_gets_the_same_pixels_under_its_own_normalisation(nano):

@@ -1,0 +1,153 @@
+"""timm: vision transformers from the inside, weights without a network, trunks of any image size.
+
+Shapes: see ``model/base.py``; M heads of width d, T = P+N tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, Format, PatchEmbed, resample_abs_pos_embed
+from timm.models import get_arch_name, is_model_in_modules
+from timm.models.efficientnet import EfficientNet
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.compat import hub
+from clippy_cli.model.dense.block import OpenBlock
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+__all__ = ["EfficientNet", "VisionTransformer"]
+
+
+def is_efficientnet(name: str) -> bool:
+    """Whether the architecture of that name, perhaps with a tag, is one of timm's EfficientNets."""
+    return bool(is_model_in_modules(get_arch_name(name), {"efficientnet"}))
+
+
+def pretrained_model(name: str, **arguments: Any) -> nn.Module:
+    """``timm.create_model`` with pretrained weights, from the cache alone where there is no network."""
+    with hub.hub_session() as local:
+        settings = timm.get_pretrained_cfg(name, allow_unregistered=False) if local else None
+        if settings is not None and settings.hf_hub_id:
+            files = [settings.hf_hub_filename] if settings.hf_hub_filename else WEIGHT_FILES
+            file = hub.download(settings.hf_hub_id, files, local_files_only=True)
+            arguments["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
+        model: nn.Module = timm.create_model(name, pretrained=True, **arguments)
+    return model
+
+
+def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as the trunk names and shapes them, where timm knows how: its vision transformers."""
+    if not isinstance(trunk, VisionTransformer):
+        return state
+    fitted: dict[str, Tensor] = checkpoint_filter_fn(state, trunk)
+    return fitted
+
+
+def resample_positions(table: Tensor, grid: tuple[int, int], old: tuple[int, int] | None, num_prefix: int) -> Tensor:
+    """(1,P+n,F) positions on the ``old`` grid, None for a square -> (1,P+N,F) on ``grid``; bicubic, antialiased."""
+    resampled: Tensor = resample_abs_pos_embed(
+        table, list(grid), None if old is None else list(old), num_prefix_tokens=num_prefix
+    )
+    return resampled
+
+
+def embed(trunk: VisionTransformer, images: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
+    tokens: Tensor = trunk._pos_embed(trunk.patch_embed(images))
+    return tokens
+
+
+def can_embed_kept(trunk: VisionTransformer) -> bool:
+    """Whether :func:`embed_kept` repeats what the trunk does: kin of the plain transformer have ways of their own."""
+    return (
+        type(trunk.patch_embed) is PatchEmbed
+        and type(trunk)._pos_embed is VisionTransformer._pos_embed
+        and trunk.dynamic_img_size
+    )
+
+
+def embed_kept(trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
+    """:func:`embed` for the patches at ``keep`` (B,K) of the grid alone: (B,K,3,p,p) -> (B,P+K,width)."""
+    conv = trunk.patch_embed.proj
+    kept = F.linear(patches.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,K,3*p*p) -> (B,K,width)
+    kept = trunk.patch_embed.norm(kept)
+    prefix = [token.expand(len(kept), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+    if trunk.pos_embed is None:
+        return torch.cat([*prefix, kept], dim=1)
+    covered = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # prefix tokens that have a position
+    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered)  # (1,covered+N,width)
+    if covered:
+        prefix = [torch.cat(prefix, dim=1) + table[:, :covered]]  # (B,P,width)
+    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, kept + F.embedding(keep, table[0, covered:])], dim=1))
+    return tokens
+
+
+def take_any_size(trunk: VisionTransformer) -> None:
+    """Set what ``dynamic_img_size`` sets at construction: positions are resampled to each image."""
+    trunk.dynamic_img_size = True
+    trunk.patch_embed.strict_img_size = False
+    trunk.patch_embed.flatten, trunk.patch_embed.output_fmt = False, Format.NHWC
+
+
+def set_heads(trunk: VisionTransformer, heads: int) -> None:
+    """Split each block's attention into another number of heads; the weights are the same."""
+    for block in trunk.blocks:
+        block.attn.num_heads, block.attn.head_dim = heads, trunk.embed_dim // heads
+        block.attn.scale = block.attn.head_dim**-0.5
+
+
+def pooled_alone(trunk: Any, patches: Tensor) -> Tensor:
+    """(n,F) final features, one a place -> (n,F'): each pooled as if it were the image's only one."""
+    if isinstance(trunk, VisionTransformer):
+        pooled: Tensor = trunk.head(patches if trunk.attn_pool is None else trunk.attn_pool(patches[:, None]))
+    else:
+        pooled = trunk.forward_head(patches[:, :, None, None])  # (n,F,1,1)
+    return pooled
+
+
+def tokens_of(trunk: Any, tokens: Tensor) -> Tensor:
+    """A vision transformer's tokens after the norm that it keeps for their average, where it has one."""
+    normed: Tensor = trunk.fc_norm(tokens) if trunk.attn_pool is None else tokens
+    return normed
+
+
+def require_openable(trunk: VisionTransformer, number: int) -> None:
+    """ClippyError unless the 1-based block is timm's plain pre-norm block with its plain attention."""
+    block = trunk.blocks[number - 1]
+    attention = getattr(block, "attn", None)
+    if type(block) is not Block or type(attention) is not Attention or getattr(attention, "gate", None) is not None:
+        raise ClippyError(
+            f"Dense modes cannot take block {number} apart: a {type(block).__name__} with {type(attention).__name__}.",
+            "Choose a plain vision transformer, or --dense plain.",
+        )
+
+
+def open_block(block: Any, tokens: Tensor) -> OpenBlock:
+    """A block that :func:`require_openable` lets pass, taken apart for (B,T,width) tokens."""
+    attention = block.attn
+    projected = attention.qkv(block.norm1(tokens))  # (B,T,3*M*d)
+    queries, keys, values = projected.view(*tokens.shape[:2], 3, attention.num_heads, -1).permute(
+        2, 0, 3, 1, 4
+    )  # (B,M,T,d)
+
+    def join(heads: Tensor) -> Tensor:
+        mixed = heads.transpose(1, 2).flatten(2)  # (B,M,T,d) -> (B,T,M*d)
+        if hasattr(attention, "norm"):  # older timm has none
+            mixed = attention.norm(mixed)
+        added: Tensor = block.ls1(attention.proj(mixed))
+        return added
+
+    return OpenBlock(
+        attention.q_norm(queries),
+        attention.k_norm(keys),
+        values,
+        join=join,
+        feed_forward=lambda mixed: block.ls2(block.mlp(block.norm2(mixed))),
+    )

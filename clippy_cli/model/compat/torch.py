@@ -1,0 +1,39 @@
+"""torch: modules whose weights are not drawn, and how often a compiled block may be compiled again."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_INITIALIZERS = frozenset(
+    getattr(torch.nn.init, f"{name}_")
+    for name in (
+        "normal", "uniform", "trunc_normal", "orthogonal",
+        "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform",
+    )
+) | {torch.Tensor.normal_, torch.Tensor.uniform_}  # fmt: skip
+
+
+class _Unfilled(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _INITIALIZERS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def unfilled_weights() -> AbstractContextManager[Any]:
+    """While open, modules are built without drawing weights: what is in memory stays, for a checkpoint to overwrite.
+
+    Constants and buffers are set as ever, and the random generators are left alone.
+    """
+    return _Unfilled()
+
+
+def allow_recompilations(count: int) -> None:
+    """Let ``torch.compile`` compile a block for at least that many shapes, in this process, before it gives up."""
+    torch._dynamo.config.recompile_limit = max(count, torch._dynamo.config.recompile_limit)

@@ -1,0 +1,129 @@
+"""transformers: text encoders without its pretrained entry points, tokenizers, quiet loading."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from clippy_cli.errors import ClippyError
+from clippy_cli.model.compat.hub import hub_session
+
+ENCODERS = ("bert", "roberta", "xlm-roberta")
+HALVES = ("t5", "mt5", "m2m_100")  # encoder-decoders, whose encoder is taken
+
+
+@contextmanager
+def quiet_session(source: str | None = None) -> Iterator[bool]:
+    """:func:`~clippy_cli.model.compat.hub.hub_session`, in which transformers shows no bars and no warnings either."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with hub_session(source) as local_files_only:
+            yield local_files_only
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+class TextEncoder(nn.Module):
+    """An encoder with random weights and the mean of its last hidden states, padding left out.
+
+    Its one child is called ``transformer``, as in open_clip's adapter, which checkpoints and exports count on.
+
+    Args:
+        fields: the encoder's own ``config.json``. ClippyError where its ``model_type`` is not known here.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__()
+        kind = fields.get("model_type")
+        if kind not in (*ENCODERS, *HALVES):
+            raise ClippyError(
+                f"text.encoder.model_type is {kind!r}; the text encoders of transformers that clippy knows are "
+                f"{', '.join(sorted((*ENCODERS, *HALVES)))}."
+            )
+        settings = {name: value for name, value in fields.items() if name != "model_type"}
+        if kind in ("t5", "mt5"):  # both halves are built, a small decoder among them, and the encoder is kept
+            settings |= {"is_encoder_decoder": True, "num_decoder_layers": 1}
+        self.config = AutoConfig.for_model(kind, **settings)
+        if kind in HALVES:
+            self.transformer: Any = AutoModel.from_config(self.config).encoder
+        else:
+            self.transformer = AutoModel.from_config(self.config, add_pooling_layer=False)
+        self.width = int(self.config.hidden_size)
+        self.pad_id = int(self.config.pad_token_id)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """(K,L) token ids -> (K,F)."""
+        mask = (token_ids != self.pad_id).long()
+        hidden = self.transformer(input_ids=token_ids, attention_mask=mask).last_hidden_state  # (K,L,F)
+        mean: Tensor = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(-1, keepdim=True)
+        return mean
+
+
+def encoder_weights(source: str) -> dict[str, Tensor]:
+    """Weights of a folder or Hugging Face name, keyed as in :class:`TextEncoder`; raises what transformers does."""
+    with quiet_session(source) as local:
+        donor = AutoModelForTextEncoding.from_pretrained(source, local_files_only=local)
+    stack = donor.encoder if donor.config.model_type in HALVES else donor
+    return {
+        f"transformer.{name}": value for name, value in stack.state_dict().items() if not name.startswith("pooler.")
+    }
+
+
+class TextTokenizer:
+    """The tokenizer of a folder or Hugging Face name, behind open_clip's signature and with its cleaning of texts."""
+
+    def __init__(self, source: str, context_length: int) -> None:
+        with quiet_session(source) as local:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        self.context_length = context_length
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        """K strings -> (K,L) int64 ids, padded to the context."""
+        tokens = self.tokenizer(
+            [cleaned(text) for text in texts],
+            return_tensors="pt",
+            max_length=context_length or self.context_length,
+            padding="max_length",
+            truncation=True,
+        )
+        ids: Tensor = tokens.input_ids
+        return ids
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write the tokenizer's files."""
+        self.tokenizer.save_pretrained(folder)
+
+
+def cleaned(text: str) -> str:
+    """Mended Unicode, no HTML entities, single blanks: what open_clip does to a text before a tokenizer of others."""
+    import ftfy
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+def pooled(features: Any) -> Tensor:
+    """The vectors of ``get_image_features``: transformers 4 returns them, transformers 5 an output that holds them."""
+    vectors: Tensor = features if isinstance(features, Tensor) else features.pooler_output
+    return vectors
+
+
+def group_vit_patches(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,3,H,W) -> (B,G,F) groups of the last stage, (B,N,G) soft assignment of patches to them through all stages."""
+    vision = model.vision_model
+    hidden = vision.embeddings(images, interpolate_pos_encoding=True)
+    encoded = vision.encoder(hidden, output_hidden_states=False, output_attentions=True, return_dict=True)
+    first, *later = (stage.transpose(1, 2) for stage in encoded.attentions)  # (B,G,N) -> (B,N,G)
+    assignment: Tensor = first
+    for step in later:
+        assignment = assignment @ step
+    return vision.layernorm(encoded.last_hidden_state), assignment
