@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+TEXT_BATCH = 256
+
 
 @dataclass(frozen=True)
 class Preprocess:

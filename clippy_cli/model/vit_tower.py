@@ -62,6 +62,13 @@ class VitTower(ImageTower):
             return super().patch_features(patches, keep, grid)
         return self._blocks(self._embed_kept(patches, keep, grid))
 
+    def masked_features(self, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,P+N,F), with ``mask_token`` (width,) in the place of the ``masked`` (B,N) patches."""
+        grid = self.grid_size(images.shape[-2], images.shape[-1])
+        patches = self.trunk.patch_embed(images)  # (B,h,w,width)
+        patches = torch.where(masked.view(len(images), *grid, 1), mask_token.to(patches.dtype), patches)
+        return self._blocks(self.trunk._pos_embed(patches))
+
     def _embed_kept(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
         """timm's patch_embed and _pos_embed for the kept patches: (B,K,3,p,p) -> (B,P+K,width)."""
         trunk, conv = self.trunk, self.trunk.patch_embed.proj

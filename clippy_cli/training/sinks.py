@@ -12,10 +12,10 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.files import write_whole
 from clippy_cli.recipe.schema import Recipe
-from clippy_cli.training.events import Evaluated, Event, StepReport, Validated
+from clippy_cli.training.events import Event, SetsEvaluated, StepReport, Validated
 
 _log = logging.getLogger(__name__)
 _NO_FIGURES = ("step", "total_steps", "seconds_left")
@@ -39,7 +39,7 @@ class Sinks:
 
     def write(self, event: Event) -> None:
         """Pass on the figures of an event, if it has any."""
-        if not isinstance(event, StepReport | Validated | Evaluated):
+        if not isinstance(event, StepReport | Validated | SetsEvaluated):
             return
         figures = event_figures(event)
         for sink in list(self._sinks):
@@ -47,7 +47,7 @@ class Sinks:
                 sink.write(event.step, figures)
             except Exception as error:  # whatever a network, a full disk and another's library come up with
                 self._sinks.remove(sink)
-                _log.warning("%s failed and gets no more figures of this run: %s", sink.name, _first_line(error))
+                _log.warning("%s failed and gets no more figures of this run: %s", sink.name, first_line(error))
 
     def close(self) -> None:
         """Write out what is pending; to be called however the run ends."""
@@ -56,7 +56,7 @@ class Sinks:
             try:
                 sink.close()
             except Exception as error:  # see write
-                _log.warning("%s could not be closed: %s", sink.name, _first_line(error))
+                _log.warning("%s could not be closed: %s", sink.name, first_line(error))
 
 
 def check_sinks(recipe: Recipe) -> None:
@@ -81,10 +81,11 @@ def open_sinks(recipe: Recipe, folder: Path, first_step: int) -> Sinks:
     return Sinks(sinks)
 
 
-def event_figures(event: StepReport | Validated | Evaluated) -> dict[str, float]:
+def event_figures(event: StepReport | Validated | SetsEvaluated) -> dict[str, float]:
     """``train/loss`` and so on, ``validation/loss``, ``evaluation/SET.METRIC``; unknown ones are left out."""
     if isinstance(event, StepReport):
         values = {name: value for name, value in dataclasses.asdict(event).items() if name not in _NO_FIGURES}
+        values |= {f"terms/{name}": value for name, value in values.pop("terms").items()}
         return {f"train/{name}": float(value) for name, value in values.items() if value is not None}
     if isinstance(event, Validated):
         return {"validation/loss": event.loss}
@@ -149,7 +150,7 @@ class WeightsAndBiases:
             )
         except Exception as error:  # W&B has errors of its own for no login, no network, no such project, ...
             raise ClippyError(
-                f"Weights & Biases could not start: {_first_line(error)}",
+                f"Weights & Biases could not start: {first_line(error)}",
                 "Run wandb login; or set WANDB_MODE=offline; or leave it out: --set log.wandb=null",
             ) from error
         write_whole(known, lambda stream: stream.write(identity.encode()))
@@ -183,7 +184,3 @@ def _missing(package: str, field: str, off: str) -> ClippyError:
         f"{field} is set, but the package {package} is not installed.",
         f'pip install "clippy-cli[{package}]", or leave it out: --set {field}={off}',
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
