@@ -181,17 +181,13 @@ def test_its_parts_are_reported_and_the_model_that_is_written_holds_none_of_it(t
 
 @pytest.mark.parametrize("chunks", ["", "train.chunk_size=4"])
 def test_a_resumed_run_ends_bit_equal(tiny, tmp_path, chunks: str) -> None:
-    options = [SWITCHED_ON, "data.workers=1", *([chunks] if chunks else [])]
+    options = [SWITCHED_ON, *([chunks, "data.workers=1"] if chunks else [])]
     run(tiny(*options, f"output={tmp_path / 'whole'}"))
     asked = iter([False] * 4 + [True])
     part, _ = run(tiny(*options), should_stop=lambda: next(asked))
     assert 0 < part.step < part.total_steps
     run(tiny(*options), resume=True)
     assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
-    _, plain = run(tiny(f"output={tmp_path / 'plain'}"))
-    assert not torch.equal(
-        weights(tmp_path / "whole")["image.trunk.pos_embed"], weights(tmp_path / "plain")["image.trunk.pos_embed"]
-    )
 
 
 def test_the_training_images_stay_as_they_are_without_views(tiny, tmp_path) -> None:
