@@ -29,7 +29,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.text_tower import Tokenize
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import ImageFeed
-from clippy_cli.training.order import Part
+from clippy_cli.training.order import BatchShare
 from clippy_cli.training.step_shapes import StepShapes
 
 SIDE, CROP, SHARDS = 224, (0.9, 1.0), 4
@@ -128,7 +128,7 @@ def ours(folder: Path, samples: int, batch: int, workers: int) -> Iterable[torch
     source = ShardSource([str(folder / "*.tar")])
     feed = ImageFeed(source, recipe.data, SIDE, tokenize, seed=0, pin_memory=False)
     shapes = StepShapes(recipe, (SIDE,), samples // batch)
-    for made in feed.training(Part(batch), 0, shapes, Position(0, 0, 0)):
+    for made in feed.training(BatchShare(batch), 0, shapes, Position(0, 0, 0)):
         assert made.images is not None and made.token_ids is not None
         yield made.images
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import open_clip
 import torch
+from clippy_cli.training.hooks import Hooks
+from clippy_cli.training.loop import Trainer
 from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
@@ -22,9 +24,7 @@ from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import Stop
-from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.loop import Trainer
 from clippy_cli.training.step_shapes import StepShape, StepShapes
 
 WARM_UP = 2

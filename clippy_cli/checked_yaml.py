@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +20,28 @@ from clippy_cli.errors import ClippyError
 
 Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
+_FORM = "write it as section.field=value, for example train.lr=3e-4"
 AFTER_THE_FILE = 2**31  # where problems of overrides are sorted
 
 
-def load_checked(path: Path, model: type[Model], *, what: str, overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file, apply ``key.sub=value`` overrides, and check it; ``what`` is the file's name in errors.
+Overrides = Sequence[str] | Mapping[str, object]
+
+
+def load_checked(path: Path, model: type[Model], *, what: str, overrides: Overrides = ()) -> Model:
+    """Read a YAML file, apply overrides, and check it; ``what`` is the file's name in errors.
+
+    Overrides are texts ``key.sub=value``, whose values are read as YAML, or a mapping of ``key.sub`` to values that are
+    taken as they are.
 
     Raises ClippyError that lists every problem with its line (or override), field, what is allowed and what was given.
     """
     document = _Document.read(path, what)
-    for override in overrides:
-        document.override(override)
+    if isinstance(overrides, Mapping):
+        for field, value in overrides.items():
+            document.put(field, value, f"{field}={value}")
+    else:
+        for override in overrides:
+            document.override(override)
     checked = _validate(document, model)
     if checked is None:
         problems = [text for _, text in sorted(document.problems, key=lambda problem: problem[0])]
@@ -86,14 +98,21 @@ class _Document:
     def override(self, text: str) -> None:
         """Set one dotted field from ``key.sub=value``; the value is read as YAML."""
         field, equals, written = text.partition("=")
-        key: Key = tuple(field.strip().split("."))
-        if not equals or not all(key):
-            self._refuse(text, "write it as section.field=value, for example train.lr=3e-4")
+        if not equals:
+            self._refuse(text, _FORM)
             return
         try:
             value = yaml.safe_load(written)
         except yaml.YAMLError as error:
             self._refuse(text, f"the value is not YAML: {str(error).splitlines()[0]}")
+            return
+        self.put(field.strip(), value, text)
+
+    def put(self, field: str, value: object, text: str) -> None:
+        """Set the dotted ``field``; ``text`` is how errors show the override. Paths become text."""
+        key: Key = tuple(field.split("."))
+        if not all(key):
+            self._refuse(text, _FORM)
             return
         section: Any = self.data
         for depth, part in enumerate(key[:-1], start=1):
@@ -104,7 +123,7 @@ class _Document:
             if not isinstance(section, dict):
                 self._refuse(text, f"{_dotted(key[:depth])} is a single value and has no field {key[depth]}")
                 return
-        section[key[-1]] = value
+        section[key[-1]] = os.fspath(value) if isinstance(value, os.PathLike) else value
         self.lines = {known: line for known, line in self.lines.items() if known[: len(key)] != key}
         self.overrides[key] = text
 

@@ -120,9 +120,9 @@ def _print_plan(recipe: Recipe) -> None:
     from rich.table import Table
 
     with console.status("counting"):
-        from clippy_cli.training.plan import plan, plan_table
+        from clippy_cli.training.cost import cost_table, estimate_cost
 
-        rows = plan_table(plan(recipe))
+        rows = cost_table(estimate_cost(recipe))
     table = Table("", "", box=None, show_header=False, pad_edge=False)
     for name, value in rows:
         table.add_row(Text(name, "bold"), Text(value))

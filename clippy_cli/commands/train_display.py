@@ -53,13 +53,15 @@ class TrainDisplay:
             self._print_start(event)
         elif isinstance(event, events.CacheProgress):
             self._advance(f"frozen tower: {event.what}", event.done, event.total, "")
+        elif isinstance(event, events.CaptionsRead):
+            self._advance("captions of samples", event.done, event.total, "")
         elif isinstance(event, events.OffsetProgress):
             self._advance("mean patch: images", event.done, event.total, "", ends=False)
         elif isinstance(event, events.StepReport):
             self._advance("step", event.step, event.total_steps, step_line(event, self._columns(event.total_steps)))
         elif isinstance(event, events.Validated):
             _print(f"step {event.step}: validation loss {event.loss:.4f}")
-        elif isinstance(event, events.Evaluated):
+        elif isinstance(event, events.SetsEvaluated):
             figures = " · ".join(figure_text(name, value) for name, value in event.figures.items())
             _print(f"step {event.step}: {figures or 'no figure of the evaluation is defined'}")
         elif isinstance(event, events.BestChanged):

@@ -67,6 +67,10 @@ class CaptionSource(Protocol):
         """
         ...
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of the sample at ``index``, without reading its image; BrokenSampleError where it has none."""
+        ...
+
     def describe(self) -> str:
         """One line for the training log: what kind of source, from where, how many samples."""
         ...

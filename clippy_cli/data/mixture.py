@@ -11,7 +11,7 @@ from clippy_cli.data.captions import CaptionedImage, CaptionSource
 
 
 @dataclass(frozen=True)
-class Part:
+class MixturePart:
     """One source of a mixture, and how often each of its samples is there."""
 
     source: CaptionSource
@@ -21,7 +21,7 @@ class Part:
 class MixtureSource:
     """The samples of all parts, one part after the other, each part ``repeat`` times in a row."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[MixturePart]) -> None:
         self.parts = tuple(parts)
         self._ends = np.cumsum([len(part.source) * part.repeat for part in self.parts])
 
@@ -34,12 +34,22 @@ class MixtureSource:
 
     def read(self, index: int) -> CaptionedImage:
         """Sample ``index``; IndexError beyond the last."""
+        source, number = self._place(index)
+        return source.read(number)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of sample ``index``, without its image; IndexError beyond the last."""
+        source, number = self._place(index)
+        return source.captions(number)
+
+    def _place(self, index: int) -> tuple[CaptionSource, int]:
+        """The source of sample ``index``, and its number there."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         part = self.parts[number]
         begin = int(self._ends[number]) - len(part.source) * part.repeat
-        return part.source.read((index - begin) % len(part.source))
+        return part.source, (index - begin) % len(part.source)
 
     def describe(self) -> str:
         """One line for the training log."""

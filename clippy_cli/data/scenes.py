@@ -76,6 +76,10 @@ class SceneSource:
         scene = draw_scene(self._seed, index, self._resolution)
         return CaptionedImage(f"scene {self._seed}/{index}", ArrayPicture(scene.image), scene.captions)
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions of scene ``index``."""
+        return self.read(index).captions
+
     def describe(self) -> str:
         """One line for the training log."""
         side = self._resolution

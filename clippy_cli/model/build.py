@@ -51,10 +51,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Clippy(config, tokenizer_files=tokenizer)
-    if image_init == "pretrained":
-        _load_pretrained_trunk(model.image)
-    elif image_init != "random":
-        _load_trunk_file(model.image, Path(image_init).expanduser())
+    if image_init != "random":
+        load_trunk(model.image, image_init)
     if text_init == "pretrained":
         if config.text.pretrained_tag is None:
             raise ClippyError(
@@ -72,9 +70,17 @@ def build_model(
     return model
 
 
-def _load_pretrained_trunk(tower: ImageTower) -> None:
-    source = pretrained_trunk(tower.config)
-    _load_trunk_state(tower, source.state_dict(), str(tower.config.pretrained_tag))
+def load_trunk(tower: ImageTower, init: str) -> None:
+    """Give the tower's trunk the weights that ``init`` names: ``pretrained``, or a weight file in timm's layout.
+
+    ClippyError where they cannot be found or do not fit.
+    """
+    if init == "pretrained":
+        source = pretrained_trunk(tower.config)
+        _load_trunk_state(tower, source.state_dict(), str(tower.config.pretrained_tag))
+    else:
+        path = Path(init).expanduser()
+        _load_trunk_state(tower, read_weights(path, "model.image.init"), str(path))
 
 
 def pretrained_trunk(config: ImageTowerConfig, *, with_classifier: bool = False) -> nn.Module:
@@ -93,10 +99,6 @@ def pretrained_trunk(config: ImageTowerConfig, *, with_classifier: bool = False)
             f"{first_line(error)}",
             "Download them elsewhere and pass the file: --set model.image.init=/path/to/model.safetensors",
         ) from error
-
-
-def _load_trunk_file(tower: ImageTower, path: Path) -> None:
-    _load_trunk_state(tower, read_weights(path, "model.image.init"), str(path))
 
 
 def _load_trunk_state(tower: ImageTower, state: dict[str, Tensor], where: str) -> None:

@@ -63,6 +63,11 @@ class VitTower(ImageTower):
     def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
         return vit_tokens(self.trunk, images, mode, proxy, blocks=self.blocks)
 
+    def masked_features(self, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,P+N,F), with ``mask_token`` (width,) in the place of the ``masked`` (B,N) patches."""
+        grid = self.grid_size(images.shape[-2], images.shape[-1])
+        return self._blocks(timm.embed_masked(self.trunk, images, masked.view(len(images), *grid, 1), mask_token))
+
     def _blocks(self, tokens: Tensor) -> Tensor:
         """(B,P+K,width) embedded tokens -> (B,P+K,F)."""
         tokens = self.trunk.norm_pre(tokens)

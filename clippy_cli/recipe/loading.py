@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from clippy_cli.checked_yaml import load_checked
+from clippy_cli.checked_yaml import Overrides, load_checked
 from clippy_cli.errors import ClippyError
 from clippy_cli.recipe.data import unset_variables_allowed
 from clippy_cli.recipe.schema import Recipe
@@ -42,11 +41,21 @@ SAME_BUT_FOR_ROUNDING = (
 )
 
 
-def load_recipe(source: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
-    """Read a recipe by path or by shipped name, apply ``key.sub=value`` overrides, and check it.
+def load_recipe(source: str | Path, overrides: Overrides = (), *, smoke: bool = False) -> Recipe:
+    """Read a recipe by path or by shipped name, apply overrides, and check it.
 
-    ``smoke`` gives the recipe's small form (see :mod:`clippy_cli.recipe.smoke`), which needs none of its variables.
-    Raises ClippyError that lists every problem with its line (or override), field, what is allowed and what was given.
+    Args:
+        source: a YAML file, or the name of a shipped recipe such as ``quickstart``.
+        overrides: ``{"train.lr": 3e-4, "data.resolution": [224, 336]}``: dotted field to value; or texts
+            ``["train.lr=3e-4"]`` as the command line has them. Later ones win over earlier ones and over the file.
+        smoke: the recipe's small form (see :mod:`clippy_cli.recipe.smoke`), which needs none of its variables.
+
+    Raises:
+        ClippyError: lists every problem with its line (or override), field, what is allowed and what was given.
+
+    >>> recipe = load_recipe("quickstart", {"train.steps": 20, "train.warmup_steps": 2, "output": "runs/short"})
+    >>> recipe.train.steps, recipe.output
+    (20, 'runs/short')
     """
     path = find_recipe(source)
     if not smoke:
@@ -55,14 +64,14 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, smoke: bool = Fal
         return smoke_recipe(load_checked(path, Recipe, what="recipe", overrides=overrides))
 
 
-def find_recipe(source: str) -> Path:
+def find_recipe(source: str | Path) -> Path:
     """The file that ``source`` names: a path, or the name of a shipped recipe such as ``quickstart``."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
     shipped = shipped_recipes()
-    if source in shipped:
-        return shipped[source]
+    if str(source) in shipped:
+        return shipped[str(source)]
     close = difflib.get_close_matches(Path(source).stem, shipped, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
     raise ClippyError(

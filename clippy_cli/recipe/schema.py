@@ -11,7 +11,16 @@ from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
 from clippy_cli.model.config import Pooling
-from clippy_cli.recipe.data import DataRecipe, LocalPath, Positive, Section, expand_path, one_or_many
+from clippy_cli.recipe.data import (
+    DataRecipe,
+    LocalPath,
+    Positive,
+    Section,
+    ShardsRecipe,
+    expand_path,
+    one_or_many,
+)
+from clippy_cli.recipe.terms import ClassesRecipe, SelfDistillationRecipe, WordsRecipe
 
 
 def _init(text: str) -> str:
@@ -84,31 +93,6 @@ class FinalRecipe(Section):
     ] = None
 
 
-class WordsRecipe(Section):
-    """Frequent words of the captions as texts of their own, beside the contrastive loss.
-
-    A word is a run of two letters or more, in lower case; languages without spaces have no words here.
-    """
-
-    weight: Annotated[float, Field(ge=0, description="factor of the words' loss; 0 for none")] = 0.0
-    min_images: Annotated[Positive, Field(description="images that a word must be in the captions of")] = 6
-    min_share: Annotated[
-        float, Field(gt=0, le=1, description="share of an image's captions that must hold a word for it to count")
-    ] = 0.3
-    balance: Annotated[
-        float,
-        Field(ge=0, le=1, description="how far frequent words lose their advantage over rare ones; 1 is wholly"),
-    ] = 0.5
-
-
-class ClassesRecipe(Section):
-    """What the trunk's own classifier says of an image, taught to the patches through the names of its classes."""
-
-    weight: Annotated[
-        float, Field(ge=0, description="factor of the classes' loss; 0 for none; needs weights supervised on ImageNet")
-    ] = 0.0
-
-
 class TrainRecipe(Section):
     """How long, how fast, how precisely."""
 
@@ -168,6 +152,7 @@ class TrainRecipe(Section):
     final: FinalRecipe = FinalRecipe()
     words: WordsRecipe = WordsRecipe()
     classes: ClassesRecipe = ClassesRecipe()
+    self_distillation: SelfDistillationRecipe = SelfDistillationRecipe()
     max_logit_scale: Annotated[float, Field(ge=1, description="upper bound of the learned logit scale")] = 100.0
     log_every: Annotated[Positive, Field(description="steps between log lines")] = 10
     validate_every: Annotated[
@@ -275,16 +260,22 @@ class Recipe(Section):
                 "model.image.freeze",
             )
         for what, weight in (("words", self.train.words.weight), ("classes", self.train.classes.weight)):
-            if weight and not self.data.cache_features:
-                raise conflict(
-                    f"{what} are looked up in stored features and captions; set data.cache_features: true",
-                    f"train.{what}.weight",
-                    "data.cache_features",
-                )
             if weight and self.model.text.freeze != "all":
                 raise conflict(
                     f"{what} are embedded once; set model.text.freeze: all",
                     f"train.{what}.weight",
                     "model.text.freeze",
                 )
+        if self.train.words.weight and isinstance(self.data.source, ShardsRecipe) and self.data.source.remote:
+            raise conflict(
+                "words are counted in all captions before training starts; fetch the shards first",
+                "train.words.weight",
+                "data.source.paths",
+            )
+        if self.train.self_distillation.weight and self.model.image.freeze != "none":
+            raise conflict(
+                "self-distillation trains the trunk; set model.image.freeze: none and data.cache_features: false",
+                "train.self_distillation.weight",
+                "model.image.freeze",
+            )
         return self

@@ -59,6 +59,8 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     train["precision"] = "bf16" if recipe.train.precision == "fp16" else recipe.train.precision
     train["words"]["min_images"] = min(recipe.train.words.min_images, BATCH)  # the pass has few images
     train["classes"]["weight"] = 0.0  # random weights have no classifier
+    if recipe.train.self_distillation.resolution is not None:
+        train["self_distillation"]["resolution"] = SIDES[0]
     train["chunk_size"] = CHUNK if recipe.train.chunk_size else None
     final = train["final"]
     final["share"] = max(recipe.train.final.share, 1 / STEPS) if recipe.train.final.share else 0.0

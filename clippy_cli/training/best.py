@@ -18,7 +18,7 @@ class Best:
         self.step: int | None = None
         self.value: float | None = None
 
-    def offer(self, step: int, figures: Mapping[str, float]) -> bool:
+    def update_if_better(self, step: int, figures: Mapping[str, float]) -> bool:
         """Whether ``figures`` at ``step`` are better than all before; an equal value is not."""
         value = figures.get(self.figure) if self.figure is not None else None
         if value is None or value != value:  # not measured, or no number

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.data.streams import START, Position
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.recipe.loading import SAME_BUT_FOR_ROUNDING, changed_fields
+from clippy_cli.recipe.schema import Recipe
+from clippy_cli.training.best import Best
 
 OPTIMIZER_PARTS = 16
 
@@ -30,6 +34,7 @@ class Checkpoint:
         samples: in the training data.
         broken: sample number -> what is wrong with it, of the samples seen so far.
         best: figure, step and value of the best step so far.
+        terms: name -> state of each loss term that has any; empty in checkpoints of earlier versions.
     """
 
     step: int
@@ -43,6 +48,33 @@ class Checkpoint:
     samples: int
     broken: dict[int, str]
     best: dict[str, Any]
+    terms: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class RunState:
+    """Where a run stands, between steps.
+
+    Attributes:
+        step: finished steps.
+        position: where this process's stream of shards stands.
+        broken: sample number -> what is wrong with it, of the samples seen so far.
+        saved: the newest checkpoint.
+    """
+
+    best: Best
+    step: int = 0
+    position: Position = START
+    broken: dict[int, str] = field(default_factory=dict)
+    saved: Path | None = None
+
+    @classmethod
+    def resumed(cls, checkpoint: Checkpoint, path: Path, best: Best, rank: int) -> RunState:
+        """What process ``rank`` goes on from; ``best`` takes over what the checkpoint at ``path`` says of it."""
+        best.restore(checkpoint.best)
+        known = rank < len(checkpoint.positions)
+        position = Position(*checkpoint.positions[rank]) if known else START
+        return cls(best, checkpoint.step, position, dict(checkpoint.broken), path)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -90,7 +122,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(**fields)
     except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
         raise ClippyError(
-            f"The checkpoint {path} cannot be read: {str(error).splitlines()[0]}",
+            f"The checkpoint {path} cannot be read: {first_line(error)}",
             "Delete this file; --resume then takes the checkpoint before it.",
         ) from error
 
@@ -116,14 +148,14 @@ def load_optimizer(path: Path) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
-def check_fits(checkpoint: Checkpoint, recipe: dict[str, Any], processes: int, path: Path, *, inexact: bool) -> None:
+def check_fits(checkpoint: Checkpoint, recipe: Recipe, processes: int, path: Path, *, inexact: bool) -> None:
     """Raise ClippyError that names what would make the run take another course than the checkpoint's.
 
     With ``inexact``, other chunks, compilation or number of processes are let through: samples, draws and learning
     rates stay the same, sums are rounded otherwise and dropout silences other units. A stream of shards is divided by
     the number of processes, so that it never may change.
     """
-    changed = changed_fields(checkpoint.recipe, recipe)
+    changed = changed_fields(_with_new_fields(checkpoint.recipe), recipe.model_dump(mode="json"))
     streamed = any(any(position) for position in checkpoint.positions)
     if inexact:
         changed = [field for field in changed if field not in SAME_BUT_FOR_ROUNDING]
@@ -153,12 +185,20 @@ def check_data(checkpoint: Checkpoint, samples: int, path: Path, *, inexact: boo
         )
 
 
+def _with_new_fields(dumped: dict[str, Any]) -> dict[str, Any]:
+    """A dumped recipe with the defaults of fields that it did not have when it was written."""
+    try:
+        return Recipe.model_validate(dumped).model_dump(mode="json")
+    except ValidationError:  # a field is gone or means something else now; it will show among the changed ones
+        return dumped
+
+
 def _disk_error(error: BaseException) -> OSError:
     """What the disk said, which PyTorch's writer hides behind an error of its own."""
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, OSError):
         inner = inner.__context__
-    return inner or OSError(str(error).splitlines()[0])
+    return inner or OSError(first_line(error))
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -10,6 +10,7 @@ from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.forward import check_precision
+from clippy_cli.training.terms.self_distillation import student_tower
 
 
 def check_launch(recipe: Recipe, device: torch.device, text_encoder: str | None, processes: Processes) -> None:
@@ -29,6 +30,9 @@ def check_tower(recipe: Recipe, model: Clippy) -> None:
     train, image = recipe.train, model.image
     if train.classes.weight:
         read_classifier(image, recipe.model.image.init)
+    if train.self_distillation.weight:
+        side = train.self_distillation.resolution
+        student_tower(image).grid_size(*((image.patch_size,) * 2 if side is None else (side, side)))
     if not train.gather_with_grad and not model.scores_are_dot_products:
         raise ClippyError(
             "train.gather_with_grad: false gives a wrong gradient under lse pooling: a row of scores depends on "

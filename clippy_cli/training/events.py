@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -36,6 +36,14 @@ class CacheProgress:
 
 
 @dataclass(frozen=True)
+class CaptionsRead:
+    """About ``done`` of ``total`` samples have had their captions read, which a term of the loss needs first."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class OffsetProgress:
     """``done`` of ``total`` images have gone into the mean patch that the model keeps."""
 
@@ -58,6 +66,7 @@ class StepReport:
         flop_utilisation: share of the device's peak that these are; None where no peak is
             known (see :mod:`clippy_cli.model.device`).
         wait_share: share of time spent waiting for data, in this process.
+        terms: name -> weighted part of ``loss``, where the recipe adds terms to the contrastive one.
         memory_gb: peak of this process since the start: of the GPU where there is one, else of resident memory.
     """
 
@@ -78,6 +87,7 @@ class StepReport:
     memory_gb: float
     seconds_left: float
     broken: int
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class SetsEvaluated:
     """Figures of named sets after ``step`` steps, such as ``{"voc20.miou": 0.28}``."""
 
     step: int
@@ -123,10 +133,11 @@ class BestChanged:
 Event = (
     Started
     | CacheProgress
+    | CaptionsRead
     | OffsetProgress
     | StepReport
     | Validated
-    | Evaluated
+    | SetsEvaluated
     | CheckpointSaved
     | CheckpointFailed
     | BestChanged

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,20 @@ from torch import nn
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource
 from clippy_cli.data.class_captions import ClassFolderSource
 from clippy_cli.data.mixture import MixtureSource
-from clippy_cli.data.streams import Position
+from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import draw_flip
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.processes import Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import CacheProgress, OnEvent, ShouldStop, Stop, StopRequested
 from clippy_cli.training.forward import autocast
 from clippy_cli.training.loader import Batch, ImageFeed, Tokenize, spread_evenly
 from clippy_cli.training.order import (
     PLAIN,
+    BatchShare,
     Draw,
-    Part,
     PlainBatches,
     Steps,
     keep_indices,
@@ -47,7 +49,6 @@ _log = logging.getLogger(__name__)
 
 FORMAT = 1
 BATCH = 64
-TEXT_BATCH = 256
 _PROBES = 5
 _Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
 
@@ -69,12 +70,12 @@ class CachedFeed:
     def __len__(self) -> int:
         return len(self._images)
 
-    @property
-    def captions(self) -> Sequence[tuple[str, ...]]:
-        """All captions of each sample; none of a broken one."""
+    def captions(
+        self, processes: Processes, should_stop: ShouldStop, on_samples: Callable[[int], None]
+    ) -> Sequence[tuple[str, ...]]:
         return self._captions
 
-    def training(self, part: Part, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
+    def training(self, part: BatchShare, first: int, shapes: StepShapes, position: Position) -> Iterator[Batch]:
         for step, draws in enumerate(Steps(len(self), part, self._seed, first, shapes), start=first):
             yield self._gather(draws, self._tokens(part, step, shapes.at(step).drop_rate))
 
@@ -82,7 +83,7 @@ class CachedFeed:
         for draws in PlainBatches(indices, batch_size, 0):
             yield self._gather(draws, None)
 
-    def spread(self, count: int, part: Part) -> NDArray[np.int64]:
+    def spread(self, count: int, part: BatchShare) -> NDArray[np.int64]:
         return spread_evenly(count, len(self), part)
 
     def _gather(self, draws: list[Draw], tokens: NDArray[np.int64] | None) -> Batch:
@@ -124,7 +125,7 @@ class CachedFeed:
             if other not in self._broken:
                 return draw._replace(sample=other)
 
-    def _tokens(self, part: Part, step: int, drop_rate: float) -> NDArray[np.int64] | None:
+    def _tokens(self, part: BatchShare, step: int, drop_rate: float) -> NDArray[np.int64] | None:
         """(B,P+K) tokens to read, None where all are; only what a step keeps leaves the disk."""
         if drop_rate == 0.0:
             return None
@@ -151,6 +152,7 @@ def build_cache(
 
     A build that was interrupted goes on where it stopped. ClippyError where the disk is too small.
     """
+    assert not isinstance(images.source, StreamSource)  # the recipe refuses it
     fingerprint = _fingerprint(model, images.source, recipe, flip)
     if _written(folder / "fingerprint.json") != fingerprint:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clippy_cli.data.captions import CaptionSource
 from clippy_cli.data.class_captions import ClassFolderSource
-from clippy_cli.data.mixture import MixtureSource, Part
+from clippy_cli.data.mixture import MixturePart, MixtureSource
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.streams import StreamSource
@@ -26,12 +26,12 @@ from clippy_cli.training.loader import ImageFeed
 
 
 def open_feed(recipe: Recipe, source: SourceRecipe, model: Clippy, shards: Path, processes: Processes) -> ImageFeed:
-    """Images and captions of ``source`` as ``recipe`` wants them.
+    """Images and captions of ``source`` as ``recipe`` wants them, and two views of each where a term compares them.
 
     Shards behind URLs are kept in ``shards`` where the recipe names no other folder. ClippyError where the source does
     not exist, holds nothing, or has too few shards for ``processes``.
     """
-    resolution = model.preprocess.resolution
+    resolution, self_distillation = model.preprocess.resolution, recipe.train.self_distillation
     return ImageFeed(
         _open_source(source, resolution, shards, recipe.seed, processes),
         recipe.data,
@@ -39,6 +39,7 @@ def open_feed(recipe: Recipe, source: SourceRecipe, model: Clippy, shards: Path,
         model.text.tokenize,
         seed=recipe.seed,
         pin_memory=model.device.type == "cuda",
+        views=self_distillation if self_distillation.weight else None,
     )
 
 
@@ -73,4 +74,6 @@ def open_local(recipe: SourceRecipe, resolution: int) -> CaptionSource:
         case ShardsRecipe():
             return ShardSource(recipe.paths)
         case MixtureRecipe():
-            return MixtureSource([Part(open_local(part.source, resolution), part.repeat) for part in recipe.parts])
+            return MixtureSource(
+                [MixturePart(open_local(part.source, resolution), part.repeat) for part in recipe.parts]
+            )

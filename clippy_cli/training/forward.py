@@ -1,4 +1,4 @@
-"""From a batch to what the loss compares: precision, frozen towers, token sub-sampling."""
+"""From a batch to what the loss compares: precision, compilation, frozen towers, token sub-sampling."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.compat.torch import allow_recompilations
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.sampling import gather_patches
 from clippy_cli.recipe.schema import ModelRecipe
 from clippy_cli.training.loader import Batch
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILED_SHAPES = 64  # chunks, resolutions, drop rates, with and without gradient; beyond, a block would run uncompiled
 
 
 def check_precision(precision: str, device: torch.device, text_encoder: str | None) -> None:
@@ -33,6 +35,29 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=_AUTOCAST[precision])
+
+
+def compile_towers(model: Clippy) -> None:
+    """Compile the repeated blocks of both towers in place, each shape once; names of parameters stay as they are.
+
+    Blocks of a kind share their code, so that compiling takes the time of one. Shapes are taken as fixed: there are few
+    of them, since batches are whole, kept tokens a fixed number, and texts are padded to their context.
+    """
+    allow_recompilations(COMPILED_SHAPES)
+    for tower in (model.image.trunk, model.text.encoder):
+        for block in repeated_blocks(tower):
+            block.compile(dynamic=False)
+
+
+def repeated_blocks(tower: nn.Module) -> list[nn.Module]:
+    """The members of the tower's longest list of layers of one class; the tower itself where it has none."""
+    lists = [
+        list(module.children())
+        for module in tower.modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len({type(child) for child in module.children()}) == 1
+    ]
+    longest = max(lists, key=len, default=[])
+    return longest if len(longest) > 1 else [tower]
 
 
 @dataclass(frozen=True)

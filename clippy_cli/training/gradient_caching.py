@@ -76,4 +76,5 @@ def backward_in_chunks(
 
 
 def _detached(loss: Loss) -> Loss:
-    return replace(loss, value=loss.value.detach())
+    parts = {name: part.detach() for name, part in loss.parts.items()}
+    return replace(loss, value=loss.value.detach(), parts=parts)

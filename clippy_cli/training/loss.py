@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,11 +21,16 @@ LSE_CELLS = 1 << 26  # patch-text cosines held at once where similarities are po
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and the shares of images and of captions that find their own pair first."""
+    """A scalar to minimise, and the shares of images and of captions that find their own pair first.
+
+    Attributes:
+        parts: name -> share of ``value``, weighted, where terms were added to the contrastive loss.
+    """
 
     value: Tensor
     image_accuracy: Tensor
     text_accuracy: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,14 @@ class ContrastiveLoss:
         first = self.processes.rank * len(images) if len(by_image) == len(images) else 0
         targets = torch.arange(first, first + len(by_image), device=images.device)
         with torch.no_grad():
-            accuracies = [(logits.argmax(dim=1) == targets).float().mean() for logits in (by_image, by_text)]
+            image_accuracy, text_accuracy = (
+                (logits.argmax(dim=1) == targets).float().mean() for logits in (by_image, by_text)
+            )
         if self.kind == "softmax":
             value = (F.cross_entropy(by_image, targets) + F.cross_entropy(by_text, targets)) / 2
         else:
             value = sigmoid_loss(by_image + bias, targets)
-        return Loss(value, *accuracies)
+        return Loss(value, image_accuracy, text_accuracy)
 
     def _logits(self, images: Tensor, texts: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of images over all texts and of texts over all images: this process's, or without local_loss all."""
@@ -89,7 +96,12 @@ class ContrastiveLoss:
 
 
 def gathered(rows: Tensor, processes: Processes) -> Tensor:
-    """The rows of all processes, one below the other; gradients travel back to where the rows came from."""
+    """The rows of all processes, one below the other; gradients travel back to where the rows came from.
+
+    Ours rather than open_clip's ``gather_features``, which always gathers images and texts together, while lse pooling
+    and word targets need one matrix at a time; it rests on ``torch.distributed.nn.all_gather``, whose backward pass on
+    gloo is one scatter for each process and a stack of all parts, where this is one all-reduce.
+    """
     if processes.size == 1:
         return rows
     everyones: Tensor = _GatherRows.apply(rows, processes.rank)

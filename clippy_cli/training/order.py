@@ -18,7 +18,9 @@ from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.model.sampling import draw_keep_indices
 from clippy_cli.training.step_shapes import StepShapes
 
-_ORDER, _SAMPLE, _STEP, _KEEP, _SUBSTITUTE = range(1, 6)  # keep the streams of one seed apart
+# Keep the streams of one seed apart; 6 is that of training/step_shapes.py.
+_ORDER, _SAMPLE, _STEP, _KEEP, _SUBSTITUTE = range(1, 6)
+_VIEWS, _MASK = 7, 8
 
 
 class Draw(NamedTuple):
@@ -33,7 +35,7 @@ class Draw(NamedTuple):
     after: Position | None = None
 
 
-class Part(NamedTuple):
+class BatchShare(NamedTuple):
     """The part of each batch of ``batch_size`` images that process ``rank`` of ``size`` works on."""
 
     batch_size: int
@@ -65,6 +67,16 @@ def substitute_generator(seed: int, draw: Draw) -> np.random.Generator:
     return np.random.default_rng([_SUBSTITUTE, seed, draw.epoch, draw.sample])
 
 
+def view_generator(seed: int, draw: Draw) -> np.random.Generator:
+    """The source of one sample's two augmented views."""
+    return np.random.default_rng([_VIEWS, seed, draw.epoch, draw.sample])
+
+
+def mask_generator(seed: int, step: int) -> np.random.Generator:
+    """The source of the patches that a step masks, in the batch of all processes."""
+    return np.random.default_rng([_MASK, seed, step])
+
+
 def step_seed(seed: int, step: int, rank: int = 0, chunk: int = 0) -> int:
     """Seed of PyTorch's global generator (dropout) for one forward pass."""
     return _torch_seed(_STEP, seed, step, rank, chunk) if rank or chunk else _torch_seed(_STEP, seed, step)
@@ -87,7 +99,7 @@ def _torch_seed(*stream: int) -> int:
 class Steps:
     """This process's draws from step ``first`` on; whole batches only, what is left of an epoch is not used."""
 
-    def __init__(self, count: int, part: Part, seed: int, first: int, shapes: StepShapes) -> None:
+    def __init__(self, count: int, part: BatchShare, seed: int, first: int, shapes: StepShapes) -> None:
         self.count, self.part, self.seed, self.first, self.shapes = count, part, seed, first, shapes
 
     def __len__(self) -> int:
@@ -109,7 +121,9 @@ class Steps:
 class StreamSteps:
     """The same over a stream of shards, from ``position`` on; each process has shards of its own."""
 
-    def __init__(self, stream: StreamSource, part: Part, position: Position, first: int, shapes: StepShapes) -> None:
+    def __init__(
+        self, stream: StreamSource, part: BatchShare, position: Position, first: int, shapes: StepShapes
+    ) -> None:
         self.stream, self.part, self.position, self.first, self.shapes = stream, part, position, first, shapes
 
     def __len__(self) -> int:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-import clippy_cli
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture, parse_model_config
-from clippy_cli.model.store import save_model
 from clippy_cli.processes import ALONE, Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.recipe.smoke import is_smoke
-from clippy_cli.training.checkpoint import check_data, check_fits, latest_checkpoint, load_checkpoint
+from clippy_cli.training.best import Best
+from clippy_cli.training.checkpoint import (
+    RunState,
+    check_data,
+    check_fits,
+    latest_checkpoint,
+    load_checkpoint,
+    load_optimizer,
+)
 from clippy_cli.training.checks import check_launch, check_tower
 from clippy_cli.training.events import (
     BestChanged,
     Event,
-    OffsetProgress,
     OnEvent,
     ShouldStop,
     Started,
@@ -35,29 +39,34 @@ from clippy_cli.training.events import (
 )
 from clippy_cli.training.feature_cache import CachedFeed, build_cache
 from clippy_cli.training.feeds import open_feed
-from clippy_cli.training.hooks import Hooks
 from clippy_cli.training.loader import Feed, ImageFeed
-from clippy_cli.training.loop import Trainer
-from clippy_cli.training.loss_plot import draw_loss
-from clippy_cli.training.offset import Offset, measure_offset
-from clippy_cli.training.optim import freeze
-from clippy_cli.training.order import Part
-from clippy_cli.training.run_folder import RunFolder
+from clippy_cli.training.model_writer import ModelWriter
+from clippy_cli.training.offset import Offset
+from clippy_cli.training.optim import freeze, parameter_groups
+from clippy_cli.training.run_folder import RunFolder, draw_loss
 from clippy_cli.training.sinks import check_sinks, open_sinks
 from clippy_cli.training.step_shapes import StepShapes
-from clippy_cli.training.terms import extra_terms
+from clippy_cli.training.terms import TermSetup, build_terms
+from clippy_cli.training.train_step import TrainStep
+from clippy_cli.training.trainer import Evaluate, Trainer
 
-OFFSET_IMAGES = 1024
-OFFSET_IMAGES_ON_THE_WAY = 256  # where a model is measured or kept before the last step
-OFFSET_BATCH = 64
 logger = logging.getLogger(__name__)
-
-Evaluate = Callable[[Clippy, int], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended. ``offset`` is None where the caller stopped it before the last step."""
+    """How a run ended.
+
+    Attributes:
+        model: as it is now, in evaluation mode.
+        folder: the paths of what was written, ``folder.model`` among them.
+        step, total_steps: finished and wanted steps.
+        samples: in the training data.
+        broken: sample number -> why it could not be read.
+        offset: of the model's patches; None where the caller stopped the run before its end.
+        stopped: why the caller stopped it.
+        best: the best step by the recipe's figure; None where none was measured.
+    """
 
     model: Clippy
     folder: RunFolder
@@ -85,97 +94,99 @@ def train(
     should_stop: ShouldStop = lambda: Stop.GO_ON,
     evaluate: Evaluate | None = None,
 ) -> TrainingResult:
-    """Train by ``recipe`` and write the model directory into its run folder.
+    """Train by ``recipe`` and write the model directory into its run folder. Nothing is printed.
 
     Args:
-        recipe: what to train, on what, how; see :mod:`clippy_cli.recipe.loading`.
+        recipe: what to train, on what, how; from :func:`clippy_cli.recipe.loading.load_recipe`, which takes overrides.
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on from the newest checkpoint in the run folder, or start where there is none.
         processes: those that train together; the first writes the run folder, each calls this function.
         inexact: let a resumed run have other chunks, another number of processes or of samples.
-        on_event: called with every event, in order.
-        should_stop: asked after each step; a reason to stop saves a checkpoint and returns an unfinished result.
-        evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done.
+        on_event: called with every event, in order (see :mod:`clippy_cli.training.events`).
+        should_stop: called after each step; a reason to stop saves a checkpoint and returns an unfinished result.
+        evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done. For the
+            sets that the recipe names: :func:`clippy_cli.evaluation.in_training.periodic_evaluation`.
 
     Raises:
         ClippyError: a used run folder without ``resume``, missing data or weights, no readable samples, divergence.
     """
-    folder = RunFolder(Path(recipe.output))
+    folder, target, config = RunFolder(Path(recipe.output)), resolve_device(device), model_config(recipe)
     if not resume:
         processes.in_first(lambda: folder.refuse_if_used(throwaway=is_smoke(recipe)))
-    target = resolve_device(device)
-    config = model_config(recipe)
     processes.in_first(lambda: check_sinks(recipe))
     check_launch(recipe, target, config.text.encoder.get("model_type"), processes)
     newest = latest_checkpoint(folder.checkpoints)
     checkpoint = load_checkpoint(newest) if newest else None
-    restored = checkpoint is not None
-    if checkpoint is not None:
-        check_fits(checkpoint, recipe.model_dump(mode="json"), processes.size, folder.root, inexact=inexact)
-    model = processes.in_turn(lambda: _build(recipe, config, restored=restored)).to(target)
+    state = RunState(Best(recipe))
+    if checkpoint is not None and newest is not None:
+        check_fits(checkpoint, recipe, processes.size, folder.root, inexact=inexact)
+        state = RunState.resumed(checkpoint, newest, state.best, processes.rank)
+    model = processes.in_turn(lambda: _build(recipe, config, newest)).to(target)
     check_tower(recipe, model)
+    parameter_groups(model, recipe.model, recipe.train)  # an error where nothing is left to train
 
-    resolutions = recipe.data.resolution or (config.preprocess.resolution,)
     images = processes.in_turn(lambda: open_feed(recipe, recipe.data.source, model, folder.shards, processes))
     validation = None
     if (held_out := recipe.data.validation) is not None:
         validation = processes.in_turn(lambda: open_feed(recipe, held_out, model, folder.shards, processes))
     if checkpoint is not None:
         check_data(checkpoint, len(images), folder.root, inexact=inexact)
-    steps_per_epoch = len(images) // recipe.train.batch_size
-    if steps_per_epoch == 0:
-        raise ClippyError(
-            f"The data holds {len(images)} samples and train.batch_size is {recipe.train.batch_size}: not one batch.",
-            "Lower train.batch_size.",
-        )
-    total_steps = recipe.train.steps or (recipe.train.epochs or 0) * steps_per_epoch
-    shapes = StepShapes(recipe, resolutions, total_steps)
-    for side in shapes.all_resolutions():
-        model.image.grid_size(side, side)
-    first_step = checkpoint.step if checkpoint else 0
-    sinks = open_sinks(recipe, folder.root, first_step) if processes.first else None
+    del checkpoint
+    shapes, steps_per_epoch = _steps(recipe, model, len(images))
+    total_steps = shapes.total_steps
+    sinks = open_sinks(recipe, folder.root, state.step) if processes.first else None
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         if processes.first:
             folder.append(event)
             if sinks is not None:
                 sinks.write(event)
         on_event(event)
 
-    run = _Run(recipe, model, folder, processes, images, evaluate, tell, should_stop)
-    hooks = Hooks(tell, should_stop, run.measure, run.settle, run.save_best)
-    stopped = Stop.GO_ON
-    with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
-        trainer = Trainer(model, recipe, shapes, steps_per_epoch, folder.checkpoints, hooks, processes)
-        if newest is not None:
-            trainer.restore(newest)
-        processes.in_first(lambda: folder.prepare(recipe, trainer.step, finished=trainer.step == total_steps))
-        tell(
-            Started(
-                data=images.source.describe(),
-                samples=len(images),
-                steps_per_epoch=steps_per_epoch,
-                total_steps=total_steps,
-                first_step=trainer.step,
-                trainable_parameters=sum(parameter.numel() for parameter in trainer.trainable),
-                device=str(target),
-                processes=processes.size,
-                problems=(*images.source.problems, *(validation.source.problems if validation else ())),
-            )
+    processes.in_first(lambda: folder.prepare(recipe, state.step, finished=state.step == total_steps))
+    emit(
+        Started(
+            data=images.source.describe(),
+            samples=len(images),
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+            first_step=state.step,
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            device=str(target),
+            processes=processes.size,
+            problems=(*images.source.problems, *(validation.source.problems if validation else ())),
         )
+    )
+    offset, stopped = None, Stop.GO_ON
+    with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         try:
             feed: Feed = images
             held: Feed | None = validation
             if recipe.data.cache_features:
-                stored = _cached(folder.cache / "train", recipe, model, images, processes, hooks, flip=recipe.data.flip)
-                trainer.terms = extra_terms(model, stored, recipe, processes)
-                feed = stored
-                if validation is not None:
-                    held = _cached(folder.cache / "validation", recipe, model, validation, processes, hooks, flip=False)
-            run.feed = feed
-            trainer.fit(feed, held)
-            run.finish(trainer.step)
-            trainer.conclude(held)
+                cached = partial(_cached, recipe, model, processes, emit, should_stop)
+                feed = cached(images, folder.cache / "train", flip=recipe.data.flip)
+                held = cached(validation, folder.cache / "validation", flip=False) if validation else None
+            terms = build_terms(TermSetup(model, recipe, feed, total_steps, processes, emit, should_stop))
+            update = TrainStep(model, recipe, total_steps, terms, processes)
+            if newest is not None:
+                update.restore(load_checkpoint(newest))
+                update.optimizer.load_state_dict(load_optimizer(newest))
+            writer = ModelWriter(model, recipe, feed, processes, emit, should_stop)
+            Trainer(
+                update,
+                state,
+                shapes,
+                steps_per_epoch,
+                feed,
+                held,
+                folder,
+                writer,
+                emit,
+                should_stop,
+                evaluate,
+                processes,
+            ).fit()
+            offset = writer.offset
         except StopRequested as request:
             stopped = request.reason
         finally:
@@ -187,12 +198,27 @@ def train(
         except OSError as error:
             logger.warning("%s cannot be written (%s)", folder.plot, error.strerror or error)
     best = None
-    if trainer.best.step is not None and trainer.best.value is not None and trainer.best.figure is not None:
-        best = BestChanged(trainer.best.step, trainer.best.figure, trainer.best.value, folder.best)
-    offset = None if stopped else run.offset
+    if state.best.step is not None and state.best.value is not None and state.best.figure is not None:
+        best = BestChanged(state.best.step, state.best.figure, state.best.value, folder.best)
     return TrainingResult(
-        model.eval(), folder, trainer.step, total_steps, len(images), trainer.broken, offset, stopped, best
+        model.eval(), folder, state.step, total_steps, len(images), state.broken, offset, stopped, best
     )
+
+
+def _steps(recipe: Recipe, model: Clippy, samples: int) -> tuple[StepShapes, int]:
+    """The shape of every step, and the steps of an epoch; ClippyError for less than a batch, or sides with no grid."""
+    steps_per_epoch = samples // recipe.train.batch_size
+    if steps_per_epoch == 0:
+        raise ClippyError(
+            f"The data holds {samples} samples and train.batch_size is {recipe.train.batch_size}: not one batch.",
+            "Lower train.batch_size.",
+        )
+    total_steps = recipe.train.steps or (recipe.train.epochs or 0) * steps_per_epoch
+    resolutions = recipe.data.resolution or (model.preprocess.resolution,)
+    shapes = StepShapes(recipe, resolutions, total_steps)
+    for side in shapes.all_resolutions():
+        model.image.grid_size(side, side)
+    return shapes, steps_per_epoch
 
 
 def model_config(recipe: Recipe) -> ModelConfig:
@@ -212,73 +238,9 @@ def model_config(recipe: Recipe) -> ModelConfig:
     return parse_model_config(fields, where=f"{recipe.model.architecture} with the recipe's changes")
 
 
-class _Run:
-    """What happens to the model between steps and at the end: measuring, and writing model directories."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: Clippy,
-        folder: RunFolder,
-        processes: Processes,
-        feed: Feed,
-        evaluate: Evaluate | None,
-        tell: Callable[[Event], None],
-        should_stop: ShouldStop,
-    ) -> None:
-        self.tell, self.should_stop = tell, should_stop
-        self.recipe, self.model, self.folder, self.processes = recipe, model, folder, processes
-        self.feed, self.evaluate = feed, evaluate
-        self.offset: Offset | None = None
-        self._measured_at: int | None = None  # the step that the offset is of
-
-    def measure(self, step: int) -> dict[str, float]:
-        """Figures of the caller's evaluation, on the model as it would be written now."""
-        if self.evaluate is None:
-            return {}
-        self.settle(step)
-        return self.evaluate(self.model, step)
-
-    def settle(self, step: int) -> None:
-        """Measure the offset on some images, unless this step's is known."""
-        self._measure_offset(step, OFFSET_IMAGES_ON_THE_WAY)
-
-    def save_best(self, step: int) -> Path:
-        """Write ``best/``."""
-        return self._write(self.folder.best, step)
-
-    def finish(self, step: int) -> None:
-        """Measure the offset of patches over training images, and write the model directory."""
-        self._measured_at = None  # on the way fewer images are enough
-        self._measure_offset(step, OFFSET_IMAGES)
-        self.processes.in_first(lambda: self._write(self.folder.model, step))
-
-    def _measure_offset(self, step: int, images: int) -> None:
-        if self._measured_at == step:
-            return
-        self.model.eval()
-        part = Part(self.recipe.train.batch_size, self.processes.rank, self.processes.size)
-        mine = self.feed.spread(images, part)
-        with torch.compiler.set_stance("force_eager"):  # shapes that training never has again
-            self.offset = measure_offset(
-                self.model,
-                self.feed.plain(mine, OFFSET_BATCH),
-                self.processes,
-                should_stop=self.should_stop,
-                on_images=lambda done: self.tell(OffsetProgress(done, len(mine))),
-            )
-        self.model.patch_mean.copy_(self.offset.patch_mean)
-        self._measured_at = step
-
-    def _write(self, target: Path, step: int) -> Path:
-        provenance = _provenance(self.recipe, self.offset, step, len(self.feed))
-        self.model.config = self.model.config.model_copy(update={"training": provenance})
-        save_model(self.model, target)
-        return target
-
-
-def _build(recipe: Recipe, config: ModelConfig, *, restored: bool) -> Clippy:
-    """The model at the start; where a checkpoint will be restored, no weights are looked for."""
+def _build(recipe: Recipe, config: ModelConfig, newest: Path | None) -> Clippy:
+    """The model at the start, or as the checkpoint ``newest`` has it; then no other weights are looked for."""
+    restored = newest is not None
     image, text = recipe.model.image, recipe.model.text
     tokenizer = text.tokenizer
     if restored and tokenizer is None and text.init not in ("random", "pretrained"):
@@ -290,17 +252,20 @@ def _build(recipe: Recipe, config: ModelConfig, *, restored: bool) -> Clippy:
         tokenizer=tokenizer,
         seed=recipe.seed,
     )
+    if newest is not None:
+        model.load_state_dict(load_checkpoint(newest).model)
     freeze(model, recipe.model, recipe.train)
     return model
 
 
 def _cached(
-    place: Path,
     recipe: Recipe,
     model: Clippy,
-    images: ImageFeed,
     processes: Processes,
-    hooks: Hooks,
+    emit: OnEvent,
+    should_stop: ShouldStop,
+    images: ImageFeed,
+    place: Path,
     *,
     flip: bool,
 ) -> CachedFeed:
@@ -308,28 +273,11 @@ def _cached(
 
     def build() -> Stop:
         try:
-            build_cache(place, model, images, recipe, hooks.tell, hooks.should_stop, flip=flip)
+            build_cache(place, model, images, recipe, emit, should_stop, flip=flip)
         except StopRequested as request:
             return request.reason
         return Stop.GO_ON
 
-    stop = processes.in_first(build)
-    if stop:
+    if stop := processes.in_first(build):
         raise StopRequested(stop)
     return CachedFeed(place, recipe, model.text.tokenize, num_prefix=model.image.num_prefix_tokens, flip=flip)
-
-
-def _provenance(recipe: Recipe, offset: Offset | None, step: int, samples: int) -> dict[str, Any]:
-    return {
-        "clippy": clippy_cli.__version__,
-        "recipe": recipe.name,
-        "architecture": Path(recipe.model.architecture).stem,
-        "image_init": Path(recipe.model.image.init).name,
-        "text_init": Path(recipe.model.text.init).name,
-        "data": recipe.data.source.kind,
-        "samples": samples,
-        "steps": step,
-        "batch_size": recipe.train.batch_size,
-        "seed": recipe.seed,
-        **({} if offset is None else {"pooled_patch_cosine": round(offset.pooled_patch_cosine, 4)}),
-    }

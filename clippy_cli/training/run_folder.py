@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from clippy_cli.training.events import (
     BestChanged,
     CheckpointFailed,
     CheckpointSaved,
-    Evaluated,
     Event,
+    SetsEvaluated,
     StepReport,
     Validated,
 )
@@ -28,7 +28,7 @@ from clippy_cli.training.events import (
 LOGGED: Mapping[type[Event], str] = {
     StepReport: "step",
     Validated: "validation",
-    Evaluated: "evaluation",
+    SetsEvaluated: "evaluation",
     CheckpointSaved: "checkpoint",
     CheckpointFailed: "checkpoint failed",
     BestChanged: "best",
@@ -108,6 +108,27 @@ class RunFolder:
                 except ValueError:
                     continue
         return records
+
+
+def draw_loss(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Write a PNG of training and validation loss over steps from log ``records``; nothing where there are none."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [record for record in records if record["event"] == "step"]
+    validations = [record for record in records if record["event"] == "validation"]
+    if not steps:
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([record["step"] for record in steps], [record["loss"] for record in steps], label="training")
+    if validations:
+        axes.plot([r["step"] for r in validations], [r["loss"] for r in validations], "o-", label="validation")
+    axes.set(xlabel="step", ylabel="contrastive loss", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.extras import install_command
 from clippy_cli.files import write_whole
 from clippy_cli.recipe.schema import Recipe
-from clippy_cli.training.events import Evaluated, Event, StepReport, Validated
+from clippy_cli.training.events import Event, SetsEvaluated, StepReport, Validated
 
 _log = logging.getLogger(__name__)
 _NO_FIGURES = ("step", "total_steps", "seconds_left")
@@ -40,7 +40,7 @@ class Sinks:
 
     def write(self, event: Event) -> None:
         """Pass on the figures of an event, if it has any."""
-        if not isinstance(event, StepReport | Validated | Evaluated):
+        if not isinstance(event, StepReport | Validated | SetsEvaluated):
             return
         figures = event_figures(event)
         for sink in list(self._sinks):
@@ -82,10 +82,11 @@ def open_sinks(recipe: Recipe, folder: Path, first_step: int) -> Sinks:
     return Sinks(sinks)
 
 
-def event_figures(event: StepReport | Validated | Evaluated) -> dict[str, float]:
+def event_figures(event: StepReport | Validated | SetsEvaluated) -> dict[str, float]:
     """``train/loss`` and so on, ``validation/loss``, ``evaluation/SET.METRIC``; unknown ones are left out."""
     if isinstance(event, StepReport):
         values = {name: value for name, value in dataclasses.asdict(event).items() if name not in _NO_FIGURES}
+        values |= {f"terms/{name}": value for name, value in values.pop("terms").items()}
         return {f"train/{name}": float(value) for name, value in values.items() if value is not None}
     if isinstance(event, Validated):
         return {"validation/loss": event.loss}

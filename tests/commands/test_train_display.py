@@ -11,7 +11,7 @@ from rich.console import Console
 
 from clippy_cli import console
 from clippy_cli.commands.train_display import TrainDisplay, duration, step_line
-from clippy_cli.training.events import BestChanged, CheckpointFailed, Evaluated, Started, StepReport, Validated
+from clippy_cli.training.events import BestChanged, CheckpointFailed, SetsEvaluated, Started, StepReport, Validated
 
 REPORT = StepReport(
     step=120, total_steps=100_000, epoch=0.5, loss=2.3456, image_accuracy=0.412, text_accuracy=0.388, logit_scale=14.3,
@@ -61,7 +61,7 @@ def test_events_become_lines(monkeypatch, terminal: bool) -> None:
             progress.start(0, 20)
             for _ in range(20):
                 progress.advance()
-        display.show(Evaluated(5, {"voc20.miou": 0.2813, "captioned.text_to_image_r1": 0.5}))
+        display.show(SetsEvaluated(5, {"voc20.miou": 0.2813, "captioned.text_to_image_r1": 0.5}))
         display.show(BestChanged(5, "voc20.miou", 0.2813, Path("best")))
         display.show(BestChanged(5, "validation.loss", 1.25, Path("best")))
         display.show(CheckpointFailed(5, "No space left on device"))

@@ -1,12 +1,12 @@
 import pytest
 
-from clippy_cli.data.mixture import MixtureSource, Part
+from clippy_cli.data.mixture import MixturePart, MixtureSource
 from clippy_cli.data.scenes import SceneSource
 
 
 def test_parts_follow_one_another_each_as_often_as_it_is_repeated():
     first, second = SceneSource(3, 1, 32), SceneSource(2, 2, 32)
-    mixture = MixtureSource([Part(first), Part(second, repeat=2)])
+    mixture = MixtureSource([MixturePart(first), MixturePart(second, repeat=2)])
     expected = [first.read(index).captions for index in range(3)] + [
         second.read(index).captions for index in (0, 1)
     ] * 2

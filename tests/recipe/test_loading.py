@@ -243,5 +243,6 @@ def test_every_field_below_a_section_is_documented() -> None:
         ("train", "final"),
         ("train", "words"),
         ("train", "classes"),
+        ("train", "self_distillation"),
     ]
     assert undocumented == [*sections, ("evaluate",), ("log",)]

@@ -3,7 +3,7 @@ from pathlib import Path
 from PIL import Image
 
 from clippy_cli.data.class_captions import ClassFolderSource
-from clippy_cli.data.mixture import MixtureSource, Part
+from clippy_cli.data.mixture import MixturePart, MixtureSource
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.training.feature_cache import _probes
 
@@ -15,7 +15,9 @@ def test_every_part_of_a_mixture_is_probed_however_small(tmp_path: Path):
 
     def probes(repeat: int) -> list[int]:
         scenes = SceneSource(100, 0, 32)
-        return _probes(MixtureSource([Part(scenes), Part(ClassFolderSource(tmp_path), repeat), Part(scenes)]))
+        return _probes(
+            MixtureSource([MixturePart(scenes), MixturePart(ClassFolderSource(tmp_path), repeat), MixturePart(scenes)])
+        )
 
     before = probes(1)
     assert before != probes(2)

@@ -11,7 +11,7 @@ from clippy_cli.data.scenes import SceneSource
 from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
 from clippy_cli.training.loader import SUBSTITUTES, Batch, ImageFeed
-from clippy_cli.training.order import Part, Steps, epoch_order, keep_indices
+from clippy_cli.training.order import BatchShare, Steps, epoch_order, keep_indices
 from clippy_cli.training.step_shapes import StepShapes
 
 
@@ -29,7 +29,7 @@ def training(
     recipe, workers: int, batch_size: int, first: int, last: int, *, rank: int = 0, size: int = 1, source=None
 ):
     shapes = StepShapes(recipe, recipe.data.resolution or (32,), last)
-    return list(feed(recipe, workers, source).training(Part(batch_size, rank, size), first, shapes, START))
+    return list(feed(recipe, workers, source).training(BatchShare(batch_size, rank, size), first, shapes, START))
 
 
 def assert_equal(mine: Batch, theirs: Batch) -> None:
@@ -81,7 +81,7 @@ def test_captions_crops_and_flips_change_from_epoch_to_epoch(tiny) -> None:
 
 
 def test_an_epoch_is_a_permutation_cut_into_whole_batches(tiny) -> None:
-    draws = list(Steps(10, Part(3), seed=5, first=0, shapes=StepShapes(tiny(), (32,), 6)))
+    draws = list(Steps(10, BatchShare(3), seed=5, first=0, shapes=StepShapes(tiny(), (32,), 6)))
     for epoch in (0, 1):
         samples = [draw.sample for step in draws[3 * epoch : 3 * epoch + 3] for draw in step]
         assert samples == epoch_order(10, 5, epoch)[:9].tolist()

@@ -21,7 +21,7 @@ from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.forward import Embeddings, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.loss import ContrastiveLoss
-from clippy_cli.training.order import Part, keep_indices
+from clippy_cli.training.order import BatchShare, keep_indices
 from clippy_cli.training.run import model_config, train
 from tests.fixtures.launch import launch
 from tests.training.test_gradient_caching import scenes
@@ -47,7 +47,7 @@ def gradients_of_all_cases(recipe_file: str, processes: Processes) -> list[dict[
         lse_scale = model.config.image.lse_scale if pooling == "lse" else None
         loss = ContrastiveLoss(kind, lse_scale, processes, local_loss, gather_with_grad)
         keep = keep_indices(BATCH, 16, 0.5, seed=1, step=0, device=torch.device("cpu"))
-        rows = Part(BATCH, processes.rank, processes.size).rows
+        rows = BatchShare(BATCH, processes.rank, processes.size).rows
         batch, size = scenes(model, BATCH), chunk or BATCH // processes.size
         starts = range(rows.start, rows.stop, size)
         chunks = [tower_inputs(model, batch, keep, slice(start, start + size), None) for start in starts]
@@ -173,14 +173,14 @@ if __name__ == "__main__":
     else:
         from clippy_cli.app import app
         from clippy_cli.errors import ClippyError
-        from clippy_cli.training.loop import Trainer
+        from clippy_cli.training.train_step import TrainStep
 
-        update = Trainer._update
+        update = TrainStep.__call__
 
-        def failing(self, batch, shape):
-            if self.step == 3 and os.environ["RANK"] == "1":
+        def failing(self, batch, shape, step):
+            if step == 3 and os.environ["RANK"] == "1":
                 raise ClippyError("the disk of process 1 is gone")
-            return update(self, batch, shape)
+            return update(self, batch, shape, step)
 
-        Trainer._update = failing  # type: ignore[method-assign]
+        TrainStep.__call__ = failing  # type: ignore[method-assign]
         app(["train", source, f"--set=output={target}"])

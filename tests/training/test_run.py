@@ -32,7 +32,7 @@ from clippy_cli.training.events import (
     Validated,
 )
 from clippy_cli.training.feature_cache import CachedFeed
-from clippy_cli.training.order import Part, keep_indices
+from clippy_cli.training.order import BatchShare, keep_indices
 from clippy_cli.training.run import TrainingResult, model_config, train
 from clippy_cli.training.run_folder import RunFolder
 from clippy_cli.training.step_shapes import StepShapes
@@ -167,7 +167,7 @@ def test_a_best_model_that_cannot_be_written_is_not_called_the_best(tiny, monkey
             raise ClippyError("no space left")
         save_model(model, directory)
 
-    monkeypatch.setattr("clippy_cli.training.run.save_model", full)
+    monkeypatch.setattr("clippy_cli.training.model_writer.save_model", full)
     figures = {2: 0.9, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.2}
     recipe = tiny("evaluate.best=birds.accuracy", "evaluate.every=2", "evaluate.scenes=1")
     result, events = run(recipe, evaluate=lambda model, step: {"birds.accuracy": figures[step]})
@@ -289,7 +289,7 @@ def test_cached_tokens_are_sub_sampled_as_live_tokens_are(tiny, tmp_path: Path) 
     recipe = tiny(*options)
     run(recipe)
     feed = CachedFeed(tmp_path / "run" / "cache" / "train", recipe, str, num_prefix=1, flip=True)
-    *_, batch = feed.training(Part(8), 2, StepShapes(recipe, (32,), 5), START)
+    *_, batch = feed.training(BatchShare(8), 2, StepShapes(recipe, (32,), 5), START)
     keep = keep_indices(8, 16, 0.75, seed=recipe.seed, step=4, device=torch.device("cpu"))
     whole = torch.from_numpy(np.load(tmp_path / "run" / "cache" / "train" / "images.npy"))[batch.indices]  # (B,2,17,F)
     views = [gather_tokens(whole[:, view], keep, 1) for view in (0, 1)]
@@ -461,7 +461,7 @@ def test_a_word_that_nobody_says_often_enough_is_an_error(tiny) -> None:
 
 
 @pytest.mark.parametrize("term", ["words", "classes"])
-def test_terms_want_stored_features_and_a_frozen_text_tower(tiny, term) -> None:
+def test_terms_want_a_frozen_text_tower(tiny, term) -> None:
     with pytest.raises(ClippyError, match=f"train.{term}.weight"):
         tiny(f"train.{term}.weight=1")
     with pytest.raises(ClippyError, match=r"text\.freeze"):

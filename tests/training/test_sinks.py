@@ -10,7 +10,7 @@ import pytest
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
-from clippy_cli.training.events import CheckpointFailed, Evaluated, StepReport, Validated
+from clippy_cli.training.events import CheckpointFailed, SetsEvaluated, StepReport, Validated
 from clippy_cli.training.sinks import Sinks, check_sinks, open_sinks
 
 
@@ -64,7 +64,7 @@ def test_a_resumed_curve_has_no_step_twice(tiny, tmp_path: Path) -> None:
     again = open_sinks(recipe, tmp_path, 2)
     again.write(report(3, loss=30.0))
     again.write(Validated(3, 2.5))
-    again.write(Evaluated(3, {"voc20.miou": 0.25}))
+    again.write(SetsEvaluated(3, {"voc20.miou": 0.25}))
     again.close()
     drawn = curves(tmp_path)
     assert drawn["train/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]

@@ -64,6 +64,14 @@ def embed(trunk: VisionTransformer, images: Tensor) -> Tensor:
     return tokens
 
 
+def embed_masked(trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
+    """:func:`embed` with ``mask_token`` (width,) in the place of the ``masked`` (B,h,w,1) patches."""
+    patches = trunk.patch_embed(images)  # (B,h,w,width)
+    patches = torch.where(masked, mask_token.to(patches.dtype), patches)
+    tokens: Tensor = trunk._pos_embed(patches)
+    return tokens
+
+
 def can_embed_kept(trunk: VisionTransformer) -> bool:
     """Whether :func:`embed_kept` repeats what the trunk does: kin of the plain transformer have ways of their own."""
     return (

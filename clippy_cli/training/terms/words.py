@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,16 +19,17 @@ from torch import Tensor
 
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes
-from clippy_cli.recipe.schema import WordsRecipe
+from clippy_cli.recipe.terms import WordsRecipe
+from clippy_cli.training.events import CaptionsRead
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.loss import Loss, LossOfBatch, gathered, scores_of
+from clippy_cli.training.loss import gathered, scores_of
+from clippy_cli.training.terms.base import Pairs, Term, TermSetup
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-class Vocabulary:
+class CaptionWords:
     """The words that enough samples are about, and which sample is about which.
 
     A sample is about a word that at least ``min_share`` of its captions hold. Stop words (scikit-learn's English list)
@@ -100,58 +100,59 @@ def word_loss(
     return (own.sum() * processes.size / with_words + of_words.sum() / (shown > 0).sum().clamp(min=1)) / 2
 
 
-@dataclass(frozen=True)
-class WordsTerm:
-    """What is added to the contrastive loss of a batch.
+class WordsTerm(Term):
+    """The words' loss of a batch whose samples ``words`` knows.
 
     Attributes:
         texts: (V,D) unit embeddings of the words in the model's prompts; the text tower is frozen.
         prior: (V,) share ``recipe.balance`` of the log frequency.
     """
 
-    vocabulary: Vocabulary
-    texts: Tensor
-    prior: Tensor
-    recipe: WordsRecipe
-    lse_scale: float | None
-    processes: Processes = ALONE
+    def __init__(
+        self,
+        words: CaptionWords,
+        texts: Tensor,
+        recipe: WordsRecipe,
+        lse_scale: float | None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.words, self.texts = words, texts
+        self.prior = recipe.balance * torch.from_numpy(np.log(words.frequency)).to(texts)
+        self._weight, self._lse_scale, self._processes = recipe.weight, lse_scale, processes
 
-    def added_to(self, loss: LossOfBatch, batch: Batch) -> LossOfBatch:
-        """``loss`` with this term for ``batch``, whose samples the vocabulary knows."""
-        targets = torch.from_numpy(self.vocabulary.targets(batch.indices)).to(self.texts.device)
-
-        def both(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Loss:
-            result = loss(images, texts, scale, bias)
-            term = word_loss(
-                images,
-                targets,
-                self.texts,
-                scale,
-                prior=self.prior,
-                lse_scale=self.lse_scale,
-                processes=self.processes,
-            )
-            return replace(result, value=result.value + self.recipe.weight * term)
-
-        return both
+    def loss(self, batch: Batch, pairs: Pairs) -> dict[str, Tensor]:
+        targets = torch.from_numpy(self.words.targets(batch.indices)).to(self.texts.device)
+        value = word_loss(
+            pairs.images,
+            targets,
+            self.texts,
+            pairs.scale,
+            prior=self.prior,
+            lse_scale=self._lse_scale,
+            processes=self._processes,
+        )
+        return {"words": self._weight * value}
 
 
-def words_term(
-    model: Clippy, captions: Sequence[Sequence[str]], recipe: WordsRecipe, processes: Processes = ALONE
-) -> WordsTerm:
-    """The term of the samples with these ``captions``; words of the model's own prompts are no words of an image.
+def build(setup: TermSetup) -> WordsTerm:
+    """The term over all captions of the data; words of the model's own prompts are no words of an image.
 
     ClippyError where no word is frequent enough.
     """
+    model, recipe, processes = setup.model, setup.recipe.train.words, setup.processes
+    captions = setup.feed.captions(
+        processes,
+        setup.should_stop,
+        lambda read: setup.emit(CaptionsRead(read * processes.size, len(setup.feed))),
+    )
     templates = resolve_templates(model.defaults.templates)
     excluded = [word for template in templates for word in _WORD.findall(template.lower())]
-    vocabulary = Vocabulary(captions, min_images=recipe.min_images, min_share=recipe.min_share, excluded=excluded)
-    if not vocabulary.words:
+    words = CaptionWords(captions, min_images=recipe.min_images, min_share=recipe.min_share, excluded=excluded)
+    if not words.words:
         raise ClippyError(
             f"train.words: no word is in the captions of {recipe.min_images} images.",
             "Lower train.words.min_images, or leave the words out: --set train.words.weight=0",
         )
     model.eval()
-    texts = prompt_embeddings(model, vocabulary.words, templates)
-    prior = recipe.balance * torch.from_numpy(np.log(vocabulary.frequency)).to(texts)
-    return WordsTerm(vocabulary, texts, prior, recipe, model.lse_scale, processes)
+    texts = prompt_embeddings(model, words.words, templates)
+    return WordsTerm(words, texts, recipe, model.lse_scale, processes)

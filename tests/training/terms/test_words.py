@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clippy_cli.processes import ALONE
-from clippy_cli.recipe.schema import WordsRecipe
+from clippy_cli.recipe.terms import WordsRecipe
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.loss import ContrastiveLoss
-from clippy_cli.training.words import Vocabulary, WordsTerm, word_loss
+from clippy_cli.training.step_shapes import StepShape
+from clippy_cli.training.terms.base import Pairs
+from clippy_cli.training.terms.words import CaptionWords, WordsTerm, word_loss
 
 CAPTIONS = [
     ("A dog runs.", "The black dog is here", "a man"),
@@ -22,7 +23,7 @@ CAPTIONS = [
 
 
 def test_a_word_counts_where_enough_captions_of_a_sample_hold_it():
-    vocabulary = Vocabulary(CAPTIONS, min_images=2, min_share=0.5)
+    vocabulary = CaptionWords(CAPTIONS, min_images=2, min_share=0.5)
     assert vocabulary.words == ("cat", "dog")
     np.testing.assert_array_equal(vocabulary.targets([2, 0, 1, 3]), [[1, 0], [0, 1], [1, 1], [0, 0]])
     np.testing.assert_allclose(vocabulary.frequency, [2 / 4, 2 / 4])
@@ -30,12 +31,12 @@ def test_a_word_counts_where_enough_captions_of_a_sample_hold_it():
 
 def test_stop_words_and_the_words_of_prompts_do_not_count():
     captions = [("a photo of the dog and this is it",)] * 3
-    assert Vocabulary(captions, min_images=3, min_share=1.0, excluded=["photo"]).words == ("dog",)
+    assert CaptionWords(captions, min_images=3, min_share=1.0, excluded=["photo"]).words == ("dog",)
 
 
 @given(st.lists(st.lists(st.text(max_size=12), max_size=3), max_size=5))
 def test_any_text_is_counted(captions: list[list[str]]):
-    vocabulary = Vocabulary(captions, min_images=1, min_share=0.1)
+    vocabulary = CaptionWords(captions, min_images=1, min_share=0.1)
     targets = vocabulary.targets(range(len(captions)))
     assert targets.shape == (len(captions), len(vocabulary.words))
     assert (targets.sum(axis=0) >= 1).all()
@@ -68,13 +69,11 @@ def test_no_word_at_all_costs_nothing():
 
 
 def test_the_term_follows_the_samples_of_the_batch_and_is_weighted():
-    vocabulary = Vocabulary(CAPTIONS, min_images=2, min_share=0.5)
+    vocabulary = CaptionWords(CAPTIONS, min_images=2, min_share=0.5)
     texts, images = F.normalize(torch.randn(2, 5), dim=-1), F.normalize(torch.randn(3, 4, 5), dim=-1)
     captions, scale, bias = F.normalize(torch.randn(3, 5), dim=-1), torch.tensor(20.0), torch.tensor(0.0)
-    contrastive = ContrastiveLoss(lse_scale=20.0)
-    term = WordsTerm(vocabulary, texts, torch.zeros(2), WordsRecipe(weight=3.0), 20.0, ALONE)
-    alone = contrastive(images, captions, scale, bias).value
-    both = term.added_to(contrastive, Batch([1, 2, 0], []))(images, captions, scale, bias)
+    term = WordsTerm(vocabulary, texts, WordsRecipe(weight=3.0, balance=0.0), 20.0, ALONE)
+    pairs = Pairs(images, captions, scale, bias, 0, StepShape(32, 0.0, None))
     targets = torch.tensor([[True, True], [True, False], [False, True]])
-    expected = alone + 3.0 * word_loss(images, targets, texts, scale, lse_scale=20.0)
-    torch.testing.assert_close(both.value, expected)
+    expected = 3.0 * word_loss(images, targets, texts, scale, lse_scale=20.0)
+    torch.testing.assert_close(term.loss(Batch([1, 2, 0], []), pairs), {"words": expected})

@@ -43,7 +43,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Cost:
     """The cost of one run; FLOPs are the model's own (see :func:`clippy_cli.model.flops.step_flops`).
 
     Attributes:
@@ -111,7 +111,7 @@ class Plan:
         return self.batch_size * (self.batch_size // gpus) * _FP32
 
 
-def plan(recipe: Recipe, *, samples: int | None = None, utilisation: float = UTILISATION) -> Plan:
+def estimate_cost(recipe: Recipe, *, samples: int | None = None, utilisation: float = UTILISATION) -> Cost:
     """What ``recipe`` costs. The model is built with random weights: no weights and no tokenizer are needed.
 
     Args:
@@ -143,7 +143,7 @@ def plan(recipe: Recipe, *, samples: int | None = None, utilisation: float = UTI
         h, w = model.image.grid_size(shape.resolution, shape.resolution)
         phases.append(Phase(shape.resolution, shape.drop_rate, expected, kept, h * w, flops))
     stored_flops, stored_bytes = _stored(model, recipe, resolutions[0]) if recipe.data.cache_features else (0.0, 0)
-    return Plan(
+    return Cost(
         samples=samples,
         steps=steps,
         batch_size=train.batch_size,
@@ -160,34 +160,34 @@ def plan(recipe: Recipe, *, samples: int | None = None, utilisation: float = UTI
     )
 
 
-def plan_table(plan: Plan) -> list[tuple[str, str]]:
-    """The plan as (name, value) rows for people."""
+def cost_table(cost: Cost) -> list[tuple[str, str]]:
+    """The cost as (name, value) rows for people."""
     rows = [
-        ("data", f"{plan.samples:,} pairs, seen {plan.images / plan.samples:.1f} times"),
-        ("steps", f"{plan.steps:,} of {plan.batch_size:,} pairs: {plan.images:,} images"),
-        ("model", f"{plan.parameters / 1e6:.1f} M parameters, of which {plan.learning / 1e6:.1f} M learn"),
+        ("data", f"{cost.samples:,} pairs, seen {cost.images / cost.samples:.1f} times"),
+        ("steps", f"{cost.steps:,} of {cost.batch_size:,} pairs: {cost.images:,} images"),
+        ("model", f"{cost.parameters / 1e6:.1f} M parameters, of which {cost.learning / 1e6:.1f} M learn"),
     ]
-    for phase in plan.phases:
+    for phase in cost.phases:
         tokens = f"{phase.kept} of {phase.patches} patch tokens an image"
         rows.append(
             (f"at {phase.resolution} pixels", f"{phase.steps:,.0f} steps, {tokens}, {_flop(phase.pair_flops)} a pair")
         )
-    if plan.stored_flops:
-        rows.append(("stored features", f"{_flop(plan.stored_flops)}, once; what learns on them is not counted"))
-    share = f"{plan.utilisation:.0%} of {plan.peak / 1e12:.0f} TFLOP/s ({plan.precision})"
+    if cost.stored_flops:
+        rows.append(("stored features", f"{_flop(cost.stored_flops)}, once; what learns on them is not counted"))
+    share = f"{cost.utilisation:.0%} of {cost.peak / 1e12:.0f} TFLOP/s ({cost.precision})"
     rows += [
-        ("arithmetic", f"{_flop(plan.flops)}, forward and backward"),
-        (f"{CARD} hours", f"{plan.gpu_hours:.3g} at {share}, evaluation and waiting for data left out"),
+        ("arithmetic", f"{_flop(cost.flops)}, forward and backward"),
+        (f"{CARD} hours", f"{cost.gpu_hours:.3g} at {share}, evaluation and waiting for data left out"),
     ]
     for gpus in _GPUS:
-        if plan.batch_size % gpus == 0 and not plan.stored_flops:
-            rate = f"{plan.images_per_second(gpus):,.0f} images/s"
-            logits = f"logits of {_size(plan.logit_bytes(gpus))} a process"
+        if cost.batch_size % gpus == 0 and not cost.stored_flops:
+            rate = f"{cost.images_per_second(gpus):,.0f} images/s"
+            logits = f"logits of {_size(cost.logit_bytes(gpus))} a process"
             name = "on 1 GPU" if gpus == 1 else f"on {gpus} GPUs"
-            rows.append((name, f"{_duration(plan.gpu_hours / gpus)}, if {rate} can be read; {logits}"))
+            rows.append((name, f"{_duration(cost.gpu_hours / gpus)}, if {rate} can be read; {logits}"))
     rows += [
-        ("embeddings gathered", f"{_size(plan.gathered_bytes)} a process"),
-        ("checkpoint", f"{_size(plan.checkpoint_bytes)}; the run folder grows to {_size(plan.disk_bytes)}"),
+        ("embeddings gathered", f"{_size(cost.gathered_bytes)} a process"),
+        ("checkpoint", f"{_size(cost.checkpoint_bytes)}; the run folder grows to {_size(cost.disk_bytes)}"),
     ]
     return rows
 

@@ -12,9 +12,11 @@ from clippy_cli.model.build import build_model
 from clippy_cli.model.classifier import read_classifier
 from clippy_cli.model.registry import load_architecture
 from clippy_cli.recipe.loading import load_recipe
-from clippy_cli.training.classes import class_loss, classes_term
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.loss import ContrastiveLoss
+from clippy_cli.training.step_shapes import StepShape
+from clippy_cli.training.terms import classes
+from clippy_cli.training.terms.base import Pairs, TermSetup
+from clippy_cli.training.terms.classes import class_loss
 
 
 @pytest.fixture
@@ -43,29 +45,39 @@ def test_the_loss_is_least_where_scores_are_the_classifiers_answers():
     assert class_loss(images, logits.roll(1, dims=0), texts, scale) > entropy
 
 
-def test_the_classifier_reads_the_class_token_of_the_last_block(model, weights):
+@pytest.mark.parametrize("freeze", ["trunk", "none"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_classifier_reads_the_class_token_of_the_weights_that_it_came_with(model, weights, stored, freeze):
     recipe = load_recipe(
         "flickr8k",
-        [
-            "model.architecture=clippy-nano",
-            f"model.image.init={weights}",
-            "model.text.init=random",
-            "data.source={kind: scenes, count: 4}",
-            "train.classes.weight=2",
-        ],
+        {
+            "model.architecture": "clippy-nano",
+            "model.image.init": str(weights),
+            "model.image.freeze": freeze,
+            "model.text.init": "random",
+            "data.source": {"kind": "scenes", "count": 4},
+            "data.cache_features": False,
+            "train.precision": "fp32",
+            "train.classes.weight": 2,
+        },
     )
-    images = torch.randn(3, 3, 64, 64)
-    features = model.image.features(images)
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    pixels = model.preprocess.normalize(images)
+    batch = (
+        Batch([0, 1, 2], [], features=model.image.features(pixels).half()) if stored else Batch([0, 1, 2], [], images)
+    )
     state = read_classifier(model.image, str(weights))
-    expected_logits = F.linear(model.image.trunk.forward_features(images)[:, 0], state.weight, state.bias)
+    expected_logits = F.linear(model.image.trunk.forward_features(pixels)[:, 0], state.weight, state.bias)
+    if freeze == "none":
+        with torch.no_grad():  # as in a run that resumes: the trunk has learned since
+            model.image.trunk.cls_token += 1.0
+    term = classes.build(TermSetup(model, recipe, None, 1))
     embedded, captions = F.normalize(torch.randn(3, 96), dim=-1), F.normalize(torch.randn(3, 96), dim=-1)
-    scale, bias, contrastive = torch.tensor(20.0), torch.tensor(0.0), ContrastiveLoss()
-    term = classes_term(model, recipe)
-    both = term.added_to(contrastive, Batch([0, 1, 2], [], features=features.half()))(embedded, captions, scale, bias)
-    plain = contrastive(embedded, captions, scale, bias).value
-    torch.testing.assert_close(
-        both.value, plain + 2 * class_loss(embedded, expected_logits, term.texts, scale), rtol=1e-3, atol=1e-3
-    )
+    scale = torch.tensor(20.0)
+    expected = 2 * class_loss(embedded, expected_logits, term.texts, scale)
+    for chunk_size in (None, 2):
+        pairs = Pairs(embedded, captions, scale, torch.tensor(0.0), 0, StepShape(64, 0.5, chunk_size))
+        torch.testing.assert_close(term.loss(batch, pairs), {"classes": expected}, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weights, tmp_path: Path):
