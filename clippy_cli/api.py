@@ -15,7 +15,7 @@ are frozen dataclasses of NumPy arrays that draw, save and show themselves. Mist
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -29,8 +29,10 @@ from clippy_cli.reporting.answers import ModelChoice
 if TYPE_CHECKING:
     from clippy_cli.evaluation.protocol import Protocol
     from clippy_cli.evaluation.result import Document
+    from clippy_cli.training.events import Event, Stop
+    from clippy_cli.training.run import TrainingResult
 
-__all__ = ["Clip", "Photo", "evaluate", "load", "sample_photo"]
+__all__ = ["Clip", "Photo", "evaluate", "load", "sample_photo", "train"]
 
 
 def load(
@@ -161,4 +163,55 @@ def evaluate(
         protocol=protocol,
         overrides=Overrides(**named),
         options=Options(**options),
+    )
+
+
+def train(
+    recipe: str | Path,
+    *,
+    output: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    smoke: bool = False,
+    device: str = "auto",
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], Stop] | None = None,
+) -> TrainingResult:
+    """Train a model by a recipe, as ``clippy train`` does, without its display.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped recipe such as ``quickstart``.
+        output: run folder; by default the recipe's.
+        overrides: dotted field to value, such as ``{"train.lr": 3e-4, "data.resolution": [224, 336]}``.
+        smoke: the whole recipe in small, which needs no data.
+        device: auto, cpu, cuda, cuda:N or mps.
+        resume: continue from the newest checkpoint in the run folder, or start where there is none.
+        on_event: called with every event, in order (see :mod:`clippy_cli.training.events`).
+        should_stop: called after each step; a reason to stop saves a checkpoint and returns an unfinished result.
+
+    Returns:
+        The model, and what was written where; ``load(str(result.folder.root))`` loads it.
+
+    Raises:
+        ClippyError: every mistake in the recipe at once; a used run folder without ``resume``; missing data or weights.
+
+    >>> result = train("quickstart", output="tiny-run", smoke=True)
+    >>> result.finished, (result.folder.model / "config.json").is_file()
+    (True, True)
+    """
+    from clippy_cli.evaluation.in_training import periodic_evaluation
+    from clippy_cli.processes import ALONE
+    from clippy_cli.recipe.loading import load_recipe
+    from clippy_cli.training.events import Stop
+    from clippy_cli.training.run import train as run_training
+
+    changes = dict(overrides or {}) | ({} if output is None else {"output": str(output)})
+    checked = load_recipe(recipe, changes, smoke=smoke)
+    return run_training(
+        checked,
+        device=device,
+        resume=resume,
+        on_event=on_event or (lambda event: None),
+        should_stop=should_stop or (lambda: Stop.GO_ON),
+        evaluate=periodic_evaluation(checked, ALONE, Path(checked.output)),
     )
