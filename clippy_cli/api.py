@@ -140,7 +140,7 @@ def evaluate(
         ClippyError: an unknown set, task, protocol or model; a set that is not there; options that do not fit together.
 
     >>> document = evaluate("scenes", limit=4)
-    >>> [result.task for result in document.results]
+    >>> [str(result.task) for result in document.results]
     ['segment', 'group']
     >>> 0 <= document.results[0].metrics["miou"] <= 1
     True

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-import clippy_cli
+from clippy_cli import __version__
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.store import save_model
 from clippy_cli.processes import Processes
@@ -80,7 +80,7 @@ class ModelWriter:
 
 def _provenance(recipe: Recipe, offset: Offset | None, step: int, samples: int) -> dict[str, Any]:
     return {
-        "clippy": clippy_cli.__version__,
+        "clippy": __version__,
         "recipe": recipe.name,
         "architecture": Path(recipe.model.architecture).stem,
         "image_init": Path(recipe.model.image.init).name,
