@@ -13,6 +13,7 @@ from clippy_cli.commands.compare import compare as compare_results
 from clippy_cli.commands.evaluation_run import EvaluationRun
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.evaluation.tasks import Task, parse_tasks
 from clippy_cli.model import DEFAULT_MODEL
 
 _BATCH = 16
@@ -44,7 +45,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="segment, group, cluster, classify, retrieve. Default: what the set is for, without cluster.",
+            help=f"{', '.join(Task)}. Default: what the set is for, without cluster.",
         ),
     ] = None,
     protocol: Annotated[
@@ -156,7 +157,6 @@ def evaluate(
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
-    from clippy_cli.evaluation.tasks import parse_tasks
     from clippy_cli.evaluation.tasks.base import Options
     from clippy_cli.inference.choices import GroupMethod
     from clippy_cli.inference.refine.refinement import parse_refinement

@@ -79,14 +79,13 @@ class EvaluationRun:
         from clippy_cli.commands.evaluation_tables import print_result
         from clippy_cli.reporting.evaluation.examples import draw_examples
 
+        if self._processes.first:
+            self._examples += draw_examples(evaluation)
+            if not self._json:
+                for result in evaluation.results:
+                    print_result(result, worst_first=self._worst_first)
+                    console.out.print()
         self._evaluations.append(evaluation.released())
-        if not self._processes.first:
-            return
-        self._examples += draw_examples(evaluation)
-        if not self._json:
-            for result in evaluation.results:
-                print_result(result, worst_first=self._worst_first)
-                console.out.print()
 
 
 @contextmanager

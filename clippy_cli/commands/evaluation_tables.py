@@ -1,8 +1,9 @@
-"""Results of an evaluation in the terminal."""
+"""Results of evaluations in the terminal, alone and compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -11,11 +12,13 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.evaluation.result import ClassScore, Document, TaskResult
 from clippy_cli.reporting.evaluation.figures import (
+    BITS,
     counted,
     counts_pixels,
     figure,
     metric_name,
     percent,
+    points,
     printed,
     published_groups,
     score_name,
@@ -25,6 +28,9 @@ from clippy_cli.reporting.evaluation.figures import (
     worst_order,
     written,
 )
+
+if TYPE_CHECKING:
+    from clippy_cli.evaluation.compare import Comparison, PairedResult
 
 _MANY_CLASSES = 40
 _SHOWN_CLASSES = 15
@@ -90,6 +96,17 @@ def print_result(result: TaskResult, worst_first: bool = False) -> None:
     console.out.print()
 
 
+def print_comparison(comparison: Comparison) -> None:
+    """For each pair both figures, the difference (B minus A) with its interval, and the classes that moved most."""
+    console.out.print(Text.assemble(("A ", "bold"), str(comparison.file_a)), soft_wrap=True)
+    console.out.print(Text.assemble(("B ", "bold"), str(comparison.file_b)), soft_wrap=True)
+    for pair in comparison.pairs:
+        console.out.print()
+        _print_pair(pair)
+    for note in comparison.notes:
+        console.out.print(Text(note, "dim"), soft_wrap=True)
+
+
 def _print_classes(result: TaskResult, worst_first: bool) -> None:
     order = worst_order(result.classes)
     if len(order) <= _MANY_CLASSES:
@@ -137,3 +154,46 @@ def _some(texts: Sequence[str], most: int) -> str:
 
 def _note(text: str) -> None:
     console.out.print(Text(text, "dim"), soft_wrap=True)
+
+
+def _print_pair(pair: PairedResult) -> None:
+    console.out.print(
+        Text.assemble(
+            (pair.data, "bold"), f"  {pair.task}, A {pair.model_a}, B {pair.model_b}, {pair.images:,} images in both"
+        ),
+        soft_wrap=True,
+    )
+    console.out.print(
+        Text.assemble(
+            (f"{metric_name(pair.metric)} ", "bold"),
+            f"A {figure(pair.metric, pair.a)}   B {figure(pair.metric, pair.b)}",
+        ),
+        soft_wrap=True,
+    )
+    console.out.print(_difference(pair), soft_wrap=True)
+    if pair.classes:
+        table = Table("class", box=None, pad_edge=False)
+        for head in ("A", "B", "B - A"):
+            table.add_column(head, justify="right")
+        for entry in pair.classes[:_SHOWN_CLASSES]:
+            table.add_row(Text(entry.name), percent(entry.a), percent(entry.b), points(entry.difference))
+        console.out.print(table)
+        if len(pair.classes) > _SHOWN_CLASSES:
+            console.out.print(
+                Text(f"the {_SHOWN_CLASSES} largest differences of {len(pair.classes)} classes", "dim"), soft_wrap=True
+            )
+    for warning in pair.warnings:
+        console.out.print(Text.assemble(("not the same: ", "yellow"), warning), soft_wrap=True)
+
+
+def _difference(pair: PairedResult) -> Text:
+    if pair.interval is None or pair.a is None or pair.b is None:
+        return Text("difference undefined", "yellow")
+    unit, scale = ("bits", 1) if pair.metric in BITS else ("points", 100)
+    low, high = (f"{scale * bound:+.2f}" for bound in (pair.interval.low, pair.interval.high))
+    verdict = "excludes 0" if pair.interval.excludes_zero else "includes 0: no significant difference"
+    return Text.assemble(
+        ("B - A ", "bold"),
+        (f"{scale * (pair.b - pair.a):+.2f} {unit}", "bold"),
+        f"   95 % interval {low} to {high}, paired bootstrap over images, {verdict}",
+    )

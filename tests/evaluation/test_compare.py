@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clippy_cli.commands.compare import print_comparison
+from clippy_cli.commands.evaluation_tables import print_comparison
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.compare import compare
 from clippy_cli.evaluation.result import ImageRecord

@@ -1,6 +1,6 @@
 """Classification metrics: pure functions over scores. B images, C classes.
 
-Ties never favour the model: a class that scores as high as the right one is taken to come before it, and so is a score
+Ties never favor the model: a class that scores as high as the right one is taken to come before it, and so is a score
 that is not a number. A model that scores all classes alike has top-1 = 0, not 1 and not chance.
 """
 

@@ -82,7 +82,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
     def measure(self, index: int, sample: SegmentedImage, output: Tensor) -> dict[ResultTask, ImageRecord]:
         """Confusion counts of one image, and the mean IoU over the classes in it.
 
-        With regions, a photo whose regions are missing, damaged or of another size than its annotation does not count.
+        In the result with regions a photo does not count whose regions are missing, damaged or of another size.
         """
         height, width = sample.mask.shape
         folder, regions, error = self.setup.options.regions, None, None
