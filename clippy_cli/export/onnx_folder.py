@@ -28,8 +28,8 @@ from clippy_cli.export.parity import (
     sample_images,
     sample_texts,
 )
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.config import Pooling
 from clippy_cli.model.patch_forms import patch_form
 
 LIMIT = 1e-4

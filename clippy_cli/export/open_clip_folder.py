@@ -15,9 +15,9 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.export.folder import file_sizes, new_folder
 from clippy_cli.export.open_clip_vit import vit_config, vit_obstacles, vit_state
 from clippy_cli.export.parity import Difference, ExportReport, difference, require_parity, sample_images, sample_texts
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.open_clip import text_fields
-from clippy_cli.model.config import Pooling
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.vit_tower import VitTower
 
