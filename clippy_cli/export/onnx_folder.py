@@ -30,8 +30,8 @@ from clippy_cli.export.parity import (
 )
 from clippy_cli.extras import install_command
 from clippy_cli.files import whole_folder
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.config import Pooling
 from clippy_cli.model.patch_forms import patch_form
 
 LIMIT = 1e-4

@@ -23,9 +23,9 @@ from clippy_cli.export.parity import (
     sample_texts,
 )
 from clippy_cli.files import whole_folder
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.open_clip import text_fields
-from clippy_cli.model.config import Pooling
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.vit_tower import VitTower
 

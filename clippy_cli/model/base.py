@@ -93,11 +93,11 @@ class VisionLanguageModel(Protocol):
         ...
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) normalised pixels -> (B,D), unit norm."""
+        """(B,3,H,W) normalized pixels -> (B,D), unit norm."""
         ...
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) normalised pixels -> (B,h,w,D), unit norm."""
+        """(B,3,H,W) normalized pixels -> (B,h,w,D), unit norm."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -105,5 +105,5 @@ class VisionLanguageModel(Protocol):
         ...
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
-        """(B,3,H,W) normalised pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
+        """(B,3,H,W) normalized pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
         ...

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
+from clippy_cli.model.choices import DenseMode, Pooling
 from clippy_cli.model.compat.timm import is_efficientnet
-from clippy_cli.model.config import ImageTowerConfig, ModelConfig, Pooling
-from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.pooling import affinity_mean, at_least_float32, lse_scores, normalized, pool_tokens

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clippy_cli.model.choices import Pooling
+
 Projection = Literal["none", "linear", "mlp"]
 TextKind = Literal["open_clip", "hugging_face"]
-
-
-class Pooling(StrEnum):
-    """How image tokens become one vector; for ``lse``, one score a text. Each has its function in ``pooling.py``."""
-
-    MAX = "max"
-    AVG = "avg"
-    CLS = "cls"
-    LSE = "lse"
-
-    @property
-    def takes_raw_tokens(self) -> bool:
-        """Whether it runs over the patch tokens as they are, of any norm, and over the prefix tokens where asked."""
-        return self not in (Pooling.CLS, Pooling.LSE)
-
-
-class PatchForm(StrEnum):
-    """What ``embed_patches`` gives: plain as in the paper, minus the mean training patch, or shared by affinity."""
-
-    PLAIN = "plain"
-    CENTERED = "centred"
-    SHARED = "shared"
 
 
 class _Frozen(BaseModel):

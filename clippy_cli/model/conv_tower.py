@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.compat.timm import EfficientNet
-from clippy_cli.model.config import ImageTowerConfig, Pooling
+from clippy_cli.model.config import ImageTowerConfig
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 
 

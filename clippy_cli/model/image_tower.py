@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.config import ImageTowerConfig
-from clippy_cli.model.dense import DenseMode
 
 
 class ImageTower(nn.Module, ABC):
@@ -48,10 +48,10 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B,3,H,W) normalised -> (B,P+N,F) trunk tokens; (B,P+K,F) with ``keep`` (B,K), the patches to go on with."""
+        """(B,3,H,W) normalized -> (B,P+N,F) trunk tokens; (B,P+K,F) with ``keep`` (B,K), the patches to go on with."""
 
     def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B,K,3,p,p) normalised patches, at ``keep`` (B,K) of the image's ``grid`` (h,w) -> (B,P+K,F).
+        """(B,K,3,p,p) normalized patches, at ``keep`` (B,K) of the image's ``grid`` (h,w) -> (B,P+K,F).
 
         Equal to ``features`` of the whole image with the same ``keep``; ClippyError unless ``takes_patches``.
         """

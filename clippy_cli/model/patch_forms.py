@@ -10,9 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.choices import DenseMode, PatchForm
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.config import PatchForm
-from clippy_cli.model.dense import DenseMode
 from clippy_cli.model.dense.dense import Dense, check_mode
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.model.config import Pooling
+from clippy_cli.model.choices import Pooling
 
 AFFINITIES = 1 << 26  # held at once; a quarter of a gigabyte
 

@@ -1,4 +1,4 @@
-"""Architectures by name, read from ``architectures/*.yaml``; weights that ship with the package."""
+"""Architectures by name, read from ``architectures/*.yaml``; model directories by name and path. Loads no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import ModelConfig
 
+CONFIG_FILE = "config.json"  # what makes a folder a model directory
 ARCHITECTURES = Path(str(resources.files("clippy_cli.model") / "architectures"))
 SHIPPED_MODELS = Path(str(resources.files("clippy_cli") / "assets" / "models"))
 
@@ -23,7 +24,7 @@ def architecture_names() -> tuple[str, ...]:
 
 def shipped_models() -> dict[str, Path]:
     """Model directories inside the package, by name."""
-    return {path.parent.name: path.parent for path in sorted(SHIPPED_MODELS.glob("*/config.json"))}
+    return {path.parent.name: path.parent for path in sorted(SHIPPED_MODELS.glob(f"*/{CONFIG_FILE}"))}
 
 
 def load_architecture(name_or_path: str) -> ModelConfig:
@@ -53,3 +54,27 @@ def parse_model_config(fields: Any, *, where: str) -> ModelConfig:
             for problem in error.errors()
         ]
         raise ClippyError(f"{where} does not describe a model:\n" + "\n".join(lines)) from error
+
+
+def find_model(source: str) -> Path:
+    """The model directory behind a name or path; ClippyError lists what there is instead."""
+    shipped = shipped_models()
+    folder = Path(source).expanduser()
+    for candidate in (folder, folder / "model"):
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    if source in shipped:
+        return shipped[source]
+    known = ", ".join(shipped) or "none"
+    if source in architecture_names():
+        raise ClippyError(
+            f"{source} is an architecture; no weights of it ship with clippy (shipped: {known}).",
+            "Train it with a recipe, then pass the run folder: --model runs/NAME",
+        )
+    if folder.is_dir():
+        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise ClippyError(
+            f"{source} is no model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
+            "Pass a folder written by clippy train, such as runs/quickstart.",
+        )
+    raise ClippyError(f"No model {source!r}: no such folder, and the shipped models are {known}.", "Check --model.")

@@ -16,9 +16,8 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.torch import unfilled_weights
 from clippy_cli.model.device import resolve_device
-from clippy_cli.model.registry import architecture_names, parse_model_config, shipped_models
+from clippy_cli.model.registry import CONFIG_FILE, find_model, parse_model_config
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT = 1
@@ -58,30 +57,6 @@ def load_model_directory(source: str, *, device: str = "auto") -> VisionLanguage
     size = sum(parameter.numel() for parameter in model.parameters())
     logger.info("model %s: %s, %.1f million parameters, on %s", source, folder, size / 1e6, target)
     return model
-
-
-def find_model(source: str) -> Path:
-    """The model directory behind a name or path; ClippyError lists what there is instead."""
-    shipped = shipped_models()
-    folder = Path(source).expanduser()
-    for candidate in (folder, folder / "model"):
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    if source in shipped:
-        return shipped[source]
-    known = ", ".join(shipped) or "none"
-    if source in architecture_names():
-        raise ClippyError(
-            f"{source} is an architecture; no weights of it ship with clippy (shipped: {known}).",
-            "Train it with a recipe, then pass the run folder: --model runs/NAME",
-        )
-    if folder.is_dir():
-        inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
-        raise ClippyError(
-            f"{source} is no model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
-            "Pass a folder written by clippy train, such as runs/quickstart.",
-        )
-    raise ClippyError(f"No model {source!r}: no such folder, and the shipped models are {known}.", "Check --model.")
 
 
 def load_directory(directory: Path) -> Clippy:

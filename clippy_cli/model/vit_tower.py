@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import DenseMode, Pooling
 from clippy_cli.model.compat import timm
-from clippy_cli.model.config import ImageTowerConfig, Pooling
-from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.config import ImageTowerConfig
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 from clippy_cli.model.sampling import gather_patches, gather_tokens

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.model.config import Pooling
+from clippy_cli.model.choices import Pooling
 from clippy_cli.recipe.data import (
     DataRecipe,
     LocalPath,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from clippy_cli.model import pooling
-from clippy_cli.model.config import Pooling
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.pooling import affinity_mean, lse_scores, pool_tokens
 
 

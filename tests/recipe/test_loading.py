@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.config import Pooling
+from clippy_cli.model.choices import Pooling
 from clippy_cli.model.registry import load_architecture
 from clippy_cli.recipe.loading import changed_fields, dump_recipe, find_recipe, load_recipe, shipped_recipes
 from clippy_cli.recipe.schema import ModelRecipe

@@ -27,9 +27,9 @@ class _Unfilled(TorchFunctionMode):
 
 
 def unfilled_weights() -> AbstractContextManager[Any]:
-    """While open, modules are built without drawing weights: what is in memory stays, for a checkpoint to overwrite.
+    """While open, layers are built without drawing weights: what is in memory stays, for a checkpoint to overwrite.
 
-    Constants and buffers are set as ever, and the random generators are left alone.
+    Constants, buffers and the few tensors that a library draws as a whole are set as ever.
     """
     return _Unfilled()
 

@@ -3,16 +3,6 @@
 Importing this loads no torch: each file of the folder is imported by who needs it.
 """
 
-from __future__ import annotations
+from clippy_cli.model.choices import DenseMode
 
-from enum import StrEnum
-
-
-class DenseMode(StrEnum):
-    """How the last block attends where patches are wanted. Each has its function in ``dense/block.py``."""
-
-    PLAIN = "plain"
-    MASKCLIP = "maskclip"
-    SCLIP = "sclip"
-    NACLIP = "naclip"
-    PROXYCLIP = "proxyclip"
+__all__ = ["DenseMode"]

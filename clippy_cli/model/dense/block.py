@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.dense.attention import correlative_attention, neighbour_attention, proxy_attention
 from clippy_cli.model.pooling import at_least_float32
 

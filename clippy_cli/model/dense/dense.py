@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess, VisionLanguageModel
-from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.pooling import at_least_float32
 
 

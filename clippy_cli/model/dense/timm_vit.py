@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import timm
-from clippy_cli.model.dense import DenseMode
 from clippy_cli.model.dense.block import Layout, run_block
 from clippy_cli.model.dense.dense import check_mode
 

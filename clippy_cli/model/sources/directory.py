@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clippy_cli.model.registry import shipped_models
+from clippy_cli.model.registry import CONFIG_FILE, find_model, shipped_models
 from clippy_cli.model.sources.registry import ALL_TASKS, OWN, Listed, source
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ class DirectorySource:
 
     def check(self, name: str, *, texts: bool) -> None:
         """ClippyError where no model directory is behind ``name``."""
-        from clippy_cli.model.store import find_model
-
         find_model(name)
 
     def load(self, name: str, device: torch.device) -> VisionLanguageModel:
@@ -39,6 +37,6 @@ class DirectorySource:
         """Shipped models, the runs of this folder, and what ``clippy import`` makes."""
         for name in shipped_models():
             yield Listed(name, OWN, ALL_TASKS, "ships with clippy", True)
-        for config in sorted(_RUNS.glob("*/model/config.json")):
+        for config in sorted(_RUNS.glob(f"*/model/{CONFIG_FILE}")):
             yield Listed(str(config.parents[1]), OWN, ALL_TASKS, str(config.parent), True)
         yield Listed("DIR of clippy import", OWN, ALL_TASKS, "the authors' clippy_5k.pt", False)

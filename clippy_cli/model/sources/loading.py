@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.dense import DenseMode
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.sources.registry import OWN, Listed, find_source, source_names
 
 if TYPE_CHECKING:

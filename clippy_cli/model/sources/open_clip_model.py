@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import Preprocess
+from clippy_cli.model.base import Preprocess, patch_grid
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
-from clippy_cli.model.dense import DenseMode
-from clippy_cli.model.dense.dense import Dense
-from clippy_cli.model.dense.open_clip_vit import clip_patches
+from clippy_cli.model.dense.block import Layout, run_block
+from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
@@ -78,6 +78,27 @@ class OpenClipModel(ForeignModel):
             f"{self.name} has an image tower ({type(visual).__name__}) that gives no patches by --dense {mode}.",
             "Take a model with a vision transformer, such as open_clip:ViT-B-16/openai.",
         )
+
+
+def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = None) -> Tensor:
+    """Patches of open_clip's own vision transformer: (B,3,H,W) normalized pixels -> (B,h,w,D) in the joint space.
+
+    They are not normalized, and tokens are never dropped.
+
+    ``mode`` says how the last block attends (see ``dense/block.py``); its final norm and projection then meet every
+    patch. Sides are multiples of the patch; the position table is resampled to the grid (bicubic, antialiased).
+    ``proxy`` (B,h',w',F') is for proxyclip. ClippyError: wrong mode, proxy or size, or a tower that cannot be opened.
+    """
+    checked = check_mode(mode, proxy)
+    compat.require_openable(visual)
+    grid = patch_grid(images.shape[-2], images.shape[-1], visual.patch_size)
+    layout = Layout(grid, num_prefix=1, proxy=proxy)
+    tokens = compat.embed(visual, images, grid)
+    *earlier, last = visual.transformer.resblocks
+    for block in earlier:  # taken apart as well: nn.MultiheadAttention would hold all (B,M,T,T) scores on a CPU
+        tokens = run_block(tokens, compat.open_block(block, tokens), layout)
+    tokens = run_block(tokens, compat.open_block(last, tokens), layout, checked)
+    return compat.joint_patches(visual, tokens).view(len(images), *grid, -1)  # (B,N,D) -> (B,h,w,D)
 
 
 def _timm_patches(visual: Any, images: Tensor, dense: Dense, preprocess: Preprocess) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
+from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import timm as compat
-from clippy_cli.model.dense import DenseMode
 from clippy_cli.model.dense.dense import Dense
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.sources.face import ForeignModel, complaint

@@ -7,7 +7,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.dense import DenseMode, attention
-from clippy_cli.model.dense.open_clip_vit import clip_patches
+from clippy_cli.model.sources.open_clip_model import clip_patches
 from tests.fixtures.dense_reference import block_output
 
 VARIANTS = {
