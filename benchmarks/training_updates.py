@@ -22,6 +22,7 @@ from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.loader import Batch
 from clippy_cli.training.step_shapes import StepShape
+from clippy_cli.training.train_step import TrainStep
 
 WARM_UP = 2
 NOISE = 64  # images of noise, over and over in a larger batch
