@@ -10,7 +10,7 @@ from training_updates import Report, Update, clock, print_profile
 
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.registry import load_architecture
-from clippy_cli.training.compute import peak_memory_gb
+from clippy_cli.training.compute import Compute, peak_memory_gb
 from clippy_cli.training.step_shapes import StepShape
 
 WARM_UP = 3
@@ -71,8 +71,8 @@ def row(
     except torch.OutOfMemoryError:
         return (*label, "out of memory", "", "", "")
     memory = peak_memory_gb(device)
-    compute = update.trainer._compute
-    used = batch * compute.of_pair(shape)[1] / taken
+    compute = Compute(update.model, update.update.recipe)
+    used = batch * compute.count_pair(shape)[1] / taken
     share = f"{used / compute.peak:.1%}" if compute.peak else f"{used / 1e12:.2f} TFLOP/s"
     if profiled:
         print(", ".join(label))

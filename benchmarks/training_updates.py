@@ -7,13 +7,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from clippy_cli.training.hooks import Hooks
-from clippy_cli.training.loop import Trainer
 from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
@@ -23,9 +20,9 @@ from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.recipe.schema import Recipe
-from clippy_cli.training.events import Stop
 from clippy_cli.training.loader import Batch
-from clippy_cli.training.step_shapes import StepShape, StepShapes
+from clippy_cli.training.step_shapes import StepShape
+from clippy_cli.training.train_step import TrainStep
 
 WARM_UP = 2
 NOISE = 64  # images of noise, over and over in a larger batch
@@ -72,16 +69,14 @@ class Update:
         torch.manual_seed(0)
         self.shape, self.device = shape, device
         self.model = Clippy(config, tokenizer_files=None).to(device)
-        hooks = Hooks(lambda event: None, lambda: Stop.GO_ON, lambda step: {}, lambda step: None, lambda step: Path())
-        shapes = StepShapes(recipe, (shape.resolution,), 1_000_000)
-        self.trainer = Trainer(self.model, recipe, shapes, 1, Path(), hooks)
-        self.trainer._train_mode()
+        self.update, self.step = TrainStep(self.model, recipe, 1_000_000), 0
+        self.update.train_mode()
         self.batch = random_batch(config, batch_size, shape.resolution, tokens, pin=device.type == "cuda")
 
     def start(self) -> Tensor:
         """The update's figures, which may still be on their way on the device."""
-        figures = self.trainer._update(self.batch, self.shape)
-        self.trainer.step += 1
+        figures = self.update(self.batch, self.shape, self.step).values
+        self.step += 1
         return figures
 
     def __call__(self) -> float:
@@ -152,13 +147,13 @@ def measure_drop(options: argparse.Namespace, device: torch.device) -> Report:
     ids = first_ids.to(device)
 
     def text() -> float:
-        first.trainer.optimizer.zero_grad(set_to_none=True)
+        first.update.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(first.model.text_vectors(ids).sum())
         return 0.0
 
     def rest() -> float:
-        torch.nn.utils.clip_grad_norm_(first.trainer.trainable, CLIP)
-        first.trainer.optimizer.step()
+        torch.nn.utils.clip_grad_norm_(first.update.trainable, CLIP)
+        first.update.optimizer.step()
         return 0.0
 
     rivals: dict[str, Callable[[], float]] = {"text": text}

@@ -173,24 +173,26 @@ def _stop_on_signal() -> Iterator[Callable[[], Stop]]:
     reasons = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.PREEMPTED}
     if hasattr(signal, "SIGUSR1"):
         reasons[signal.SIGUSR1] = Stop.PREEMPTED
-    asked, asked_at, told = Stop.GO_ON, 0.0, False
+    requested, requested_at, announced = Stop.GO_ON, 0.0, False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked, asked_at
-        if asked == Stop.GO_ON:
-            asked_at = time.monotonic()
-        elif time.monotonic() - asked_at > SAME_SIGNAL_SECONDS:
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested, requested_at
+        if requested == Stop.GO_ON:
+            requested_at = time.monotonic()
+        elif time.monotonic() - requested_at > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        asked = max(asked, reasons[signal.Signals(number)])
+        requested = max(requested, reasons[signal.Signals(number)])
 
     def should_stop() -> Stop:
-        nonlocal told
-        if asked != Stop.GO_ON and not told:  # not in the handler, which may have come in the middle of printing
-            told = True
+        nonlocal announced
+        if (
+            requested != Stop.GO_ON and not announced
+        ):  # not in the handler, which may have come in the middle of printing
+            announced = True
             console.err.print("Stopping; once more leaves at once.")
-        return asked
+        return requested
 
-    before = {number: signal.signal(number, ask) for number in reasons}
+    before = {number: signal.signal(number, request) for number in reasons}
     try:
         yield should_stop
     finally:

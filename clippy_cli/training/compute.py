@@ -13,6 +13,7 @@ from clippy_cli.model.flops import ForwardFlops, image_flops, step_flops, text_f
 from clippy_cli.model.sampling import num_kept
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.step_shapes import StepShape
+from clippy_cli.training.views import VIEWS
 
 
 class Compute:
@@ -25,15 +26,17 @@ class Compute:
         self._model, self._recipe = model, recipe
         self._images: dict[tuple[int, float], tuple[int, float]] = {}
         self._texts: dict[int, float] = {}
+        self._whole: dict[int, float] = {}
         self.peak = peak_flops(model.device, recipe.train.precision)
 
-    def of_pair(self, shape: StepShape, text_length: int | None = None) -> tuple[int, float]:
+    def count_pair(self, shape: StepShape, text_length: int | None = None) -> tuple[int, float]:
         """Patch tokens in the trunk, and model FLOPs forward and backward; None is a caption of the whole context."""
         recipe = self._recipe.model
         kept, image = self._of_image(shape)
         forward = ForwardFlops(image, self._of_text(text_length or self._model.text.config.context_length))
         image_learns, text_learns = recipe.image.freeze == "none", recipe.text.freeze == "none"
-        return kept, step_flops(forward, 1, image_learns=image_learns, text_learns=text_learns)
+        towers = step_flops(forward, 1, image_learns=image_learns, text_learns=text_learns)
+        return kept, towers + self._of_terms(shape.resolution)
 
     def _of_image(self, shape: StepShape) -> tuple[int, float]:
         key = (shape.resolution, shape.drop_rate)
@@ -44,6 +47,21 @@ class Compute:
             work = 0.0 if stored else image_flops(self._model, shape.resolution, kept if shape.drop_rate else None)
             self._images[key] = (kept, work)
         return self._images[key]
+
+    def _of_terms(self, resolution: int) -> float:
+        """The terms' own passes: one of a frozen trunk for classes; of two crops each, a frozen and a learning one."""
+        train, stored = self._recipe.train, self._recipe.data.cache_features
+        passes: list[tuple[int, int]] = []  # side in pixels, forward passes
+        if train.classes.weight and not stored:
+            passes.append((resolution, 1))
+        if train.self_distillation.weight:
+            passes.append((train.self_distillation.resolution or resolution, VIEWS * (1 + 3)))
+        return sum(count * self._of_whole_image(side) for side, count in passes)
+
+    def _of_whole_image(self, side: int) -> float:
+        if side not in self._whole:
+            self._whole[side] = image_flops(self._model, side)
+        return self._whole[side]
 
     def _of_text(self, length: int) -> float:
         if length not in self._texts:

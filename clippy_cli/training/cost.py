@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import PEAK_FLOPS
@@ -17,6 +19,7 @@ from clippy_cli.training.compute import Compute
 from clippy_cli.training.feeds import open_local
 from clippy_cli.training.optim import freeze
 from clippy_cli.training.step_shapes import StepShape, StepShapes
+from clippy_cli.training.terms.self_distillation import Head, student_tower
 
 UTILISATION = 0.4
 CARD = "H100"
@@ -50,6 +53,7 @@ class Cost:
         stored_flops, stored_bytes: of the one pass through frozen towers whose features are stored, and of these.
         joint: width D of the joint space.
         parameters, learning: of the model, and those that the optimiser moves.
+        term_bytes: what loss terms add to a checkpoint: a teacher, heads and their running means.
         peak, utilisation: FLOP/s of the card by its vendor, and the share of it that is taken to be reached.
     """
 
@@ -62,6 +66,7 @@ class Cost:
     joint: int
     parameters: int
     learning: int
+    term_bytes: int
     kept_checkpoints: int
     precision: str
     peak: float
@@ -93,8 +98,8 @@ class Cost:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Size of one checkpoint: weights, and two running means for each that learns."""
-        return self.model_bytes + 2 * _FP32 * self.learning
+        """Size of one checkpoint: weights, two running means for each that learns, and the terms' state."""
+        return self.model_bytes + 2 * _FP32 * self.learning + self.term_bytes
 
     @property
     def disk_bytes(self) -> int:
@@ -139,7 +144,7 @@ def estimate_cost(recipe: Recipe, *, samples: int | None = None, utilisation: fl
     resolutions = recipe.data.resolution or (config.preprocess.resolution,)
     phases = []
     for shape, expected in _shapes(StepShapes(recipe, resolutions, steps)):
-        kept, flops = compute.of_pair(shape)
+        kept, flops = compute.count_pair(shape)
         h, w = model.image.grid_size(shape.resolution, shape.resolution)
         phases.append(Phase(shape.resolution, shape.drop_rate, expected, kept, h * w, flops))
     stored_flops, stored_bytes = _stored(model, recipe, resolutions[0]) if recipe.data.cache_features else (0.0, 0)
@@ -153,6 +158,7 @@ def estimate_cost(recipe: Recipe, *, samples: int | None = None, utilisation: fl
         joint=config.embed_dim,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         learning=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        term_bytes=_term_bytes(model, recipe),
         kept_checkpoints=train.keep_checkpoints,
         precision=train.precision,
         peak=PEAK_FLOPS[CARD][train.precision],
@@ -232,6 +238,17 @@ def _stored(model: Clippy, recipe: Recipe, resolution: int) -> tuple[float, int]
     tokens = model.image.num_prefix_tokens + h * w
     text = forward.text if recipe.model.text.freeze != "none" else 0.0
     return views * forward.image + text, views * tokens * model.image.feature_dim * 2
+
+
+def _term_bytes(model: Clippy, recipe: Recipe) -> int:
+    """Of self-distillation: the teacher's trunk, student's and teacher's head, and two running means of the first."""
+    wanted = recipe.train.self_distillation
+    if not wanted.weight:
+        return 0
+    with torch.device("meta"):
+        head = Head(student_tower(model.image).trunk.embed_dim, wanted)
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (model.image.trunk, head)]
+    return _FP32 * (sizes[0] + 4 * sizes[1])
 
 
 def _flop(value: float) -> str:

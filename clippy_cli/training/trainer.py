@@ -94,7 +94,7 @@ class Trainer:
             state.position = batch.after or START
             state.broken |= batch.broken
             self._unread.append((state.step, figures))
-            tokens, flops = self._compute.of_pair(shape, self._text_length(batch))
+            tokens, flops = self._compute.count_pair(shape, self._text_length(batch))
             clock.count(train.batch_size, train.batch_size * tokens, train.batch_size * flops)
 
             last, stop = state.step == self.total_steps, Stop(votes.cast(int(self.should_stop())))

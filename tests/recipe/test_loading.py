@@ -94,6 +94,17 @@ lr: 3
     assert len(found) == len(expected), found
 
 
+def test_overrides_may_be_a_mapping_of_values(write, tmp_path: Path) -> None:
+    given = {"train.lr": 3e-4, "data.resolution": [32, 64], "output": tmp_path, "train.final": {"share": 0.5}}
+    recipe = load_recipe(Path(write(GOOD)), given)
+    assert (recipe.train.lr, recipe.data.resolution, recipe.output) == (3e-4, (32, 64), str(tmp_path))
+    assert recipe.train.final.share == 0.5
+    with pytest.raises(ClippyError, match="2 problems") as caught:
+        load_recipe(write(GOOD), {"train.sed": 1, "train.batch_size": 1})
+    assert "train.sed=1  train.sed: unknown field" in caught.value.message
+    assert "train.batch_size=1  train.batch_size: must be greater" in caught.value.message
+
+
 def test_a_missing_section_and_a_missing_field_are_named_once(write) -> None:
     found = problems(write("name: x\noutput: y\ndata: {source: {kind: scenes}}\ntrain: {steps: 3, batch_size: 4}\n"))
     assert len(found) == 3

@@ -72,3 +72,15 @@ def test_sizes_follow_the_batch(tiny) -> None:
     assert cost.logit_bytes(2) == 8 * 4 * 4
     twice = dataclasses.replace(cost, utilisation=cost.utilisation / 2)
     assert twice.gpu_hours == pytest.approx(2 * cost.gpu_hours)
+
+
+def test_terms_cost_their_own_passes_and_their_state(tiny) -> None:
+    plain = estimate_cost(tiny("train.drop_rate=0"))
+    term = "train.self_distillation={weight: 1, prototypes: 12, hidden_dim: 24, bottleneck_dim: 8}"
+    taught = estimate_cost(tiny("train.drop_rate=0", term))
+    model = Clippy(load_architecture(tiny().model.architecture))
+    image = forward_flops(model, 32, None, 32).image
+    assert taught.phases[0].pair_flops - plain.phases[0].pair_flops == pytest.approx(8 * image)
+    trunk = sum(parameter.numel() for parameter in model.image.trunk.parameters())
+    head = (32 * 24 + 24) + (24 * 24 + 24) + (24 * 8 + 8) + 12 * 8
+    assert taught.checkpoint_bytes - plain.checkpoint_bytes == 4 * (trunk + 4 * head)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clippy_cli.model.build import build_model
 from clippy_cli.processes import ALONE, Processes, launched_processes
 from clippy_cli.recipe.loading import load_recipe
+from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.forward import Embeddings, tower_inputs
 from clippy_cli.training.gradient_caching import backward_in_chunks, backward_whole
 from clippy_cli.training.loss import ContrastiveLoss
@@ -115,6 +116,23 @@ def test_two_processes_train_as_one_and_resume_bit_equal_after_a_kill(tiny_recip
     assert len([record for record in records if record["event"] == "validation"]) == 2
     outputs = finish(launch(command(tiny_recipe_file, tmp_path / "killed", *options, "--resume"), 4), code=1)
     assert sum("was trained by 2 processes, and now there are 4" in text for text in outputs) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_self_distil_as_one_does(tiny_recipe_file, tmp_path) -> None:
+    term = "train.self_distillation={weight: 1, prototypes: 12, hidden_dim: 24, bottleneck_dim: 8, momentum: 0.9}"
+    words = ["train.words={weight: 1, min_images: 2}", "model.text.freeze=all"]
+    options = [term, *words, "train.epochs=1", "train.optimizer=lamb"]
+    alone = load_recipe(str(tiny_recipe_file), [*options, f"output={tmp_path / 'alone'}"])
+    train(alone, device="cpu")
+    for name, more in (("whole", []), ("chunks", ["--set=train.chunk_size=2"])):
+        sets = [f"--set={option}" for option in options]
+        finish(launch(command(tiny_recipe_file, tmp_path / name, *sets, *more), 2))
+        first = load_checkpoint(latest_checkpoint(tmp_path / "alone" / "checkpoints"))
+        second = load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints"))
+        terms = [of.terms["self_distillation"] for of in (first, second)]
+        for key, value in (first.model | terms[0]).items():
+            assert torch.allclose((second.model | terms[1])[key], value, atol=1e-4), (name, key)
 
 
 @pytest.mark.slow

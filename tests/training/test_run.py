@@ -24,6 +24,7 @@ from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.checkpoint import latest_checkpoint, load_checkpoint
 from clippy_cli.training.events import (
     BestChanged,
+    CaptionsRead,
     CheckpointFailed,
     CheckpointSaved,
     Started,
@@ -460,9 +461,53 @@ def test_a_word_that_nobody_says_often_enough_is_an_error(tiny) -> None:
         run(tiny(*frozen, "train.words={weight: 1, min_images: 999}"))
 
 
+def test_words_of_a_live_trunk_are_those_of_stored_features(tiny, tmp_path) -> None:
+    options = ["model.image.freeze=trunk", "model.text.freeze=all", "train.drop_rate=0", "train.words.weight=1"]
+    _, live = run(tiny(*options, "train.words.min_images=2", "train.chunk_size=4"))
+    cached = ["data.cache_features=true", f"output={tmp_path / 'cached'}"]
+    _, stored = run(tiny(*options, "train.words.min_images=2", *cached))
+    parts = [[event.terms for event in events if isinstance(event, StepReport)] for events in (live, stored)]
+    for name in ("contrastive", "words"):
+        mine, theirs = ([step[name] for step in of] for of in parts)
+        assert mine == pytest.approx(theirs, abs=2e-3)  # tokens are stored in float16
+
+
+def test_words_beside_a_trunk_that_learns_resume_bit_equal(tiny, tmp_path) -> None:
+    options = ["model.text.freeze=all", "train.words={weight: 1, min_images: 2}", "data.crop_scale=[0.5, 1]"]
+    _, events = run(tiny(*options, f"output={tmp_path / 'whole'}"))
+    assert CaptionsRead(0, 40) in events
+    asked = iter([False] * 4 + [True])  # the first is before captions are read
+    assert 0 < run(tiny(*options), should_stop=lambda: next(asked))[0].step < 10
+    run(tiny(*options), resume=True)
+    assert_same_weights(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_stop_while_captions_are_read_leaves_nothing_but_what_can_be_resumed(tiny) -> None:
+    options = ["model.text.freeze=all", "train.words={weight: 1, min_images: 2}"]
+    result, _ = run(tiny(*options), should_stop=lambda: Stop.PREEMPTED)
+    assert (result.step, result.stopped, result.finished) == (0, Stop.PREEMPTED, False)
+    assert run(tiny(*options, "train.epochs=1"), resume=True)[0].finished
+
+
 @pytest.mark.parametrize("term", ["words", "classes"])
-def test_terms_want_a_frozen_text_tower(tiny, term) -> None:
-    with pytest.raises(ClippyError, match=f"train.{term}.weight"):
-        tiny(f"train.{term}.weight=1")
-    with pytest.raises(ClippyError, match=r"text\.freeze"):
-        tiny("model.image.freeze=trunk", "data.cache_features=true", f"train.{term}.weight=1")
+def test_terms_with_texts_want_a_frozen_text_tower(tiny, term) -> None:
+    for text in ("none", "encoder"):
+        with pytest.raises(ClippyError, match=rf"train\.{term}\.weight: {term} are embedded once.*text\.freeze: all"):
+            tiny(f"model.text.freeze={text}", f"train.{term}.weight=1")
+    tiny("model.text.freeze=all", f"train.{term}.weight=1")
+
+
+def test_words_of_shards_that_are_not_fetched_are_refused(tiny) -> None:
+    remote = "data.source={kind: shards, paths: 'https://host/0.tar', samples: 100}"
+    with pytest.raises(ClippyError, match="words are counted in all captions before training starts"):
+        tiny(remote, "model.text.freeze=all", "train.words.weight=1")
+
+
+def test_a_checkpoint_of_before_a_field_existed_still_fits(tiny) -> None:
+    asked = iter([False, False, True])
+    result, _ = run(tiny(), should_stop=lambda: next(asked))
+    newest = latest_checkpoint(result.folder.checkpoints)
+    fields = torch.load(newest, weights_only=True)
+    del fields["terms"], fields["recipe"]["train"]["self_distillation"]
+    torch.save(fields, newest)
+    assert run(tiny(), resume=True)[0].finished
