@@ -12,7 +12,9 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-settings.register_profile("traced", deadline=None)  # for coverage, which makes single examples several times slower
+# No timing in tests: a busy machine, or coverage, makes a single example slower than hypothesis allows by default.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
