@@ -32,7 +32,7 @@ from clippy_cli.waterbirds.build.build import build_set
 from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 from clippy_cli.waterbirds.dataset import SPLITS, PlacedBird, WaterbirdsSet, open_waterbirds
 from clippy_cli.waterbirds.measure.answers import parse_words
-from clippy_cli.waterbirds.measure.run import run_birds
+from clippy_cli.waterbirds.measure.run import BirdQuestion, ModelRun, run_birds
 from clippy_cli.waterbirds.report.page import draw_bird_examples, write_waterbirds
 
 CLASSES = {"bird": "bird", "dog": "pet", "cat": "pet"}
@@ -66,20 +66,13 @@ def main() -> None:
         )  # fmt: skip
         birds: Any = AllSplits([open_waterbirds(report.folder, split) for split in SPLITS])
         words = parse_words("bird,dog|cat,background")
-        run = run_birds(
+        models = ModelRun(
             options.model,
             lambda source: load_model_directory(source, device=options.device),
-            birds,
-            words,
-            split="all three",
-            resolutions=(options.resolution,),
-            templates=None,
-            limit=None,
-            batch_size=16,
-            workers=2,
             command="benchmarks/waterbirds_proxy.py",
             bar=terminal.progress,
         )
+        run = run_birds(models, birds, BirdQuestion(words, "all three", (options.resolution,)))
         if options.report is not None:
             examples = draw_bird_examples(birds, run.shown)
             write_waterbirds(

@@ -92,7 +92,8 @@ def waterbirds(
     from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.waterbirds.dataset import open_waterbirds
-    from clippy_cli.waterbirds.run import build_demo_set, report_demo_analysis, report_waterbirds
+    from clippy_cli.waterbirds.measure.run import BirdQuestion, ModelRun
+    from clippy_cli.waterbirds.run import bird_words, build_demo_set, report_demo_analysis, report_waterbirds
 
     if demo and data_root is not None:
         raise ClippyError("--demo draws its own birds, so --data-root says nothing", "Leave one of them out.")
@@ -106,23 +107,10 @@ def waterbirds(
         check_source(source, texts=True)
     prepare_folder(out)
     load, bar = partial(load_model, device=device), partial(console.progress, unit="images")
-    command = shlex.join(["clippy", *sys.argv[1:]])
+    models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar)
     birds = open_waterbirds(build_demo_set(out, bar) if demo else find_root(data_root), split)
-    report = report_waterbirds(
-        sources,
-        load,
-        birds,
-        out,
-        split=split,
-        resolutions=sizes,
-        words=words,
-        templates=templates,
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
-        command=command,
-        bar=bar,
-    )
+    question = BirdQuestion(bird_words(birds, words), split, sizes, templates, limit)
+    report = report_waterbirds(models, birds, question, out)
     document = report.document
     if json:
         console.print_json(document.model_dump(by_alias=True))
@@ -130,16 +118,7 @@ def waterbirds(
         _print(document, birds.places)
         print_written(report.written)
     if demo:
-        analysis = report_demo_analysis(
-            sources,
-            load,
-            out,
-            resolution=sizes[-1] or _ANALYSIS_RESOLUTION,
-            batch_size=batch_size,
-            workers=workers,
-            command=command,
-            bar=bar,
-        )
+        analysis = report_demo_analysis(models, sizes[-1] or _ANALYSIS_RESOLUTION, out)
         if not json:
             print_analysis(analysis.document)
             print_written(analysis.written)

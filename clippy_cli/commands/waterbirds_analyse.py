@@ -68,8 +68,10 @@ def waterbirds_analyse(
 
     from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
+    from clippy_cli.waterbirds.analyse.run import AnalysisSettings
     from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
     from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
+    from clippy_cli.waterbirds.measure.run import ModelRun
     from clippy_cli.waterbirds.run import report_analysis
 
     drawn_by = _parse_method(method)
@@ -79,22 +81,11 @@ def waterbirds_analyse(
     for source in sources:
         check_source(source)
     prepare_folder(out)
-    report = report_analysis(
-        sources,
-        partial(load_model, device=device),
-        cut_out,
-        places,
-        out,
-        objects=objects,
-        scenes=scenes,
-        resolution=resolution,
-        method=drawn_by,
-        seed=seed,
-        batch_size=batch_size,
-        workers=workers,
-        command=shlex.join(["clippy", *sys.argv[1:]]),
-        bar=partial(console.progress, unit="images"),
-    )
+    command = shlex.join(["clippy", *sys.argv[1:]])
+    bar = partial(console.progress, unit="images")
+    models = ModelRun(sources, partial(load_model, device=device), batch_size, workers, command, bar)
+    settings = AnalysisSettings(objects, scenes, resolution, drawn_by, seed)
+    report = report_analysis(models, cut_out, places, settings, out)
     document = report.document
     if json:
         console.print_json(document.model_dump(by_alias=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
 from clippy_cli.evaluation.result import ModelRecord
-from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.waterbirds.analyse.embeddings import (
     ANALYSED_READOUTS,
     AnalysedReadout,
@@ -24,7 +22,7 @@ from clippy_cli.waterbirds.analyse.figures import PictureMethod, drift, picture,
 from clippy_cli.waterbirds.analyse.result import AnalysisDocument, AnalysisResult
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.foregrounds import Foregrounds
-from clippy_cli.waterbirds.measure.run import Bar
+from clippy_cli.waterbirds.measure.run import ModelRun
 
 
 @dataclass(frozen=True)
@@ -50,45 +48,60 @@ class AnalysisRun:
     clouds: tuple[Cloud, ...]
 
 
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What is crossed and how it is drawn.
+
+    Attributes:
+        objects, scenes: how many objects and backgrounds are drawn by ``seed``, half from each class and place.
+        resolution: short side in pixels.
+        method: how embeddings become a picture.
+    """
+
+    objects: int = 40
+    scenes: int = 8
+    resolution: int = 224
+    method: PictureMethod = PictureMethod.PCA
+    seed: int = 0
+
+
 def run_analysis(
-    sources: Sequence[str],
-    load: Callable[[str], VisionLanguageModel],
-    foregrounds: Foregrounds,
-    backgrounds: Backgrounds,
-    *,
-    objects: int = 40,
-    scenes: int = 8,
-    resolution: int = 224,
-    method: PictureMethod = PictureMethod.PCA,
-    seed: int = 0,
-    batch_size: int = 16,
-    workers: int = 2,
-    command: str,
-    bar: Bar,
+    models: ModelRun, foregrounds: Foregrounds, backgrounds: Backgrounds, settings: AnalysisSettings
 ) -> AnalysisRun:
     """Paste the same objects on the same backgrounds for every model, and measure both readouts of each.
 
-    ``objects`` and ``scenes`` are drawn by ``seed``, half from each class and place. One model is in memory at a time;
-    ``bar`` makes a progress bar of a description and a number of images. ClippyError as of
-    :func:`~clippy_cli.waterbirds.analyse.embeddings.embed_crossing`.
+    ClippyError as of :func:`~clippy_cli.waterbirds.analyse.embeddings.embed_crossing`.
     """
-    crossing = draw_crossing(foregrounds, backgrounds, objects=objects, scenes=scenes, resolution=resolution, seed=seed)
+    resolution, method, seed = settings.resolution, settings.method, settings.seed
+    crossing = draw_crossing(
+        foregrounds,
+        backgrounds,
+        objects=settings.objects,
+        scenes=settings.scenes,
+        resolution=resolution,
+        seed=seed,
+    )
     clouds: list[Cloud] = []
     failed = dict.fromkeys(crossing.failed)
     device = ""
-    for source in sources:
-        model = load(source)
+    for source in models.sources:
+        model = models.load(source)
         device = describe_device(model.device)
         record = ModelRecord(name=model.name, source=source, fingerprint=model_fingerprint(model))
-        with bar(model.name, len(crossing)) as advance:
+        with models.bar(model.name, len(crossing)) as advance:
             crossed = embed_crossing(
-                model, crossing, resolution=resolution, batch_size=batch_size, workers=workers, on_image=advance
+                model,
+                crossing,
+                resolution=resolution,
+                batch_size=models.batch_size,
+                workers=models.workers,
+                on_image=advance,
             )
         failed |= dict.fromkeys(crossed.failed)
         clouds += [_cloud(record, readout, crossed, method, seed) for readout in ANALYSED_READOUTS]
     document = AnalysisDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
+        command=models.command,
         device=device,
         versions=library_versions(),
         seed=seed,

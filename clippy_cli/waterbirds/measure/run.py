@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
@@ -30,49 +30,71 @@ class BirdRun:
     shown_of: str
 
 
-def run_birds(
-    sources: Sequence[str],
-    load: Callable[[str], VisionLanguageModel],
-    birds: WaterbirdsSet,
-    words: BirdWords,
-    *,
-    split: str,
-    resolutions: Sequence[int | None],
-    templates: str | None,
-    limit: int | None,
-    batch_size: int,
-    workers: int,
-    command: str,
-    bar: Bar,
-) -> BirdRun:
-    """Measure every model at every resolution by both readouts, one model in memory at a time.
+@dataclass(frozen=True)
+class ModelRun:
+    """Which models are measured, one in memory at a time, and how.
 
-    ``bar`` makes a progress bar of a description and a number of images. ``templates`` or a resolution of None are the
-    models' own.
+    Attributes:
+        sources: what names each model; ``load`` loads one.
+        batch_size: images of one size in a forward pass.
+        workers: threads that decode images.
+        command: the arguments, for results.
+        bar: makes a progress bar of a description and a number of images.
     """
+
+    sources: Sequence[str]
+    load: Callable[[str], VisionLanguageModel]
+    batch_size: int = 16
+    workers: int = 2
+    command: str = ""
+    bar: Bar = lambda name, total: nullcontext(lambda: None)
+
+
+@dataclass(frozen=True)
+class BirdQuestion:
+    """What is asked about the images of a set.
+
+    Attributes:
+        words: of the two birds and the background.
+        split: the name of the part of the set, for results.
+        resolutions: short sides in pixels; None is a model's own.
+        templates: a prompt set or template; None is a model's own.
+        limit: the first images only; None for all.
+    """
+
+    words: BirdWords
+    split: str
+    resolutions: Sequence[int | None]
+    templates: str | None = None
+    limit: int | None = None
+
+
+def run_birds(models: ModelRun, birds: WaterbirdsSet, question: BirdQuestion) -> BirdRun:
+    """Measure every model at every resolution by both readouts."""
+    limit = question.limit
     results: list[BirdResult] = []
     failed: dict[str, None] = {}
     used: dict[str, None] = {}
     device = ""
     first: tuple[BirdAnswers, str] | None = None
     total = len(birds) if limit is None else min(limit, len(birds))
-    for source in sources:
-        model = load(source)
+    for source in models.sources:
+        model = models.load(source)
         device = describe_device(model.device)
-        used[templates or model.defaults.templates] = None
+        used[question.templates or model.defaults.templates] = None
         record = ModelRecord(name=model.name, source=source, fingerprint=model_fingerprint(model))
-        for size in resolutions:
+        for size in question.resolutions:
             resolution = size or model.defaults.resolution
-            with bar(f"{model.name} at {resolution}", total) as advance:
+            with models.bar(f"{model.name} at {resolution}", total) as advance:
                 answers = answer_birds(
                     model,
                     birds,
-                    words,
+                    question.words,
                     resolution=resolution,
-                    templates=templates or model.defaults.templates,
+                    templates=question.templates or model.defaults.templates,
                     limit=limit,
-                    batch_size=batch_size,
-                    workers=workers,
+                    batch_size=models.batch_size,
+                    workers=models.workers,
                     on_image=advance,
                 )
             failed |= dict.fromkeys(answers.failed)
@@ -93,7 +115,7 @@ def run_birds(
     counted = max(result.images for result in results)
     document = BirdDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
+        command=models.command,
         device=device,
         versions=library_versions(),
         seed=0,
@@ -106,10 +128,10 @@ def run_birds(
             subset=counted < (birds.info.complete or len(birds)),
             failed=tuple(failed),
         ),
-        split=split,
+        split=question.split,
         train_counts=birds.train_counts,
         protocol={
-            "words": [" | ".join(label.synonyms) for label in words.labels],
+            "words": [" | ".join(label.synonyms) for label in question.words.labels],
             "templates": list(used),
             "resize": "short side, bicubic, antialiased; aspect kept",
             "vote": "patches of the background do not vote; ties and empty votes go to the best single patch",

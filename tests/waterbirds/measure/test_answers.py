@@ -9,7 +9,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import ModelRecord
 from clippy_cli.waterbirds.dataset import PlacedBird
 from clippy_cli.waterbirds.measure.answers import answer_birds, default_words, parse_words
-from clippy_cli.waterbirds.measure.run import run_birds
+from clippy_cli.waterbirds.measure.run import BirdQuestion, ModelRun, run_birds
 from clippy_cli.waterbirds.measure.summary import summarise_birds
 from tests.fixtures.colour_model import ColourModel
 
@@ -107,20 +107,9 @@ def test_a_run_measures_every_model_and_resolution():
         def __exit__(self, *error):
             return None
 
-    run = run_birds(
-        ["a", "b"],
-        lambda source: ColourModel(),
-        Squares([(0, 0, GREEN, 16), None]),
-        parse_words("red,blue,green"),
-        split="test",
-        resolutions=(48, None, 96),
-        templates=None,
-        limit=None,
-        batch_size=4,
-        workers=1,
-        command="",
-        bar=Bar,
-    )
+    models = ModelRun(["a", "b"], lambda source: ColourModel(), batch_size=4, workers=1, bar=Bar)
+    question = BirdQuestion(parse_words("red,blue,green"), "test", (48, None, 96))
+    run = run_birds(models, Squares([(0, 0, GREEN, 16), None]), question)
     assert [(r.model.source, r.readout, r.resolution) for r in run.document.results] == [
         (source, readout, size) for source in "ab" for size in (48, 48, 96) for readout in ("pooled", "patch")
     ]
