@@ -175,7 +175,7 @@ def test_results_show_themselves_in_a_notebook(clip):
         with Image.open(io.BytesIO(result._repr_png_())) as picture:
             assert picture.format == "PNG" and picture.width >= 64
         html = result._repr_html_()
-        assert "data:image/png;base64," in html and "<table>" in html and "<b>" not in html
+        assert "data:image/jpeg;base64," in html and "<table>" in html and "<b>" not in html
 
 
 def test_regions_are_numbers_or_files_and_debug_explains_the_mask(clip, tmp_path):

@@ -26,7 +26,8 @@ from clippy_cli.reporting.palette import colour
 from clippy_cli.reporting.products import beside, legend_items, save_json, save_label_map, save_picture
 
 WITH_REGIONS = "+regions"
-_THUMBNAIL = 480  # pixels of the longer side in a notebook
+_SHOWN = 640  # pixels of the longer side in a notebook
+_JPEG_QUALITY = 88
 
 Record = dict[str, Any]
 Files = dict[str, Any]
@@ -148,7 +149,7 @@ class Divided:
         return self.labels.index(label) + 1
 
     def _repr_png_(self) -> bytes:
-        return png_bytes(self.overlay())
+        return _encoded(self.overlay(), "PNG")
 
     def _repr_html_(self) -> str:
         order = sorted(range(len(self.labels)), key=lambda index: -int(self.pixels[index]))
@@ -308,24 +309,20 @@ class Classification:
         return {"guesses": [dict(vars(guess)) for guess in self.guesses]}
 
     def _repr_png_(self) -> bytes:
-        return png_bytes(_thumbnail(Image.fromarray(self.image)))
+        return _encoded(Image.fromarray(self.image), "PNG")
 
     def _repr_html_(self) -> str:
         rows = [[escape(g.label), f"{100 * g.probability:.1f} %", f"{g.score:.3f}"] for g in self.guesses]
         return _figure(Image.fromarray(self.image), self.source, ("label", "probability", "score"), rows)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG")
-    return stream.getvalue()
-
-
-def _thumbnail(picture: Image.Image) -> Image.Image:
+def _encoded(picture: Image.Image, form: str) -> bytes:
+    """A picture as a file of that format, reduced to what a notebook shows."""
     small = picture.copy()
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    return small
+    small.thumbnail((_SHOWN, _SHOWN))
+    stream = io.BytesIO()
+    small.save(stream, format=form, quality=_JPEG_QUALITY)
+    return stream.getvalue()
 
 
 def _swatch(rgb: tuple[int, int, int]) -> str:
@@ -334,10 +331,10 @@ def _swatch(rgb: tuple[int, int, int]) -> str:
 
 def _figure(picture: Image.Image, source: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Picture and table in HTML, self-contained; cells are HTML already."""
-    data = base64.b64encode(png_bytes(_thumbnail(picture))).decode("ascii")
+    data = base64.b64encode(_encoded(picture, "JPEG")).decode("ascii")
     top = "".join(f"<th>{head}</th>" for head in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
-        f'<figure style="margin:0"><img alt="{escape(source, quote=True)}" src="data:image/png;base64,{data}">'
+        f'<figure style="margin:0"><img alt="{escape(source, quote=True)}" src="data:image/jpeg;base64,{data}">'
         f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></figure>"
     )
