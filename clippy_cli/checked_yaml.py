@@ -212,7 +212,7 @@ def _explain(item: Any, key: Key, fields: dict[Key, FieldInfo]) -> str:
     if kind in ("missing", "union_tag_not_found"):
         examples = fields[key].examples if key in fields else None
         return f"this field is required, for example {examples[0]}" if examples else f"this field is required{meaning}"
-    if kind in ("literal_error", "union_tag_invalid"):
+    if kind in ("literal_error", "enum", "union_tag_invalid"):
         allowed = str(context.get("expected") or context["expected_tags"])
         given = str(context.get("tag", item["input"]))
         close = difflib.get_close_matches(given, allowed.replace("'", " ").replace(",", " ").split(), n=1)
