@@ -237,6 +237,8 @@ def test_an_unknown_recipe_is_met_with_a_guess() -> None:
 
 def test_the_schema_and_the_model_agree_on_poolings() -> None:
     assert Pooling in get_args(ModelRecipe.model_fields["pooling"].annotation)
+    with pytest.raises(ClippyError, match=r"model.pooling: must be 'max', .* given: mx; did you mean max\?"):
+        load_recipe("quickstart", ["model.pooling=mx"])
 
 
 def test_every_field_below_a_section_is_documented() -> None:

@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,11 +95,6 @@ def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weigh
 def test_pretrained_weights_without_a_classifier_do_not_get_a_random_one(model, monkeypatch: pytest.MonkeyPatch):
     image = model.config.image.model_copy(update={"blocks": (2, 4), "pretrained_tag": "vit_small_patch16_224.dino"})
     self_supervised = build_model(model.config.model_copy(update={"image": image}))
-    monkeypatch.setattr(timm, "create_model", partial(_untrained, timm.create_model))
+    monkeypatch.setattr("clippy_cli.model.build.pretrained_model", timm.create_model)  # whose weights are random here
     with pytest.raises(ClippyError, match="it holds none"):
         read_classifier(self_supervised.image, "pretrained")
-
-
-def _untrained(create, tag: str, *, pretrained: bool, num_classes: int | None):
-    assert pretrained
-    return create(tag, num_classes=num_classes)
