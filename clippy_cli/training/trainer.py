@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,10 +40,11 @@ from clippy_cli.training.validation import validation_loss
 Evaluate = Callable[[Clippy, int], dict[str, float]]
 
 
+@dataclass(eq=False)
 class Trainer:
     """One run from where ``state`` stands to the last step of ``shapes``; every part of it is complete before.
 
-    Args:
+    Attributes:
         update: makes a step; restored already where the run resumes.
         state: where the run stands; it moves on with the steps.
         feed: training batches, and unaugmented images for what models keep beside their weights.
@@ -51,25 +53,21 @@ class Trainer:
         evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done.
     """
 
-    def __init__(
-        self,
-        update: TrainStep,
-        state: RunState,
-        shapes: StepShapes,
-        steps_per_epoch: int,
-        feed: Feed,
-        validation: Feed | None,
-        folder: RunFolder,
-        writer: ModelWriter,
-        emit: OnEvent,
-        should_stop: ShouldStop,
-        evaluate: Evaluate | None,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.update, self.state, self.shapes, self.steps_per_epoch = update, state, shapes, steps_per_epoch
-        self.feed, self.validation, self.folder, self.writer = feed, validation, folder, writer
-        self.emit, self.should_stop, self.evaluate, self.processes = emit, should_stop, evaluate, processes
-        self.model, self.recipe, self.total_steps = update.model, update.recipe, shapes.total_steps
+    update: TrainStep
+    state: RunState
+    shapes: StepShapes
+    steps_per_epoch: int
+    feed: Feed
+    validation: Feed | None
+    folder: RunFolder
+    writer: ModelWriter
+    emit: OnEvent
+    should_stop: ShouldStop
+    evaluate: Evaluate | None = None
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        self.model, self.recipe, self.total_steps = self.update.model, self.update.recipe, self.shapes.total_steps
         self._compute = Compute(self.model, self.recipe)
         self._unread: list[tuple[int, StepFigures]] = []  # steps whose figures are still on the device
         self._figures: list[list[float]] = []  # of the steps since the last report, as far as they were read
