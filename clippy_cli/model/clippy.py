@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
 from clippy_cli.model.choices import DenseMode, Pooling
-from clippy_cli.model.compat.timm import is_efficientnet
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
@@ -185,6 +184,8 @@ class Clippy(nn.Module):
 
 def build_image_tower(config: ImageTowerConfig, embed_dim: int) -> ImageTower:
     """A convolutional tower for timm's EfficientNets, a vision transformer for all else; ClippyError as theirs."""
+    from clippy_cli.model.compat.timm import is_efficientnet
+
     if is_efficientnet(config.trunk):
         from clippy_cli.model.conv_tower import ConvTower
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
@@ -87,6 +86,8 @@ class ImageTower(nn.Module, ABC):
 
 def create_trunk(config: ImageTowerConfig, **arguments: Any) -> Any:
     """timm's trunk with random weights, without head and pooling; ClippyError where timm cannot build it."""
+    import timm
+
     arguments |= config.trunk_args
     try:
         return timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)

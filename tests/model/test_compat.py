@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,16 @@ def test_no_private_attribute_of_others_is_read() -> None:
         and ast.unparse(node) != "os._exit"
     ]
     assert not strange
+
+
+def test_the_model_itself_loads_no_model_library_before_it_is_built() -> None:
+    """Only its towers do, so that what a tower needs is decided where it is built."""
+    probe = (
+        "import sys, clippy_cli.model.clippy, clippy_cli.model.patch_forms, clippy_cli.model.sources.loading; "
+        f"print({{name for name in {(*LIBRARIES, 'torchvision')!r} if name in sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_hub_is_told_and_not_switched_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
