@@ -81,7 +81,7 @@ def main() -> None:
             table.failures += failures
             console.print("\n".join(lines))
     for line in table.notes:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     if options.part is None and options.only == "*":
         table.failures += [f"announced, but no setting: {name}" for name in names_without_setting(table.names)]
         described = (
@@ -92,7 +92,7 @@ def main() -> None:
         path = write_results("equal_to_before", described, COLUMNS, table.rows, torch.device("cpu"), table.notes)
         console.print(f"written to {path}")
     for failure in table.failures:
-        console.print(f"unannounced: {failure}", style="red", markup=False)
+        console.print(f"unannounced: {failure}", style="red", markup=False, soft_wrap=True)
     sys.exit(1 if table.failures else 0)
 
 
@@ -116,7 +116,7 @@ class Results:
         verdict = "" if found.equal else f"announced: {announced}" if allowed else "**not announced**"
         self.names.append(name)
         self.rows.append([name, f"{found.values:,}", summary.replace("|", "\\|"), verdict])
-        console.print(f"{name}: {summary} {verdict}", markup=False)
+        console.print(f"{name}: {summary} {verdict}", markup=False, soft_wrap=True)
 
 
 def chosen_settings(options: argparse.Namespace, parts: Sequence[str]) -> list[Setting]:
