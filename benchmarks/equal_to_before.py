@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of VOC, CamVid, COCO, BSDS500, Flickr8k")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all")
     parser.add_argument("--limit", type=int, default=12, help="images of a set for figures; half of it for masks")
-    parser.add_argument("--only", default="*", metavar="GLOB", help="settings of masks and figures by name")
+    parser.add_argument(
+        "--only", action="append", metavar="GLOB", help="settings of masks and figures; may be repeated"
+    )
     options = parser.parse_args()
     parts = options.part or PARTS
     begun, table = time.monotonic(), Results()
@@ -82,7 +84,7 @@ def main() -> None:
             console.print("\n".join(lines))
     for line in table.notes:
         console.print(line, markup=False, soft_wrap=True)
-    if options.part is None and options.only == "*":
+    if options.part is None and options.only is None:
         table.failures += [f"announced, but no setting: {name}" for name in names_without_setting(table.names)]
         described = (
             f"`python benchmarks/equal_to_before.py --before {options.before} --limit {options.limit}`: "
@@ -123,7 +125,8 @@ def chosen_settings(options: argparse.Namespace, parts: Sequence[str]) -> list[S
     """Settings of the parts that --only names."""
     settings = mask_settings() if "masks" in parts else []
     settings += figure_settings(options.data_root, options.limit) if "figures" in parts else []
-    return [setting for setting in settings if fnmatch.fnmatchcase(setting.name, options.only)]
+    wanted = options.only or ["*"]
+    return [setting for setting in settings if any(fnmatch.fnmatchcase(setting.name, glob) for glob in wanted)]
 
 
 def run_settings(before: Side, after: Side, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Differences]]:
