@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of VOC, CamVid, COCO, BSDS500, Flickr8k")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all")
     parser.add_argument("--limit", type=int, default=12, help="images of a set for figures; half of it for masks")
-    parser.add_argument("--only", default="*", metavar="GLOB", help="settings of masks and figures by name")
+    parser.add_argument(
+        "--only", action="append", metavar="GLOB", help="settings of masks and figures; may be repeated"
+    )
     options = parser.parse_args()
     parts = options.part or PARTS
     begun, table = time.monotonic(), Results()
@@ -81,8 +83,8 @@ def main() -> None:
             table.failures += failures
             console.print("\n".join(lines))
     for line in table.notes:
-        console.print(line, markup=False)
-    if options.part is None and options.only == "*":
+        console.print(line, markup=False, soft_wrap=True)
+    if options.part is None and options.only is None:
         table.failures += [f"announced, but no setting: {name}" for name in names_without_setting(table.names)]
         described = (
             f"`python benchmarks/equal_to_before.py --before {options.before} --limit {options.limit}`: "
@@ -92,7 +94,7 @@ def main() -> None:
         path = write_results("equal_to_before", described, COLUMNS, table.rows, torch.device("cpu"), table.notes)
         console.print(f"written to {path}")
     for failure in table.failures:
-        console.print(f"unannounced: {failure}", style="red", markup=False)
+        console.print(f"unannounced: {failure}", style="red", markup=False, soft_wrap=True)
     sys.exit(1 if table.failures else 0)
 
 
@@ -116,14 +118,15 @@ class Results:
         verdict = "" if found.equal else f"announced: {announced}" if allowed else "**not announced**"
         self.names.append(name)
         self.rows.append([name, f"{found.values:,}", summary.replace("|", "\\|"), verdict])
-        console.print(f"{name}: {summary} {verdict}", markup=False)
+        console.print(f"{name}: {summary} {verdict}", markup=False, soft_wrap=True)
 
 
 def chosen_settings(options: argparse.Namespace, parts: Sequence[str]) -> list[Setting]:
     """Settings of the parts that --only names."""
     settings = mask_settings() if "masks" in parts else []
     settings += figure_settings(options.data_root, options.limit) if "figures" in parts else []
-    return [setting for setting in settings if fnmatch.fnmatchcase(setting.name, options.only)]
+    wanted = options.only or ["*"]
+    return [setting for setting in settings if any(fnmatch.fnmatchcase(setting.name, glob) for glob in wanted)]
 
 
 def run_settings(before: Side, after: Side, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Differences]]:

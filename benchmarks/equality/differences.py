@@ -135,10 +135,10 @@ class Differences:
                     self.metrics[" ".join(metric.groups())] = 100 * (other - one)
                 else:
                     self._number(_plain(path), abs(other - one))
-            elif not _plain(path).endswith("rle.counts"):  # the masks' pixels say it better
+            elif path.endswith("rle.counts"):
+                self.texts[_plain(path)] = "other runs"
+            else:
                 self.texts[_plain(path)] = f"{_short(one)} became {_short(other)}"
-            elif not self.pixels:
-                self._number(_plain(path), 1.0)
 
     def _cells(self, first: dict[str, Any], second: dict[str, Any]) -> None:
         """Take sparse confusion counts out: an absent cell is 0, and what moved between cells was counted otherwise."""
@@ -164,8 +164,8 @@ def _kind(path: Path) -> str:
 
 
 def _plain(path: str) -> str:
-    """A field without what numbers it."""
-    return re.sub(r"\[[^]]*\]", "[]", path)
+    """A field without what numbers it; that of a photo's own document and that of all photos' are one."""
+    return re.sub(r"\[[^]]*\]", "[]", path).removeprefix("images[].")
 
 
 def _short(value: Any) -> str:
