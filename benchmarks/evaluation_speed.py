@@ -89,7 +89,7 @@ def main() -> None:
 def after_the_encoder(model: VisionLanguageModel, images: Any, options: argparse.Namespace) -> list[list[str]]:
     """Class of each pixel and counting, against features upsampled; and counting alone, against torchmetrics."""
     settings = resolve_settings(load_protocol("clippy"), images.info, model, Overrides())
-    asked = class_entries(images, replace(settings, competition=Competition.texts))
+    asked = class_entries(images, replace(settings, competition=Competition.TEXTS))
     texts = prompt_embeddings(model, asked.texts, settings.templates).float()
     classes, lookup = len(images.classes), np.array(asked.codes)
     checking = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)

@@ -126,7 +126,7 @@ class Clip:
         photo: object,
         groups: int = DEFAULT_GROUPS,
         *,
-        method: str = GroupMethod.pca,
+        method: str = GroupMethod.PCA,
         **options: Unpack[ViewOptions],
     ) -> Groups:
         """Divide a photo into groups of similar patches, without words (arXiv 2210.09996, section 3.5).
@@ -206,7 +206,7 @@ class Clip:
         photos: Sequence[object],
         groups: int = DEFAULT_GROUPS,
         *,
-        method: str = GroupMethod.pca,
+        method: str = GroupMethod.PCA,
         batch_size: int = DEFAULT_BATCH,
         **options: Unpack[ViewOptions],
     ) -> Iterator[Groups | Failure]:
@@ -308,7 +308,7 @@ class Photo:
         photo = read_photo(self._photo, regions=regions)
         return SegmentAnswer(self._clip._choice, request).result(photo, self._patches)
 
-    def group(self, groups: int = DEFAULT_GROUPS, *, method: str = GroupMethod.pca) -> Groups:
+    def group(self, groups: int = DEFAULT_GROUPS, *, method: str = GroupMethod.PCA) -> Groups:
         """As :meth:`Clip.group`, without encoding the photo again.
 
         >>> import clippy_cli as clippy

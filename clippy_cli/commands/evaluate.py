@@ -15,6 +15,7 @@ from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import PatchForm
 
 _BATCH = 16
 _OUT = Path("clippy_out/evaluate")
@@ -90,7 +91,7 @@ def evaluate(
     patches: Annotated[
         str | None,
         typer.Option(
-            metavar="plain|centred|shared",
+            metavar="|".join(PatchForm),
             help="Patch embeddings as in the paper, or minus the mean of the training patches, or shared among patches "
             "that look alike to the trunk. Default: the model's.",
         ),

@@ -24,7 +24,7 @@ def group(
         typer.Option(
             help="pca: principal components as centres, as in the paper; kmeans and spectral: scikit-learn's."
         ),
-    ] = GroupMethod.pca,
+    ] = GroupMethod.PCA,
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,

@@ -62,7 +62,7 @@ def load_clip(
         return api.load(source, device=device, dense=dense, proxy=proxy, texts=texts)
 
 
-def load_model(
+def load_bare_model(
     source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
 ) -> VisionLanguageModel:
     """As :func:`load_clip`, the model alone."""

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar, get_args, get_type_hints
 import typer
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.dense import DenseMode
 
@@ -91,7 +92,8 @@ Flip = Annotated[
 Refine = Annotated[
     str | None,
     typer.Option(
-        metavar="guided|pamr|crf|none", help="Draw masks along the photo's edges; crf needs clippy-seg\\[crf]."
+        metavar="|".join((*Refinement, NO_REFINEMENT)),
+        help="Draw masks along the photo's edges; crf needs clippy-seg\\[crf].",
     ),
 ]
 RegionFolder = Annotated[

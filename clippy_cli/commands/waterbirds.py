@@ -14,7 +14,7 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import load_model
+from clippy_cli.commands.image_run import load_bare_model
 from clippy_cli.commands.waterbirds_analyse import print_analysis, print_written
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
@@ -106,7 +106,7 @@ def waterbirds(
     for source in sources:
         check_source(source, texts=True)
     prepare_folder(out)
-    load, bar = partial(load_model, device=device), partial(console.progress, unit="images")
+    load, bar = partial(load_bare_model, device=device), partial(console.progress, unit="images")
     models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar)
     birds = open_waterbirds(build_demo_set(out, bar) if demo else find_root(data_root), split)
     question = BirdQuestion(bird_words(birds, words), split, sizes, templates, limit)

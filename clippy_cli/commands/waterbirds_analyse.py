@@ -15,7 +15,7 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
-from clippy_cli.commands.image_run import load_model
+from clippy_cli.commands.image_run import load_bare_model
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
@@ -83,7 +83,7 @@ def waterbirds_analyse(
     prepare_folder(out)
     command = shlex.join(["clippy", *sys.argv[1:]])
     bar = partial(console.progress, unit="images")
-    models = ModelRun(sources, partial(load_model, device=device), batch_size, workers, command, bar)
+    models = ModelRun(sources, partial(load_bare_model, device=device), batch_size, workers, command, bar)
     settings = AnalysisSettings(objects, scenes, resolution, drawn_by, seed)
     report = report_analysis(models, cut_out, places, settings, out)
     document = report.document

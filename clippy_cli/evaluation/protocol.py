@@ -228,7 +228,7 @@ def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageMod
         background=background,
         threshold=None if background is Background.WORDS else threshold,
         min_area=None if background is Background.WORDS else rule("min_area"),
-        competition=rule("competition", Competition.entries),
+        competition=rule("competition", Competition.ENTRIES),
         classes=dict(own.classes) or dict(protocol.classes),
         context=rule("context"),
         patches=patch_form(model),

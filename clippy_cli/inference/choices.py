@@ -8,17 +8,17 @@ from enum import StrEnum
 class Refinement(StrEnum):
     """How masks are drawn along the photo's edges, see ``refine/``."""
 
-    guided = "guided"
-    pamr = "pamr"
-    crf = "crf"
+    GUIDED = "guided"
+    PAMR = "pamr"
+    CRF = "crf"
 
 
 class GroupMethod(StrEnum):
     """How patches are grouped without words, see :func:`~clippy_cli.inference.group.group_patches`."""
 
-    pca = "pca"
-    kmeans = "kmeans"
-    spectral = "spectral"
+    PCA = "pca"
+    KMEANS = "kmeans"
+    SPECTRAL = "spectral"
 
 
 class Competition(StrEnum):
@@ -29,10 +29,10 @@ class Competition(StrEnum):
     taken over all of them, as SCLIP's public code does.
     """
 
-    entries = "entries"
-    texts = "texts"
+    ENTRIES = "entries"
+    TEXTS = "texts"
 
 
 NO_REFINEMENT = "none"
-DEFAULT_REFINEMENT = Refinement.guided
+DEFAULT_REFINEMENT = Refinement.GUIDED
 DEFAULT_GROUPS = 8  # the paper's n

@@ -20,7 +20,7 @@ _NOISE = 1e-10  # a component with less than this share of the first one's varia
 
 
 def group_patches(
-    patches: Tensor, height: int, width: int, *, groups: int = DEFAULT_GROUPS, method: GroupMethod = GroupMethod.pca
+    patches: Tensor, height: int, width: int, *, groups: int = DEFAULT_GROUPS, method: GroupMethod = GroupMethod.PCA
 ) -> LabelMap:
     """(h,w,D) patch embeddings -> a map of height x width pixels with codes 1 to G, the largest group first.
 
@@ -31,12 +31,12 @@ def group_patches(
     """
     h, w, width_in = patches.shape
     tokens = patches.detach().cpu().double().reshape(h * w, width_in)  # (N,D)
-    if method is GroupMethod.spectral and h * w > MAX_SPECTRAL:
+    if method is GroupMethod.SPECTRAL and h * w > MAX_SPECTRAL:
         raise ClippyError(
             f"Spectral grouping takes at most {MAX_SPECTRAL} patches, since it compares all pairs; here are {w}x{h}",
             "Lower --resolution, or use --method kmeans.",
         )
-    limit = min(h * w - 1, width_in) if method is GroupMethod.pca else h * w - 1
+    limit = min(h * w - 1, width_in) if method is GroupMethod.PCA else h * w - 1
     if not 1 <= groups <= limit:
         raise ClippyError(
             f"{w}x{h} patches of {width_in} values make at most {limit} groups by {method}; {groups} were asked for",
@@ -125,9 +125,9 @@ def _spectral_scores(tokens: Tensor, groups: int) -> Tensor:
 
 
 _SCORES = {
-    GroupMethod.pca: _pca_scores,
-    GroupMethod.kmeans: _kmeans_scores,
-    GroupMethod.spectral: _spectral_scores,
+    GroupMethod.PCA: _pca_scores,
+    GroupMethod.KMEANS: _kmeans_scores,
+    GroupMethod.SPECTRAL: _spectral_scores,
 }
 
 

@@ -135,7 +135,7 @@ class GroupRequest:
     """Divide photos into ``groups`` without words."""
 
     groups: int = DEFAULT_GROUPS
-    method: GroupMethod = GroupMethod.pca
+    method: GroupMethod = GroupMethod.PCA
     look: Look = field(default_factory=Look)
 
     @classmethod

@@ -31,8 +31,8 @@ from clippy_cli.inference.regions import recount, vote
 class ScoreKind(StrEnum):
     """What scores and thresholds mean: a softmax probability among all entries, or the cosine of the only one."""
 
-    probability = "probability"
-    cosine = "cosine"
+    PROBABILITY = "probability"
+    COSINE = "cosine"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Entries:
     codes: tuple[int, ...]
 
     @classmethod
-    def of(cls, groups: Sequence[tuple[Sequence[str], int]], competition: Competition = Competition.entries) -> Entries:
+    def of(cls, groups: Sequence[tuple[Sequence[str], int]], competition: Competition = Competition.ENTRIES) -> Entries:
         """One entry for each group of synonyms and its code; one for each text where ``competition`` is texts."""
         pairs = [(word, code) for words, code in groups for word in words]
-        if competition is Competition.texts:
+        if competition is Competition.TEXTS:
             return cls(tuple(word for word, _ in pairs), (1,) * len(pairs), tuple(code for _, code in pairs))
         sizes, codes = tuple(len(words) for words, _ in groups), tuple(code for _, code in groups)
         return cls(tuple(word for word, _ in pairs), sizes, codes)
@@ -107,7 +107,7 @@ class Segmenter:
     @property
     def score_kind(self) -> ScoreKind:
         """Probability; where there is only one entry, that would be 1 everywhere, so its cosine is taken."""
-        return ScoreKind.probability if len(self.entries.codes) > 1 else ScoreKind.cosine
+        return ScoreKind.PROBABILITY if len(self.entries.codes) > 1 else ScoreKind.COSINE
 
     def text_scores(self, patches: Tensor) -> Tensor:
         """(h,w,D) unit patches -> (K,h,w) cosines in [-1, 1] of each text, on the patches' device."""
@@ -145,7 +145,7 @@ class Segmenter:
 
     @property
     def _softmax(self) -> bool:
-        return self.score_kind is ScoreKind.probability
+        return self.score_kind is ScoreKind.PROBABILITY
 
     def _logits(self, scores: Tensor) -> Tensor:
         return scores * self.rule.logit_scale if self._softmax else scores

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clippy_cli.errors import ClippyError
-from clippy_cli.files import write_whole
+from clippy_cli.files import require_empty, write_whole
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import (
@@ -56,13 +55,7 @@ class RunFolder:
         """ClippyError where the folder holds anything; only ``throwaway`` removes an earlier run in its place."""
         if throwaway and self.recipe.is_file():
             shutil.rmtree(self.root, ignore_errors=True)
-        if self.root.is_dir() and (inside := sorted(path.name for path in self.root.iterdir())):
-            raise ClippyError(
-                f"The run folder {self.root} exists and holds {', '.join(inside[:6])}.",
-                "Go on with it: --resume; or keep it and write elsewhere: --set output=FOLDER",
-            )
-        if self.root.exists() and not self.root.is_dir():
-            raise ClippyError(f"The run folder {self.root} is a file.", "Write elsewhere: --set output=FOLDER")
+        require_empty(self.root, "Continue it with --resume, or keep it and write elsewhere: --set output=FOLDER")
 
     def prepare(self, recipe: Recipe, first_step: int, *, finished: bool) -> None:
         """Create the folder, write the resolved recipe, and forget log lines past ``first_step``.

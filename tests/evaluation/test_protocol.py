@@ -49,9 +49,9 @@ def test_synonyms_are_one_entry_unless_the_protocol_lets_texts_compete():
     images.classes = (images.classes[0], BenchmarkClass("red", ("red", "crimson")))
     settings = settled("clippy", images)
     assert class_entries(images, settings).sizes == (1, 2, 1)
-    apart = replace(settings, competition=Competition.texts)
+    apart = replace(settings, competition=Competition.TEXTS)
     assert class_entries(images, apart).sizes == (1, 1, 1, 1) and class_entries(images, apart).codes == (0, 1, 1, 0)
-    assert settled("sclip").competition is Competition.texts and settled("tcl").competition is Competition.entries
+    assert settled("sclip").competition is Competition.TEXTS and settled("tcl").competition is Competition.ENTRIES
 
 
 def test_tcl_asks_for_no_background():

@@ -123,19 +123,19 @@ def test_masks_move_to_the_edges_of_the_photo(method):
 def test_with_a_filter_that_changes_nothing_all_comes_out_as_without_refinement(monkeypatch):
     monkeypatch.setattr(
         "clippy_cli.inference.refine.refinement._METHODS",
-        {Refinement.guided: lambda probabilities, image, radius: probabilities},
+        {Refinement.GUIDED: lambda probabilities, image, radius: probabilities},
     )
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(9, 5, 6, generator=generator)
     classes = (2, 2, 0, 1, 1, 3, 3, 3, 5)
     image = photo(40, 48)
-    refined = refine(logits, classes, image, Refinement.guided)
+    refined = refine(logits, classes, image, Refinement.GUIDED)
     everything = upsample_rows(logits, 40, 48, 0, 40).softmax(dim=0)
     best = torch.stack([everything[[i for i, c in enumerate(classes) if c == kind]].amax(dim=0) for kind in (0, 1, 2)])
     torch.testing.assert_close(refined.probabilities[:3], best)
     entries = Entries(tuple("abcdefghi"), (1,) * 9, classes)
     for threshold, area in [(None, None), (0.25, None), (0.25, 0.15), (0.25, 0.9)]:
-        rules = (Rule(1.0, threshold, area, refine=method) for method in (None, Refinement.guided))
+        rules = (Rule(1.0, threshold, area, refine=method) for method in (None, Refinement.GUIDED))
         plain, same = (Segmenter(torch.eye(9), entries, rule).codes(logits, image, 40, 48) for rule in rules)
         assert torch.equal(plain.short(), same.short())
 
@@ -147,7 +147,7 @@ def test_large_photos_are_refined_at_a_bounded_size():
 
 
 def test_one_class_alone_needs_no_refinement():
-    refined = refine(torch.tensor([5.0, 0.0]).view(2, 1, 1), (1, 0), photo(8, 8), Refinement.pamr)
+    refined = refine(torch.tensor([5.0, 0.0]).view(2, 1, 1), (1, 0), photo(8, 8), Refinement.PAMR)
     assert refined.classes == (1,)
     torch.testing.assert_close(refined.probabilities, torch.full((1, 8, 8), 1 / (1 + np.exp(-5.0))).float())
 

@@ -36,7 +36,7 @@ def test_background_words_win_pixels_but_label_none():
     patches = AXES[[0, 1, 2, 3]].view(1, 4, 4)
     segmenter, label_map = segment(patches, AXES, vocabulary("a,b", "c|d"), 1, 4, logit_scale=10.0)
     assert label_map.codes.tolist() == [[1, 2, 0, 0]]
-    assert segmenter.score_kind is ScoreKind.probability
+    assert segmenter.score_kind is ScoreKind.PROBABILITY
     probability = torch.tensor([10.0, 0.0, 0.0]).softmax(dim=0)[0].item()  # three entries: c and d are one
     assert label_map.scores[1] == pytest.approx(probability, abs=1e-6)
 
@@ -44,7 +44,7 @@ def test_background_words_win_pixels_but_label_none():
 def test_one_label_alone_is_scored_by_its_cosine():
     patches, texts = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), torch.tensor([[1.0, 0.0]])
     segmenter, everything = segment(patches, texts, vocabulary("a"), 1, 2, logit_scale=50.0)
-    assert segmenter.score_kind is ScoreKind.cosine
+    assert segmenter.score_kind is ScoreKind.COSINE
     assert everything.codes.tolist() == [[1, 1]]
     assert everything.scores[1] == pytest.approx(0.8)
     _, some = segment(patches, texts, vocabulary("a"), 1, 2, logit_scale=50.0, threshold=0.7)
@@ -58,8 +58,8 @@ def test_texts_that_compete_alone_share_the_probability():
     for competition in Competition:
         segmenter = Segmenter(texts, Entries.of(groups, competition), Rule(10.0))
         scores[competition] = segmenter.label_map(segmenter.scores(patches), NO_PHOTO, 1, 1).scores[1]
-    assert scores[Competition.entries] == pytest.approx(1 / 2)
-    assert scores[Competition.texts] == pytest.approx(1 / 3)
+    assert scores[Competition.ENTRIES] == pytest.approx(1 / 2)
+    assert scores[Competition.TEXTS] == pytest.approx(1 / 3)
 
 
 def plain_rule(logits, codes, threshold, min_area, fallback, size):

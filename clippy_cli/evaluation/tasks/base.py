@@ -52,7 +52,7 @@ class Options:
     batch_size: int = 16
     workers: int = 2
     groups: int = DEFAULT_GROUPS
-    method: GroupMethod = GroupMethod.pca
+    method: GroupMethod = GroupMethod.PCA
     clusters: int | None = None
     limit: int | None = None
     seed: int = 0

@@ -124,7 +124,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
         record["texts"] = len(entries.texts)
         record["competition"] = (
             "synonyms merged by their maximum on the patch grid, softmax over classes and single background words"
-            if settings.competition is Competition.entries
+            if settings.competition is Competition.ENTRIES
             else "each text by itself, softmax over all texts"
         )
         record["background"] = describe_background(images, settings)

@@ -36,7 +36,7 @@ def parse_refinement(text: str) -> Refinement | None:
         return None
     if text not in list(Refinement):
         raise ClippyError(f"--refine cannot be {text!r}", f"Choose among {NO_REFINEMENT}, {', '.join(Refinement)}.")
-    if text == Refinement.crf:
+    if text == Refinement.CRF:
         check_crf()
     return Refinement(text)
 
@@ -90,7 +90,7 @@ def _crf(probabilities: Tensor, image: NDArray[np.uint8], radius: int) -> Tensor
 
 
 _METHODS: Mapping[Refinement, Callable[[Tensor, NDArray[np.uint8], int], Tensor]] = {
-    Refinement.guided: _guided,
-    Refinement.pamr: _pamr,
-    Refinement.crf: _crf,
+    Refinement.GUIDED: _guided,
+    Refinement.PAMR: _pamr,
+    Refinement.CRF: _crf,
 }
