@@ -136,7 +136,7 @@ def test_stopping_saves_a_checkpoint_and_resuming_ends_bit_equal(uninterrupted, 
 
 
 def test_a_used_run_folder_is_not_trained_over(uninterrupted, tiny) -> None:
-    with pytest.raises(ClippyError, match=r"exists and holds checkpoints, log\.jsonl") as caught:
+    with pytest.raises(ClippyError, match=r"is not empty: it holds checkpoints, log\.jsonl") as caught:
         run(tiny(f"output={uninterrupted[0]}"))
     assert "--resume" in caught.value.hint and "--set output=" in caught.value.hint
 

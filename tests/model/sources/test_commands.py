@@ -62,7 +62,7 @@ def test_image_only_model_groups_and_says_why_it_does_nothing_else(run, source_o
         raise AssertionError("the model was loaded, or an image read")
 
     monkeypatch.setattr("clippy_cli.model.sources.timm_trunk.load_timm", read)
-    monkeypatch.setattr("clippy_cli.inference.features.read_image", read)
+    monkeypatch.setattr("clippy_cli.data.images.read_image", read)
     for command in (
         ("segment", "photo.png", "--labels", "dog"),
         ("classify", "photo.png", "--labels", "dog"),
