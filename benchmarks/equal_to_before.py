@@ -81,7 +81,6 @@ def main() -> None:
             lines, failures = import_table(before, after)
             table.notes += ["", *lines]
             table.failures += failures
-            console.print("\n".join(lines))
     for line in table.notes:
         console.print(line, markup=False, soft_wrap=True)
     if options.part is None and options.only is None:
