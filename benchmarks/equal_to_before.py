@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--after", default=str(Path(__file__).parents[1]), help="likewise; default: this working tree")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of VOC, CamVid, COCO, BSDS500, Flickr8k")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; default: all")
-    parser.add_argument("--limit", type=int, default=12, help="images of a set for figures; half of it for masks")
+    parser.add_argument("--limit", type=int, default=4, help="images of a set; costly settings take half or a quarter")
     parser.add_argument(
         "--only", action="append", metavar="GLOB", help="settings of masks and figures; may be repeated"
     )
@@ -67,7 +67,7 @@ def main() -> None:
         folder = Path(name)
         before = make_side("before", options.before, folder, options.data_root)
         after = make_side("after", options.after, folder, options.data_root)
-        prepare_photos(folder, before.code / SAMPLE, options.data_root, max(1, options.limit // 2))
+        prepare_photos(folder, before.code / SAMPLE, options.data_root, options.limit)
         settings = chosen_settings(options, parts)
         for setting, found in run_settings(before, after, settings):
             table.add(setting.name, found, setting.announced)
@@ -81,7 +81,6 @@ def main() -> None:
             lines, failures = import_table(before, after)
             table.notes += ["", *lines]
             table.failures += failures
-            console.print("\n".join(lines))
     for line in table.notes:
         console.print(line, markup=False, soft_wrap=True)
     if options.part is None and options.only is None:

@@ -105,7 +105,7 @@ def mask_settings() -> list[Setting]:
 
 def figure_settings(data_root: Path, limit: int) -> list[Setting]:
     """Settings of evaluate. The costly ones see fewer images."""
-    few, fewer = max(1, limit // 2), max(1, limit // 4)
+    few, fewer = max(2, limit // 2), max(2, limit // 4)
     captions = str(data_root.resolve() / "flickr8k" / "dev-00000.tar")
 
     def evaluate(name: str, sets: Sequence[str], count: int, *arguments: str) -> Setting:

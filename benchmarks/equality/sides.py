@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 900.0  # seconds for one command
+PATIENCE = 1800.0  # seconds for one command
+TIMED_OUT = 124
 # python -m clippy_cli again and again in one process, which imports torch once: orders come in, exit codes go out.
 WORKER = """
 import json, os, runpy, sys, traceback
@@ -76,8 +77,14 @@ class Side:
             )
 
     def clippy(self, arguments: Sequence[str], log: Path, out: Path | None = None) -> int:
-        """The exit code of ``clippy ARGUMENTS``."""
-        return self.start(["-m", "clippy_cli", *arguments], log, out).wait(PATIENCE)
+        """The exit code of ``clippy ARGUMENTS``; TIMED_OUT where it had to be killed."""
+        process = self.start(["-m", "clippy_cli", *arguments], log, out)
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return TIMED_OUT
 
     def check(self) -> None:
         """SystemExit where Python would import another copy of the package than this one."""

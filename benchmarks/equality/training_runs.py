@@ -40,15 +40,15 @@ data:
         repeat: 2
   cache_features: true
 train:
-  steps: 16
+  steps: 8
   batch_size: 32
   lr: 3.0e-3
   logit_scale_lr: 0
-  warmup_steps: 4
+  warmup_steps: 2
   drop_rate: 0.75
   precision: bf16
   log_every: 1
-  checkpoint_every: 8
+  checkpoint_every: 4
   words: {{weight: 1.0, balance: 0.25}}
   classes: {{weight: 0.5}}
 """
@@ -146,10 +146,10 @@ def stored_features_recipe(folder: Path, code: Path, data_root: Path) -> Path | 
     if not (trunk.is_file() and shard.is_file() and classes.is_dir()):
         return None
     with tarfile.open(shard) as whole, tarfile.open(folder / "few.tar", "w") as few:
-        for member in islice(whole, 2 * 192):  # a photo and its captions each
+        for member in islice(whole, 2 * 96):  # a photo and its captions each
             few.addfile(member, whole.extractfile(member))
     (folder / "classes").mkdir()
-    for path in sorted(classes.iterdir())[:48]:
+    for path in sorted(classes.iterdir())[:24]:
         (folder / "classes" / path.name).symlink_to(path.resolve())
     recipe = folder / "cached.yaml"
     places = {"trunk": trunk, "tokenizer": code / TOKENIZER, "shard": folder / "few.tar", "classes": folder / "classes"}
