@@ -40,6 +40,7 @@ def test_every_notebook_is_tested() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {"segment"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["segment"])
 def test_notebook_runs_and_shows_pictures(name: str, tmp_path: Path) -> None:
     notebook = executed(NOTEBOOKS / f"{name}.ipynb", tmp_path)

@@ -59,7 +59,7 @@ def test_train_writes_a_model_and_prints_miou_on_held_out_scenes(tmp_path: Path)
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        (signal.SIGTERM, ExitCode.PREEMPTED),
+        pytest.param(signal.SIGTERM, ExitCode.PREEMPTED, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, ExitCode.INTERRUPTED, marks=pytest.mark.slow),
     ],
 )

@@ -34,6 +34,7 @@ def assert_same(model, folder, sizes):
         np.testing.assert_allclose(found, model.embed_texts(chosen).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_graphs_equal_the_model_at_any_size(tmp_path, capfd):
     model = tiny_model(pooling="max", centre=True)
     report = export_onnx(model, tmp_path / "out")

@@ -99,6 +99,7 @@ def test_training_lowers_the_loss(tiny) -> None:
     assert np.mean(losses(events)[-5:]) < np.mean(losses(events)[:5]) - 0.3
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_sigkill_resumes_and_ends_bit_equal(uninterrupted, tiny, tiny_recipe_file, tmp_path) -> None:
     recipe = tiny("data.workers=2")
     program = (
