@@ -59,7 +59,11 @@ class Differences:
     def summary(self) -> str:
         """One line: bit-equal, or how much differs."""
         said = list(self.failed)
-        said += [f"{count / total:.3%} of {kind} pixels" for kind, (count, total) in self.pixels.items() if count]
+        said += [
+            f"{count:,.0f} of {total:,} {kind} pixels ({count / total:.2%})"
+            for kind, (count, total) in self.pixels.items()
+            if count
+        ]
         said += [f"{name} {points:+.3f} points" for name, points in self.metrics.items()]
         largest = sorted(self.largest.items(), key=lambda pair: -pair[1])
         said += [f"{name} by up to {size:.2g}" for name, size in largest[:NAMED]]

@@ -11,15 +11,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# Settings that may differ, by name, and why. All others must be bit-equal. Only voc has a class of several texts, its
-# background.
-ONE_RULE = (
-    "the probability of a pixel is taken among entries, synonyms merged by their maximum first, where evaluation took "
-    "it among all texts"
+# Settings that may differ, by name, and why. All others must be bit-equal.
+ONE_PATH = (
+    "what segment paints is what evaluation counts: without refinement and threshold both take the winners that evaluation "
+    "found cell by cell, with a threshold both take the probability that segment computed; pixels where two entries tie, or "
+    "that lie on the threshold, to rounding, may change"
 )
 ANNOUNCED: dict[str, str] = {
-    "figures: --background words+0.1*, voc": ONE_RULE,
-    "figures: --refine *, voc": ONE_RULE,
+    "segment: --refine none": ONE_PATH,
+    "segment: background words, --refine none": ONE_PATH,
+    "segment: 18 labels, --templates openai": ONE_PATH,
+    "segment: --resolution 336, windows": ONE_PATH,
+    "segment: --dense naclip": ONE_PATH,
+    "figures: --background 0.4, *": ONE_PATH,
+    "figures: --background words+0.1, *": ONE_PATH,
+    "figures: --protocol *": ONE_PATH,
 }
 
 LABELS = "person|man|woman,car|bus|truck,dog|cat,tree,road|street,raccoon"
