@@ -13,11 +13,16 @@ from PIL import Image, ImageOps
 
 # Settings that may differ, by name, and why. All others must be bit-equal.
 ONE_PATH = (
-    "what segment paints is what evaluation counts: without refinement and threshold both take the winners that evaluation "
-    "found cell by cell, with a threshold both take the probability that segment computed; pixels where two entries tie, or "
-    "that lie on the threshold, to rounding, may change"
+    "what segment paints is what evaluation counts: without refinement and threshold both take the winners that "
+    "evaluation found cell by cell, with a threshold both take the probability that segment computed; pixels where two "
+    "entries tie to rounding, or that lie on the threshold, may change"
+)
+ONE_PRODUCT = (
+    "the cosines of patches and texts come from the matrix product that evaluation made, whose sums round otherwise for "
+    "few texts"
 )
 ANNOUNCED: dict[str, str] = {
+    "segment: one label, --threshold 0.2": ONE_PRODUCT,
     "segment: --refine none": ONE_PATH,
     "segment: background words, --refine none": ONE_PATH,
     "segment: 18 labels, --templates openai": ONE_PATH,

@@ -1,43 +1,20 @@
-"""The files that one labelled or grouped image becomes."""
+"""Pictures, JSON and CSV as files, and the legend of a label map."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.files import write_whole
 from clippy_cli.inference.label_map import LabelMap
-from clippy_cli.reporting.masks import write_cutouts, write_mask
-from clippy_cli.reporting.overlay import LegendItem, draw_overlay
+from clippy_cli.reporting.overlay import LegendItem
 from clippy_cli.reporting.palette import colour
-
-
-def save_label_map(
-    base: Path, kinds: Collection[str], image: NDArray[np.uint8], label_map: LabelMap, names: Sequence[str]
-) -> dict[str, str | list[str]]:
-    """Write those of overlay, mask and cutouts that ``kinds`` holds, and return their paths by kind.
-
-    ``base`` is folder and stem: ``out/dog`` gives ``out/dog_overlay.png``, ``out/dog_mask.png`` and
-    ``out/dog_cutouts/LABEL.png``. ``names[i]`` belongs to code i + 1.
-    """
-    files: dict[str, str | list[str]] = {}
-    if "overlay" in kinds:
-        picture = draw_overlay(image, label_map.codes, legend_items(label_map, names))
-        files["overlay"] = str(save_picture(beside(base, "_overlay.png"), picture))
-    if "mask" in kinds:
-        files["mask"] = str(write_mask(beside(base, "_mask.png"), label_map.codes))
-    if "cutouts" in kinds:
-        written = write_cutouts(beside(base, "_cutouts"), image, label_map.codes, names)
-        files["cutouts"] = [str(path) for path in written]
-    return files
 
 
 def save_picture(path: Path, picture: Image.Image) -> Path:

@@ -18,12 +18,13 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import Guess
 from clippy_cli.inference.group import pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
-from clippy_cli.reporting.debug import Explanation, write_debug
+from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.files import COMMON_KINDS, GROUP_DEFAULT, GROUP_KINDS, SEGMENT_DEFAULT, SEGMENT_KINDS
-from clippy_cli.reporting.masks import coco_document, cut_out, region_records, write_scores
+from clippy_cli.reporting.masks import coco_document, cut_out, region_records
 from clippy_cli.reporting.overlay import draw_overlay, shown_size
 from clippy_cli.reporting.palette import colour
-from clippy_cli.reporting.products import beside, legend_items, save_json, save_label_map, save_picture
+from clippy_cli.reporting.products import beside, legend_items, save_json
+from clippy_cli.reporting.writers import WRITERS
 
 WITH_REGIONS = "+regions"
 _SHOWN = 640  # pixels of the longer side in a notebook
@@ -121,17 +122,12 @@ class Divided:
         """
         wanted = self._wanted(kinds)
         base = Path(folder) / ((stem or self._stem()) + self.suffix)
-        files: Files = dict(save_label_map(base, wanted, self.image, self.label_map, self.labels))
-        files.update(self._save_more(base, wanted))
-        if "json" in wanted:
+        files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
+        if "json" in wanted:  # last, since it names the other files
             path = beside(base, ".json")
             files["json"] = str(path)
             save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files})
         return files
-
-    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
-        """Files of the class's own kinds."""
-        return {}
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
         wanted = self.default_kinds if kinds is None else tuple(kinds)
@@ -212,16 +208,6 @@ class Segmentation(Divided):
             files[WITH_REGIONS] = self.by_region.save(folder, common, stem=(stem or self._stem()) + WITH_REGIONS)
         return files
 
-    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
-        files: Files = {}
-        if "scores" in kinds:
-            path = beside(base, "_scores.npz")
-            files["scores"] = str(write_scores(path, self.similarity, self.entries, *self.mask.shape))
-        if "debug" in kinds:
-            written = write_debug(beside(base, "_debug"), self.explanation, self.image, self.mask)
-            files["debug"] = [str(path) for path in written]
-        return files
-
 
 @dataclass(frozen=True, repr=False)
 class Groups(Divided):
@@ -250,11 +236,6 @@ class Groups(Divided):
         rows, columns = shown_size(*self.mask.shape)
         picture = Image.fromarray(pca_picture(self.patches))
         return picture.resize((columns, rows), Image.Resampling.BILINEAR)
-
-    def _save_more(self, base: Path, kinds: Collection[str]) -> Files:
-        if "pca" not in kinds:
-            return {}
-        return {"pca": str(save_picture(beside(base, "_pca.png"), self.pca()))}
 
 
 @dataclass(frozen=True, repr=False)
