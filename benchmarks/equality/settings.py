@@ -18,8 +18,8 @@ ONE_PATH = (
     "entries tie to rounding, or that lie on the threshold, may change"
 )
 ONE_PRODUCT = (
-    "the cosines of patches and texts come from the matrix product that evaluation made, whose sums round otherwise for "
-    "few texts"
+    "the cosines of patches and texts come from the matrix product that evaluation made, whose sums round otherwise "
+    "for few texts"
 )
 ANNOUNCED: dict[str, str] = {
     "segment: one label, --threshold 0.2": ONE_PRODUCT,
