@@ -3,6 +3,7 @@
 import doctest
 import io
 import json
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -17,6 +18,7 @@ from pycocotools import mask as coco
 import clippy_cli as clippy
 from clippy_cli import api
 from clippy_cli.reporting.answers import ModelChoice
+from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel
 
 
@@ -193,3 +195,21 @@ def test_regions_are_numbers_or_files_and_debug_explains_the_mask(clip, tmp_path
     assert [entry["text"] for entry in first] == ["red", "crimson", "blue"] and first[0]["cosine"] == pytest.approx(1)
     with pytest.raises(clippy.ClippyError, match="cannot save 'masks'"):
         seg.save(tmp_path, ["masks"])
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs_as_written_on_a_real_photo(real_data, monkeypatch, tmp_path):
+    """The block as it stands, on a photo of VOC; the evaluation sees fewer photos, the training makes fewer steps."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    block = readme.split("```python\n")[1].split("```")[0]
+    assert "clippy.load()" in block and "clippy.evaluate" in block and "clippy.train" in block
+    block = block.replace('data_root="~/data"', f'data_root="{real_data}", limit=4')
+    block = block.replace('{"train.steps": 200}', '{"train.steps": 4, "train.warmup_steps": 1, "train.batch_size": 8}')
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next((real_data / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg")), "photo.jpg")
+    names = {"paths": ["photo.jpg", "missing.jpg"]}
+    exec(block, names)  # the project's own README
+    assert names["seg"]["dog"].shape == names["seg"].mask.shape == names["photo"].pixels.shape[:2]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}
+    assert isinstance(names["result"], clippy.Failure)
+    assert clippy.load("runs/mine").name == "quickstart"
