@@ -24,10 +24,10 @@ _FORM = "write it as section.field=value, for example train.lr=3e-4"
 AFTER_THE_FILE = 2**31  # where problems of overrides are sorted
 
 
-Overrides = Sequence[str] | Mapping[str, object]
+FieldOverrides = Sequence[str] | Mapping[str, object]
 
 
-def load_checked(path: Path, model: type[Model], *, what: str, overrides: Overrides = ()) -> Model:
+def load_checked(path: Path, model: type[Model], *, what: str, overrides: FieldOverrides = ()) -> Model:
     """Read a YAML file, apply overrides, and check it; ``what`` is the file's name in errors.
 
     Overrides are texts ``key.sub=value``, whose values are read as YAML, or a mapping of ``key.sub`` to values that are

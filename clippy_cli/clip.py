@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
+from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.inference.features import DecodedPhoto, Failed, read_photo
 from clippy_cli.inference.requests import (
     DEFAULT_TOP_K,
@@ -24,7 +24,6 @@ from clippy_cli.inference.requests import (
 )
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.reporting.answers import (
-    DEFAULT_BATCH,
     Answer,
     ClassifyAnswer,
     Failure,

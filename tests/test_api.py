@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_the_readmes_python_runs_as_written_on_a_real_photo(real_data, monkeypat
     block = block.replace('{"train.steps": 200}', '{"train.steps": 4, "train.warmup_steps": 1, "train.batch_size": 8}')
     monkeypatch.chdir(tmp_path)
     shutil.copy(next((real_data / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg")), "photo.jpg")
-    names = {"paths": ["photo.jpg", "missing.jpg"]}
+    names: dict[str, Any] = {"paths": ["photo.jpg", "missing.jpg"]}
     exec(block, names)  # the project's own README
     assert names["seg"]["dog"].shape == names["seg"].mask.shape == names["photo"].pixels.shape[:2]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}

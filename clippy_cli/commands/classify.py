@@ -12,6 +12,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
+from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def classify(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write image, rank, label, probability, score as CSV.")
     ] = None,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH,
+    batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
 from clippy_cli.commands.region_run import Output, run_divided
-from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
+from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS
 
@@ -34,7 +34,7 @@ def group(
         typer.Option(metavar="KINDS", help=options.kinds_help(GROUP_KINDS)),
     ] = ",".join(GROUP_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH,
+    batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:

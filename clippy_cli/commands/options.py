@@ -137,7 +137,6 @@ CaptionColumn = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
 DEFAULT_OUT = Path("clippy_out")
-DEFAULT_BATCH = 8
 
 C = TypeVar("C", bound=Callable[..., object])
 

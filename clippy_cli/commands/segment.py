@@ -13,7 +13,7 @@ from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
 from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.choices import DEFAULT_REFINEMENT
+from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS
 
@@ -50,7 +50,7 @@ def segment(
         typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
     ] = ",".join(SEGMENT_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
-    batch_size: options.BatchSize = options.DEFAULT_BATCH,
+    batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:

@@ -36,3 +36,4 @@ class Competition(StrEnum):
 NO_REFINEMENT = "none"
 DEFAULT_REFINEMENT = Refinement.GUIDED
 DEFAULT_GROUPS = 8  # the paper's n
+DEFAULT_BATCH = 8  # most photos of one size in a forward pass

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from clippy_cli.checked_yaml import Overrides, load_checked
+from clippy_cli.checked_yaml import FieldOverrides, load_checked
 from clippy_cli.errors import ClippyError
 from clippy_cli.recipe.data import unset_variables_allowed
 from clippy_cli.recipe.schema import Recipe
@@ -41,7 +41,7 @@ SAME_BUT_FOR_ROUNDING = (
 )
 
 
-def load_recipe(source: str | Path, overrides: Overrides = (), *, smoke: bool = False) -> Recipe:
+def load_recipe(source: str | Path, overrides: FieldOverrides = (), *, smoke: bool = False) -> Recipe:
     """Read a recipe by path or by shipped name, apply overrides, and check it.
 
     Args:

@@ -18,6 +18,7 @@ from torch import Tensor
 from clippy_cli.data.labels import Vocabulary
 from clippy_cli.data.prompts import fill, prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
+from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.classify import image_scores, rank_labels
 from clippy_cli.inference.features import (
     DecodedPhoto,
@@ -37,7 +38,6 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 
-DEFAULT_BATCH = 8
 R = TypeVar("R", covariant=True)
 
 

@@ -18,7 +18,7 @@ from clippy_cli.inference.refine.guided import guided_filter
 from clippy_cli.inference.refine.pamr import pamr
 from clippy_cli.inference.upsampling import strips
 
-MAX_PIXELS = 512 * 512  # a photo is refined at no more than this; what comes out is upsampled
+MAX_WORKING_PIXELS = 512 * 512  # a photo is refined at no more than this; what comes out is upsampled
 _FEWEST = 2  # with one class there is nothing to decide
 
 
@@ -71,7 +71,7 @@ def refine(
 
 def working_size(height: int, width: int) -> tuple[int, int]:
     """(height, width) in pixels of no more than 512x512 in all, aspect kept."""
-    scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
+    scale = min(1.0, (MAX_WORKING_PIXELS / (height * width)) ** 0.5)
     return max(1, int(height * scale)), max(1, int(width * scale))
 
 

@@ -64,7 +64,7 @@ class TransformersModel(ForeignModel):
         return h, w
 
 
-class Clip(TransformersModel):
+class TransformersClip(TransformersModel):
     """CLIP (arXiv 2103.00020): patches take the class token's final norm and projection."""
 
     statistics = OPENAI
@@ -134,7 +134,7 @@ class GroupViT(TransformersModel):
 
 
 _KINDS: dict[str, tuple[type[TransformersModel], Any]] = {
-    "clip": (Clip, CLIPModel),
+    "clip": (TransformersClip, CLIPModel),
     "siglip": (Siglip, SiglipModel),
     "align": (Align, AlignModel),
     "groupvit": (GroupViT, GroupViTModel),
