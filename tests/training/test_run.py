@@ -363,6 +363,7 @@ def test_other_chunks_are_refused_unless_inexact_is_asked_for(tiny) -> None:
     assert run(tiny("train.chunk_size=4"), resume=True, inexact=True)[0].finished
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_at_once_resumes_bit_equal(tiny, tmp_path) -> None:
     options = [
         "data.resolution=[16, 32]",

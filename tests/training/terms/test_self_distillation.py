@@ -179,7 +179,8 @@ def test_its_parts_are_reported_and_the_model_that_is_written_holds_none_of_it(t
     assert names == {"head", "teacher_head", "teacher", "mask_token", "class_center", "patch_center"}
 
 
-@pytest.mark.parametrize("chunks", ["", pytest.param("train.chunk_size=4", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("chunks", ["", "train.chunk_size=4"])
 def test_a_resumed_run_ends_bit_equal(tiny, tmp_path, chunks: str) -> None:
     options = [SWITCHED_ON, *([chunks, "data.workers=1"] if chunks else [])]
     run(tiny(*options, f"output={tmp_path / 'whole'}"))
