@@ -69,8 +69,8 @@ def test_a_local_directory_is_named_while_it_is_there(installed_from, checkout, 
 
 
 def test_an_archive_and_a_repository_are_named_by_their_url(installed_from):
-    installed_from({"url": "file:///tmp/clippy_seg-1-py3-none-any.whl", "archive_info": {}})
-    assert install_command("crf") == 'pip install "clippy-seg[crf] @ file:///tmp/clippy_seg-1-py3-none-any.whl"'
+    installed_from({"url": "https://example.org/clippy_seg-1-py3-none-any.whl", "archive_info": {}})
+    assert install_command("crf") == 'pip install "clippy-seg[crf] @ https://example.org/clippy_seg-1-py3-none-any.whl"'
     installed_from({"url": "https://example.org/c.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}})
     assert install_command("crf") == 'pip install "clippy-seg[crf] @ git+https://example.org/c.git@abc"'
 

@@ -74,7 +74,7 @@ def data_pack(
     """
     if shards is not None and samples_per_shard is not None:
         raise ClippyError(
-            "--shards and --samples-per-shard say the same twice", "Give one of them.", exit_code=ExitCode.USAGE
+            "--shards and --samples-per-shard are mutually exclusive", "Give one of them.", exit_code=ExitCode.USAGE
         )
     if table.is_dir() and (root, image_column, caption_column) != (None, None, None):
         raise ClippyError(

@@ -53,7 +53,7 @@ def demo(
 
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="clippy-demo-") as folder:
         if not is_local(listening):
-            console.print_warning("Everybody who can reach this computer over the network can upload photos to it.")
+            console.print_warning("Anyone who can reach this machine over the network can upload photos to it.")
         clip = load_clip(model, device)
         with console.status("building the page"):
             app = build_app(Workbench(clip, Path(folder)), model)

@@ -159,7 +159,7 @@ def in_panels(**panels: Sequence[str]) -> Callable[[C], C]:
 
 
 def check_folder(path: Path, flag: str) -> None:
-    """ClippyError where what a flag names is no folder."""
+    """ClippyError where what a flag names is not a directory."""
     if not path.is_dir():
         raise ClippyError(f"{path}: no such folder", f"Check {flag}.")
 

@@ -167,7 +167,7 @@ def _naming(processes: Processes) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], Stop]]:
-    """Ctrl-C interrupts the run after the step at hand, SIGTERM and SIGUSR1 preempt it; a second one leaves at once."""
+    """Ctrl-C interrupts the run after the current step, SIGTERM and SIGUSR1 preempt it; a second one quits immediately."""
     from clippy_cli.training.events import Stop
 
     reasons = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.PREEMPTED}
@@ -189,7 +189,7 @@ def _stop_on_signal() -> Iterator[Callable[[], Stop]]:
             requested != Stop.GO_ON and not announced
         ):  # not in the handler, which may have come in the middle of printing
             announced = True
-            console.err.print("Stopping; once more leaves at once.")
+            console.err.print("Stopping after this step; press Ctrl-C again to quit immediately.")
         return requested
 
     before = {number: signal.signal(number, request) for number in reasons}

@@ -61,18 +61,20 @@ class ImageTower(nn.Module, ABC):
 
     def require_dense(self, model: str) -> None:
         """ClippyError unless :meth:`dense_features` can be had; ``model`` is what its owner is called."""
-        raise ClippyError(
-            f"{model} has a convolutional trunk, {self.config.trunk}: it has no attention to change.",
-            "Leave --dense out.",
-        )
+        raise self._no_attention(model)
 
     def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
         """:meth:`features` of whole images with the last block's attention by ``mode``; ClippyError as above.
 
         ``proxy`` (B,h',w',F') are another model's patches of the same images, for proxyclip.
         """
-        self.require_dense(self.config.trunk)
-        raise NotImplementedError
+        raise self._no_attention(self.config.trunk)
+
+    def _no_attention(self, model: str) -> ClippyError:
+        return ClippyError(
+            f"{model} has a convolutional trunk, {self.config.trunk}: it has no attention to change.",
+            "Leave --dense out.",
+        )
 
     def block_features(self, features: Tensor, block: int) -> Tensor:
         """The part of (B,N,F) ``features`` that is of ``block``, one of ``blocks``: (B,N,F/len(blocks))."""

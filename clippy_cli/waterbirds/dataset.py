@@ -171,7 +171,7 @@ def _read_rows(content: bytes, path: Path) -> dict[str, tuple[_Row, ...]]:
     for line, entry in _entries(content, path):
         name = entry["img_filename"]
         if not stays_below(name):
-            raise ClippyError(f"{path}:{line}: {name!r} is no name of an image in the set's folder", _MEND)
+            raise ClippyError(f"{path}:{line}: {name!r} does not name an image in the set's folder", _MEND)
         if name in lines:
             raise ClippyError(f"{path}:{line}: {name!r} is there twice, in line {lines[name]} already", _MEND)
         lines[name] = line

@@ -67,7 +67,7 @@ def test_a_flag_is_added_on_purpose(command):
 
 def test_flags_that_contradict_each_other(clippy, table):
     both = clippy("data", "pack", *table, "out", "--shards", 2, "--samples-per-shard", 4)
-    assert both.code == ExitCode.USAGE and "say the same twice" in both.stderr
+    assert both.code == ExitCode.USAGE and "are mutually exclusive" in both.stderr
     folder = clippy("data", "pack", "photos", "out", "--root", "photos")
     assert folder.code == ExitCode.USAGE and "are for tables" in folder.stderr
     checked = clippy("data", "check", "photos", "--root", "photos")

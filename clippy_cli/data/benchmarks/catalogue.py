@@ -134,7 +134,7 @@ def open_scenes() -> SceneBenchmark:
 
 
 def open_own_set(path: Path) -> ImageSet:
-    """A set of one's own, from a YAML file with the fields of :class:`SetSpec`; its paths begin at the file's folder.
+    """Your own set, from a YAML file with the fields of :class:`SetSpec`; its paths begin at the file's folder.
 
     The file's stem is the set's name. A greenhouse, with masks of 0 leaf, 1 tomato, 2 everything else::
 

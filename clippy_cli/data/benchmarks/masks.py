@@ -123,7 +123,7 @@ def parse_listing(text: str, *, where: str) -> tuple[str, ...]:
             continue
         key = words[0]
         if "\\" in key or not key.isprintable() or set(key.split("/")) & {"", ".", ".."}:
-            raise ClippyError(f"{where}:{number}: {key!r} is no name of an image in the set's folder", _AGAIN)
+            raise ClippyError(f"{where}:{number}: {key!r} does not name an image in the set's folder", _AGAIN)
         if key in keys:
             raise ClippyError(f"{where}:{number}: {key!r} is listed twice, in line {keys[key]} already", _AGAIN)
         keys[key] = number

@@ -162,9 +162,9 @@ class EvaluationTask(ABC, Generic[SetT, SampleT]):
     def record(self, result: ResultTask) -> dict[str, Any]:
         """What was really used, as plain values, beyond what :func:`common_record` says of all tasks."""
 
-    def illustrate(self, sample: SampleT, output: Tensor) -> Illustration:
-        """One image for the report; for tasks that have an ``image_score``."""
-        raise NotImplementedError(f"{self.task} has no pictures")
+    def illustrate(self, sample: SampleT, output: Tensor) -> Illustration | None:
+        """One image for the report; None, as here, for a task without pictures."""
+        return None
 
 
 def common_record(task: EvaluationTask[Any, Any]) -> dict[str, Any]:

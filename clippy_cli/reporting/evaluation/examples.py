@@ -29,7 +29,8 @@ def draw_examples(evaluation: SetEvaluation) -> list[list[Example]]:
         for name in task.results:
             score = task.image_score if name == task.task else None
             picked = [] if score is None else pick(evaluation.records[name], score)
-            examples.append([_draw(task, rank, record, value) for rank, record, value in picked])
+            drawn = [_draw(task, rank, record, value) for rank, record, value in picked]
+            examples.append([example for example in drawn if example is not None])
     return examples
 
 
@@ -41,13 +42,15 @@ def pick(records: Sequence[ImageRecord], score: str) -> list[tuple[Rank, ImageRe
     return [(rank, scored[place][1], scored[place][0]) for rank, place in zip(_RANKS, places, strict=False)]
 
 
-def _draw(task: EvaluationTask[Any, Any], rank: Rank, record: ImageRecord, score: float) -> Example:
+def _draw(task: EvaluationTask[Any, Any], rank: Rank, record: ImageRecord, score: float) -> Example | None:
     model, settings = task.setup.model, task.setup.settings
     sample = task.setup.images.read(record.index)
     height, width = sample.image.shape[:2]
     short_side = settings.views.short_side(settings.resolution)
     resized = resize_image(sample.image, *dense_size(height, width, short_side, model.preprocess.patch_size))
     drawn = task.illustrate(sample, task.setup.encode_patches([resized])[0])
+    if drawn is None:
+        return None
     codes = np.union1d(np.unique(drawn.predicted), np.unique(drawn.annotated)).tolist() if drawn.names else []
     return Example(
         rank=rank,
