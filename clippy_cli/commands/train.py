@@ -167,7 +167,7 @@ def _naming(processes: Processes) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], Stop]]:
-    """Ctrl-C interrupts the run after the current step, SIGTERM and SIGUSR1 preempt it; a second one quits immediately."""
+    """Ctrl-C interrupts the run after its step, SIGTERM and SIGUSR1 preempt it; a second one quits immediately."""
     from clippy_cli.training.events import Stop
 
     reasons = {signal.SIGINT: Stop.INTERRUPTED, signal.SIGTERM: Stop.PREEMPTED}

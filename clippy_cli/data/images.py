@@ -153,7 +153,7 @@ def image_format(data: bytes) -> str | None:
 
 
 def open_image(stream: BinaryIO, *, where: str, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Pillow's lazily decoded image, after ClippyError for a size that is too large; warnings of Pillow are suppressed."""
+    """Pillow's lazily decoded image; ClippyError for a size that is too large, and no warnings of Pillow."""
     with _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(stream, formats=formats)

@@ -120,7 +120,7 @@ def test_missing_files_fail_alone_until_none_is_left(voc: Path) -> None:
     with pytest.raises(ClippyError, match="none of 2 photos is there with its mask"):
         open_benchmark("voc", voc)
     (voc / "ImageSets/Segmentation/val.txt").write_text("0\n../../secret\n")
-    with pytest.raises(ClippyError, match=r"val\.txt:2: '../../secret' is no name"):
+    with pytest.raises(ClippyError, match=r"val\.txt:2: '../../secret' does not name"):
         open_benchmark("voc", voc)
 
 
