@@ -31,7 +31,7 @@ def test_the_address_is_printed_and_the_folder_goes(clippy, served):
 
 
 def test_other_hosts_than_this_one_are_warned_of(clippy, served):
-    assert "warning: Everybody" in clippy("demo", "--port", "0", "--host", "0.0.0.0").stderr
+    assert "warning: Anyone who can reach this machine" in clippy("demo", "--port", "0", "--host", "0.0.0.0").stderr
 
 
 def test_open_opens_the_page(clippy, served, monkeypatch):
