@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from clippy_cli.clip import Clip, Photo
+from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.sources.loading import check_source, load_model
@@ -112,8 +113,9 @@ class MeasureOptions(TypedDict, total=False):
 
 
 def evaluate(
-    sets: str | Sequence[str],
+    sets: str | Sequence[str] = (),
     *,
+    suite: str | None = None,
     model: str | Clip | Sequence[str | Clip] = DEFAULT_MODEL,
     data_root: str | Path | None = None,
     tasks: str | Sequence[str] = (),
@@ -126,6 +128,7 @@ def evaluate(
     Args:
         sets: a name of ``clippy sets``, a YAML file of your own set, a folder of class folders or captioned tar shards;
             or several.
+        suite: instead of ``sets``, a suite such as ``ovss8`` or a YAML file; the document then holds its table.
         model: a loaded :class:`Clip` or a source of :func:`load`; or several, each measured on every set.
         data_root: folder of the data sets; by default where CLIPPY_DATA points.
         tasks: ``segment``, ``group``, ``cluster``, ``classify``, ``retrieve``; by default what each set is for.
@@ -147,6 +150,7 @@ def evaluate(
     """
     from clippy_cli.evaluation.evaluate import evaluate as measure
     from clippy_cli.evaluation.protocol import Overrides
+    from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
 
     root = None if data_root is None else Path(data_root).expanduser()
@@ -155,8 +159,10 @@ def evaluate(
     named: dict[str, Any] = dict(changes or {})
     if named.get("scales") is not None:
         named["scales"] = tuple(named["scales"])
+    if suite is not None and (sets or tasks):
+        raise ClippyError(f"suite={suite!r} names the sets and the task itself", "Leave out sets and tasks, or suite.")
     return measure(
-        sets,
+        sets if suite is None else open_suite(suite, root),
         models,
         data_root=root,
         tasks=tasks,

@@ -22,7 +22,7 @@ _OUT = Path("clippy_out/evaluate")
 
 
 @options.in_panels(
-    Data=("data_root", "limit"),
+    Data=("data_root", "suite", "limit"),
     Models=("model", "dense", "proxy", "patches"),
     Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
@@ -39,6 +39,13 @@ def evaluate(
         ),
     ] = None,
     data_root: options.DataRoot = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|YAML",
+            help="Sets that papers report together, and their average: ovss8, or a file of your own. Takes no DATASET.",
+        ),
+    ] = None,
     model: options.Models = None,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
@@ -133,6 +140,7 @@ def evaluate(
       clippy evaluate voc --resolution 448 --data-root ~/data
       clippy evaluate voc coco ade20k --model runs/a --model runs/b --out ab
       clippy evaluate voc --protocol sclip --task segment
+      clippy evaluate --suite ovss8 --protocol sclip --model open_clip:ViT-B-16/openai --dense sclip
       clippy evaluate my_set.yaml --worst-first
       clippy evaluate voc --scales 1,1.5 --flip --refine guided
 
@@ -145,7 +153,11 @@ def evaluate(
     if list_all:
         list_sets(data_root, json)
         return
-    if not datasets:
+    if suite is not None and (datasets or task):
+        also = " ".join(datasets) if datasets else f"--task {task}"
+        raise ClippyError(f"--suite names its sets and task, and {also} was given too", "Leave out one of the two.")
+    datasets = datasets or []
+    if not datasets and suite is None:
         raise ClippyError("No data set is named", "Name one, such as voc; clippy sets lists them all.")
     if compare:
         if len(datasets) != 2:
@@ -158,6 +170,7 @@ def evaluate(
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
     from clippy_cli.evaluation.protocol import Overrides, load_protocol
+    from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
     from clippy_cli.inference.choices import GroupMethod
     from clippy_cli.inference.refine.refinement import parse_refinement
@@ -173,6 +186,7 @@ def evaluate(
         parse_refinement(refine)
     if regions is not None:
         options.check_folder(regions, "--regions")
+    opened = None if suite is None else open_suite(suite, data_root)
     overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     with launched_processes() as processes:
@@ -181,10 +195,10 @@ def evaluate(
         elif download:
             fetch_missing(datasets, data_root)
         processes.gather(None)  # the others wait for the download
-        run = EvaluationRun(out, processes, seed=seed, json=json, worst_first=worst_first)
+        run = EvaluationRun(out, processes, seed=seed, json=json, worst_first=worst_first, suite=opened)
         try:
             evaluate_models(
-                datasets,
+                opened or datasets,
                 model or DEFAULT_MODEL,
                 data_root=data_root,
                 tasks=tasks,

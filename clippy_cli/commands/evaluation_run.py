@@ -18,6 +18,7 @@ from clippy_cli.errors import ExitCode
 if TYPE_CHECKING:
     from clippy_cli.evaluation.evaluate import Host, SetEvaluation
     from clippy_cli.evaluation.run import Progress
+    from clippy_cli.evaluation.suites import OpenSuite
     from clippy_cli.processes import Processes
     from clippy_cli.reporting.evaluation.report import Example
 
@@ -25,8 +26,17 @@ if TYPE_CHECKING:
 class EvaluationRun:
     """What the command line adds to :func:`~clippy_cli.evaluation.evaluate.evaluate`: progress, tables and files."""
 
-    def __init__(self, out: Path, processes: Processes, *, seed: int, json: bool, worst_first: bool) -> None:
-        self._out, self._processes, self._seed = out, processes, seed
+    def __init__(
+        self,
+        out: Path,
+        processes: Processes,
+        *,
+        seed: int,
+        json: bool,
+        worst_first: bool,
+        suite: OpenSuite | None = None,
+    ) -> None:
+        self._out, self._processes, self._seed, self._suite = out, processes, seed, suite
         self._json, self._worst_first = json, worst_first
         self._evaluations: list[SetEvaluation] = []
         self._examples: list[list[Example]] = []
@@ -53,11 +63,12 @@ class EvaluationRun:
         """
         if not self._processes.first or not self._evaluations:
             return
-        from clippy_cli.commands.evaluation_tables import print_summary
+        from clippy_cli.commands.evaluation_tables import print_suite, print_summary
         from clippy_cli.evaluation.evaluate import make_document
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
-        document = make_document(self._evaluations, seed=self._seed, command=shlex.join(["clippy", *sys.argv[1:]]))
+        command = shlex.join(["clippy", *sys.argv[1:]])
+        document = make_document(self._evaluations, seed=self._seed, command=command, suite=self._suite)
         document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
         written = save_document(self._out, document, self._examples)
         if not unfinished:
@@ -65,14 +76,16 @@ class EvaluationRun:
         if self._json:
             console.print_json(document.model_dump(by_alias=True))
             return
-        if len(document.results) > 1:
+        if document.suite is not None:
+            print_suite(document)
+        elif len(document.results) > 1:
             print_summary(document)
         console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
 
     def leave(self) -> None:
-        """Leave with the exit code for images that could not be used; return where there are none."""
+        """Leave with the exit code for images that could not be used or sets that are missing; return without any."""
         data = [result.data for evaluation in self._evaluations for result in evaluation.results]
-        if any(entry.failed for entry in data):
+        if any(entry.failed for entry in data) or (self._suite is not None and self._suite.missing):
             raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
 
     def _show(self, evaluation: SetEvaluation) -> None:

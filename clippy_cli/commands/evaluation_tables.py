@@ -28,6 +28,7 @@ from clippy_cli.reporting.evaluation.figures import (
     worst_order,
     written,
 )
+from clippy_cli.reporting.evaluation.suite import suite_table
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.compare import Comparison, PairedResult
@@ -52,6 +53,25 @@ def print_summary(document: Document) -> None:
             cells.append(Text(text, "bold" if value is not None and value == row.best else ""))
         table.add_row(Text(row.data), row.task, metric_name(row.headline), row.images, *cells)
     console.out.print(table)
+
+
+def print_suite(document: Document) -> None:
+    """The table of a suite with the literature below ours, and its notes."""
+    suite = suite_table(document)
+    if suite is None:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, head in enumerate(suite.heads):
+        name = place == 0
+        table.add_column(Text(head), justify="left" if name else "right", min_width=16 if name else None)
+    console.out.print(Text(suite.title, "bold"), soft_wrap=True)
+    for rows, style in ((suite.ours, ""), (suite.published, "dim")):
+        for row in rows:
+            table.add_row(*(Text(cell.text, "bold" if cell.best else style) for cell in row))
+        table.add_section()
+    console.out.print(table)
+    for note in suite.notes:
+        _note(note)
 
 
 def print_result(result: TaskResult, worst_first: bool = False) -> None:

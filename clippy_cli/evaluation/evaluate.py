@@ -30,6 +30,7 @@ from clippy_cli.evaluation.result import (
     TaskResult,
 )
 from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
+from clippy_cli.evaluation.suites import OpenSuite
 from clippy_cli.evaluation.tasks import Task, check_tasks, default_tasks, parse_tasks, task_class, tasks_of_sets
 from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
 from clippy_cli.model import DEFAULT_MODEL
@@ -95,7 +96,7 @@ class Host:
 
 
 def evaluate(
-    sets: str | Path | ImageSet | Sequence[str | Path | ImageSet],
+    sets: str | Path | ImageSet | OpenSuite | Sequence[str | Path | ImageSet],
     model: str | Path | VisionLanguageModel | Sequence[str | Path | VisionLanguageModel] = DEFAULT_MODEL,
     *,
     data_root: str | Path | None = None,
@@ -110,7 +111,7 @@ def evaluate(
 
     Args:
         sets: a name of ``clippy sets``, a YAML file of your own set, a folder of class folders, captioned tar shards,
-            or an open set; or several.
+            or an open set; or several. Or an open suite, whose sets that were found are measured on its task.
         model: a loaded model or a source as of ``--model``; or several, each measured on every set.
         data_root: folder of the data sets; by default where CLIPPY_DATA points.
         tasks: ``"segment,group"`` or a sequence of :class:`~clippy_cli.evaluation.tasks.Task`; by default what each set
@@ -132,6 +133,9 @@ def evaluate(
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     requested = parse_tasks(tasks)
     root = None if data_root is None else Path(data_root)
+    suite = None
+    if isinstance(sets, OpenSuite):
+        suite, sets, requested = sets, sets.found, (sets.suite.task,)
     named = dict.fromkeys([sets] if isinstance(sets, str | Path | AnnotatedSet) else sets)
     models = dict.fromkeys(model if isinstance(model, Sequence) and not isinstance(model, str) else [model])
     if not named or not models:
@@ -147,7 +151,7 @@ def evaluate(
     evaluations: list[SetEvaluation] = []
     for one in models:
         evaluations += _evaluate_model(one, how, jobs, rules, overrides or Overrides(), options, host)
-    return make_document(evaluations, seed=options.seed)
+    return make_document(evaluations, seed=options.seed, suite=suite)
 
 
 def _evaluate_model(
@@ -187,15 +191,19 @@ def _evaluate_model(
     return evaluations
 
 
-def make_document(evaluations: Sequence[SetEvaluation], *, seed: int, command: str = "") -> Document:
+def make_document(
+    evaluations: Sequence[SetEvaluation], *, seed: int, command: str = "", suite: OpenSuite | None = None
+) -> Document:
     """The content of ``result.json`` for at least one evaluation; ``command`` are the arguments, where there were."""
+    results = tuple(result for evaluation in evaluations for result in evaluation.results)
     return Document(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         device=evaluations[-1].device,
         versions=library_versions(),
         seed=seed,
-        results=tuple(result for evaluation in evaluations for result in evaluation.results),
+        results=results,
+        suite=None if suite is None else suite.record(results),
     )
 
 

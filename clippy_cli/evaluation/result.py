@@ -92,6 +92,27 @@ class TaskResult(Record):
     encoder_share: float | None = Field(None, description="Share of the wall time spent in the image encoder.")
 
 
+class SuiteRow(Record):
+    """One model on all sets of a suite, in [0, 1]."""
+
+    model: str
+    values: tuple[float | None, ...] = Field(description="One per set, in their order; null where there is none.")
+    average: float | None = Field(description="The mean over all sets; null unless every one has a figure.")
+
+
+class SuiteRecord(Record):
+    """Sets that papers report together: the table of their headline figures."""
+
+    name: str
+    title: str
+    source: str = Field(description="Who reports these sets together.")
+    task: Task
+    metric: str
+    sets: dict[str, str] = Field(description="The sets and the heads of their columns.")
+    missing: dict[str, str] = Field(description="Sets that were not measured, and where each was looked for.")
+    rows: tuple[SuiteRow, ...]
+
+
 class Document(Record):
     """``result.json``."""
 
@@ -102,6 +123,7 @@ class Document(Record):
     versions: dict[str, str] = Field(description="clippy, Python and the libraries that make the figures.")
     seed: int
     results: tuple[TaskResult, ...]
+    suite: SuiteRecord | None = Field(None, description="The table of --suite, where one was asked for.")
 
 
 class ImageRecord(Record):

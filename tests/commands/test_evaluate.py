@@ -212,7 +212,7 @@ def test_the_flags_are_these():
     assert flags["sets"] == {"names", "--data-root", "--download", "--json"}
     assert flags["compare"] == {"a", "b", "--json"}
     assert flags["evaluate"] == {
-        "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
+        "datasets", "--data-root", "--suite", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
         "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
@@ -228,3 +228,20 @@ def test_every_flag_of_evaluate_that_is_shown_has_a_panel():
     hidden = {"--list", "--download", "--compare"}
     assert not hidden & {option for parameter in shown for option in parameter.opts}
     assert [parameter.name for parameter in shown if parameter.rich_help_panel is None] == []
+
+
+def test_a_suite_measures_what_is_there_and_names_what_is_missing(run, data):
+    Path("pair.yaml").write_text(
+        "title: a pair\ntask: segment\nmetric: miou\nsets: {scenes: S, context59: C59}\n", encoding="utf-8"
+    )
+    outcome = run("--suite", "pair.yaml", "--limit", "4", "--data-root", data, "--out", "out")
+    assert outcome.exit_code == 3, outcome.output
+    assert "Not measured, so that there is no average: context59" in outcome.stdout
+    document = Document.model_validate_json(Path("out/result.json").read_text(encoding="utf-8"))
+    assert document.suite is not None
+    (row,) = document.suite.rows
+    assert row.values == (document.results[0].metrics["miou"], None) and row.average is None
+    assert "| model | S | C59 | average |" in Path("out/suite.md").read_text(encoding="utf-8")
+    assert r"\toprule" in Path("out/suite.tex").read_text(encoding="utf-8")
+    refused = run("scenes", "--suite", "pair.yaml", "--data-root", data)
+    assert refused.exit_code == 1 and "scenes was given too" in refused.output

@@ -12,6 +12,7 @@ from clippy_cli.evaluation.stored import DOCUMENT_NAME
 from clippy_cli.files import write_whole
 from clippy_cli.reporting.evaluation.markdown import markdown_rows
 from clippy_cli.reporting.evaluation.report import Example, write_report
+from clippy_cli.reporting.evaluation.suite import suite_latex, suite_markdown, suite_table
 from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.products import save_json
 
@@ -33,13 +34,20 @@ def save_images(out: Path, evaluations: Sequence[SetEvaluation]) -> tuple[TaskRe
 
 
 def save_document(out: Path, document: Document, examples: Sequence[Sequence[Example]]) -> list[Path]:
-    """Write ``result.json``, ``report.html`` and ``report.md``, each whole or not at all."""
-    table = markdown_rows(document).encode()
+    """Write ``result.json``, ``report.html``, ``report.md`` and a suite's two tables, each whole or not at all."""
+    texts = {"report.md": markdown_rows(document)}
+    suite = suite_table(document)
+    if suite is not None:
+        texts |= {"suite.md": suite_markdown(suite), "suite.tex": suite_latex(suite)}
     return [
         save_json(out / DOCUMENT_NAME, document.model_dump(by_alias=True)),
         write_report(out / "report.html", document, examples),
-        write_whole(out / "report.md", lambda stream: stream.write(table)),
+        *(_write_text(out / name, text) for name, text in texts.items()),
     ]
+
+
+def _write_text(path: Path, text: str) -> Path:
+    return write_whole(path, lambda stream: stream.write(text.encode()))
 
 
 def remove_journals(out: Path, evaluations: Sequence[SetEvaluation]) -> None:

@@ -15,8 +15,8 @@ def markdown_rows(document: Document) -> str:
     if not summary.rows:
         return ""
     heads = ["model", *(_head(row) for row in summary.rows)]
-    lines = [_line(heads), "|---|" + "---:|" * len(summary.rows)]
-    lines += [_line(_cells(summary, column)) for column in range(len(summary.models))]
+    lines = [markdown_row(heads), "|---|" + "---:|" * len(summary.rows)]
+    lines += [markdown_row(_cells(summary, column)) for column in range(len(summary.models))]
     return "\n".join(lines) + "\n"
 
 
@@ -27,11 +27,12 @@ def _head(row: SideBySideRow) -> str:
         f"{resolution} px" if resolution else "",
         f"{row.images} {'image' if row.images == '1' else 'images'}",
     ]
-    return f"{_plain(row.data)} {_plain(metric_name(row.headline))}<br>{_plain(', '.join(filter(None, made)))}"
+    what, how = f"{row.data} {metric_name(row.headline)}", ", ".join(filter(None, made))
+    return f"{plain_markdown(what)}<br>{plain_markdown(how)}"
 
 
 def _cells(summary: SideBySide, column: int) -> list[str]:
-    cells = [_plain(summary.models[column])]
+    cells = [plain_markdown(summary.models[column])]
     for row in summary.rows:
         result = row.cells[column]
         value = None if result is None else result.metrics.get(row.headline)
@@ -40,11 +41,12 @@ def _cells(summary: SideBySide, column: int) -> list[str]:
     return cells
 
 
-def _line(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
+    """One line of a table; the cells are Markdown already."""
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     for character in "\\`*_[]|":
         text = text.replace(character, f"\\{character}")
