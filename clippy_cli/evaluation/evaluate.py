@@ -135,7 +135,8 @@ def evaluate(
     root = None if data_root is None else Path(data_root)
     suite = None
     if isinstance(sets, OpenSuite):
-        suite, sets, requested = sets, sets.found, (sets.suite.task,)
+        suite = sets
+        sets, requested = suite.found, (suite.suite.task,)
     named = dict.fromkeys([sets] if isinstance(sets, str | Path | AnnotatedSet) else sets)
     models = dict.fromkeys(model if isinstance(model, Sequence) and not isinstance(model, str) else [model])
     if not named or not models:
