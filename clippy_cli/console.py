@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notice, NoticeKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,15 @@ def print_hint(text: str) -> None:
 def print_warning(text: str) -> None:
     """Write ``warning: ...`` to stderr."""
     err.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
+
+
+def print_notices(notices: Iterable[Notice]) -> None:
+    """Write a line for each to stderr: a warning, or a dim note for what was merely ignored."""
+    for notice in notices:
+        if notice.kind is NoticeKind.IGNORED:
+            err.print(Text(str(notice), "dim"), soft_wrap=True)
+        else:
+            print_warning(str(notice))
 
 
 def print_json(document: object) -> None:

@@ -61,6 +61,10 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets in their official layouts. Default: $CLIPPY_DATA."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse input that would be skipped, or used under an assumption, before the work."),
+]
 Workers = Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Threads that decode images.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to run; cuda:1 names one of several.")]
 BatchSize = Annotated[
