@@ -27,6 +27,7 @@ _FILES = {
     "open_clip": "clippy_cli.model.sources.open_clip",
     "hf": "clippy_cli.model.sources.transformers",
     "timm": "clippy_cli.model.sources.timm",
+    "dinotxt": "clippy_cli.model.sources.dinotxt",
 }
 
 
