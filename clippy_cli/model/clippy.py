@@ -39,7 +39,8 @@ class Clippy(nn.Module):
         config: the architecture, and the form of patches that inference takes.
         dense: how the last block attends where patches are wanted; plain unless the model is a view.
         log_logit_scale: learned logarithm of the factor of a cosine in the loss (CLIP, arXiv 2103.00020, figure 3).
-        patch_mean: (D,) mean training patch, (D/2,) under cls+avg, which the centered form subtracts; zeros where none was measured.
+        patch_mean: (D,) mean training patch, which the centered form subtracts; zeros where none was measured; (D/2,)
+            under cls+avg.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
@@ -98,7 +99,7 @@ class Clippy(nn.Module):
         return normalized(self.text.project(self.text.features(token_ids)))
 
     def patch_text_vectors(self, token_ids: Tensor) -> Tensor:
-        """(K,L) token ids -> (K,D), what patches are compared with, unit norm; under cls+avg the second half (K,D/2)."""
+        """(K,L) token ids -> (K,D) for patches, unit norm; under cls+avg the second half, (K,D/2)."""
         return normalized(self.text.project(self.text.features(token_ids))[:, -self.config.patch_dim :])
 
     @torch.no_grad()
@@ -201,7 +202,7 @@ class Clippy(nn.Module):
 
 
 def build_image_tower(config: ImageTowerConfig, token_dim: int) -> ImageTower:
-    """The tower for the trunk's kind: EfficientNet, rotary positions, or a plain vision transformer; ClippyError too."""
+    """The tower for a trunk of EfficientNet, with rotary positions, or of plain vision transformers; ClippyError."""
     from clippy_cli.model.compat.timm import is_efficientnet, is_rotary
 
     if is_efficientnet(config.trunk):

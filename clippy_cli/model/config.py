@@ -109,9 +109,7 @@ class ModelConfig(_Frozen):
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
         if self.embed_dim % self.image.pooling.parts:
-            raise ValueError(
-                f"embed_dim is {self.embed_dim}; image.pooling: {self.image.pooling} needs an even number"
-            )
+            raise ValueError(f"embed_dim is {self.embed_dim}; image.pooling: {self.image.pooling} needs an even number")
         if self.image.pool_prefix_tokens and not self.image.pooling.takes_prefix_among_patches:
             raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
         block = self.inference.affinity_block

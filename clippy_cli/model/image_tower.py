@@ -136,8 +136,7 @@ def _token_map(config: ImageTowerConfig, feature_dim: int, embed_dim: int) -> nn
     if config.projection == "none":
         if feature_dim != embed_dim:
             raise ClippyError(
-                f"image.projection is none, but {config.trunk} gives {feature_dim} features; a token of the joint space "
-                f"has {embed_dim}.",
+                f"image.projection is none, but {config.trunk} gives {feature_dim} features; {embed_dim} are needed.",
                 "Set image.projection: linear, or make the widths equal.",
             )
         return nn.Identity()

@@ -12,7 +12,7 @@ from clippy_cli.model.image_tower import ImageTower, create_trunk, token_project
 
 
 class RotaryTower(ImageTower):
-    """Patch embedding, blocks whose attention knows where patches are, final norm. Any image size; no token is dropped."""
+    """Patch embedding, blocks whose attention knows where patches are, final norm; no token is ever dropped."""
 
     can_drop_tokens = False
     takes_patches = False

@@ -44,10 +44,14 @@ def head_count(trunk: Any) -> int:
 
 
 def swiglu_block(width: int, heads: int) -> nn.Module:
-    """A pre-norm block with SwiGLU of 8/3 widths, rounded up to 64, and layer scale from 1e-5: dino.txt's vision head."""
+    """A pre-norm block with SwiGLU, 8/3 widths up to a multiple of 64, and layer scale from 1e-5: dino.txt's head."""
     hidden = int(4 * width * 2 / 3)
     hidden += -hidden % _ALIGNED
-    return Block(width, heads, hidden / width, init_values=1e-5, norm_layer=nn.LayerNorm, mlp_layer=SwiGLU)
+    ratio = (hidden + 0.5) / width  # timm rounds the product down
+    block: nn.Module = Block(
+        width, heads, ratio, init_values=1e-5, act_layer=nn.SiLU, norm_layer=nn.LayerNorm, mlp_layer=SwiGLU
+    )
+    return block
 
 
 def pretrained_model(name: str, **arguments: Any) -> nn.Module:

@@ -170,7 +170,7 @@ def _config(parts: Parts, where: str) -> ModelConfig:
     token_dim = width if token_map is None else len(token_map)
     trunk, arguments, patch = _trunk(parts, width)
     return ModelConfig(
-        name=f"dinotxt-{parts.generation}-vit{_SIZES.get(width, width)}{patch}",
+        name=f"dinotxt-{parts.generation}-vit{_SIZES.get(width, f'{width}-')}{patch}",
         embed_dim=2 * token_dim,
         image=ImageTowerConfig(
             trunk=trunk.partition(".")[0],
