@@ -84,9 +84,9 @@ def load_dinotxt(files: Sequence[Path]) -> Clippy:
     parts = read_parts(files)
     where = ", ".join(map(str, files))
     config = _config(parts, where)
+    trunk = parts.trunk or _released_trunk(config.image)
     with unfilled_weights():
         model = Clippy(config)
-    trunk = parts.trunk or _released_trunk(config.image)
     given = {f"image.trunk.{name}": value for name, value in fitted_state(model.image.trunk, dict(trunk)).items()}
     given |= {f"image.projection.{_renamed(name, _HEAD)}": value for name, value in parts.head.items()}
     given |= {f"text.{_renamed(name, _TEXT)}": value for name, value in parts.text.items()}
