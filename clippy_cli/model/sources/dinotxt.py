@@ -73,7 +73,8 @@ class DinoTxtSource:
         """The releases, and files of one's own."""
         for name, release in RELEASES.items():
             at_hand = all((_cache() / file).is_file() for file in release.files)
-            yield Listed(f"{PREFIX}:{name}", PREFIX, ALL_TASKS, f"{release.files[0]} in {_cache()}", at_hand)
+            weights = f"cache of torch.hub: {', '.join(release.files)}"
+            yield Listed(f"{PREFIX}:{name}", PREFIX, ALL_TASKS, weights, at_hand)
         yield Listed(f"{PREFIX}:FILE,FILE", PREFIX, ALL_TASKS, "vision head, text encoder, trunk", False)
 
 
