@@ -69,13 +69,17 @@ def test_prompts_for_patches_normalize_the_second_half_before_the_mean(dinov2):
     assert not torch.allclose(F.normalize(whole[:, WIDTH:], dim=1), patches, atol=1e-4)
 
 
-def test_dinov3_in_two_files_and_in_one(tmp_path):
+def test_dinov3_in_two_files_by_either_name_and_in_one(tmp_path):
     both, trunk_state, trunk = dinov3()
     images = torch.randn(2, 3, 48, 80)
     with torch.no_grad():
         tokens = plain_head(trunk.forward_features(images), tensors()["head"])
     whole = both | {f"visual_model.backbone.{name}": value for name, value in trunk_state.items()}
-    for source in (write(tmp_path / "two", both=both, trunk=trunk_state), write(tmp_path / "one", whole=whole)):
+    for source in (
+        write(tmp_path / "two", both=both, trunk=trunk_state),
+        write(tmp_path / "timm", both=both, trunk=trunk.state_dict()),  # as timm names them
+        write(tmp_path / "one", whole=whole),
+    ):
         model = load_model(source, device="cpu")
         assert_image_side(model, images, tokens)
         assert model.defaults.logit_scale == pytest.approx(30) and model.preprocess.patch_size == 16
