@@ -57,7 +57,7 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, or a file of your own.")
+        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, dinotxt, or a file of your own.")
     ] = "clippy",
     resolution: Annotated[
         int | None,

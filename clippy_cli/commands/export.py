@@ -81,10 +81,10 @@ def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
 def _own_model(source: str) -> Clippy:
     from clippy_cli.model.clippy import Clippy
     from clippy_cli.model.sources.loading import load_model, split_source
-    from clippy_cli.model.sources.registry import OWN
+    from clippy_cli.model.sources.registry import OWN_CLASS
 
     with console.status(f"loading {source}"):
-        model = load_model(source, device="cpu") if split_source(source)[0] == OWN else None
+        model = load_model(source, device="cpu") if split_source(source)[0] in OWN_CLASS else None
     if not isinstance(model, Clippy):
         raise ClippyError(
             f"{source} is not one of clippy's own models, which alone can be exported.",

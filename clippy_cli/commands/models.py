@@ -26,6 +26,7 @@ def models(
     open_clip:ARCH/FILE     a local checkpoint of one of its architectures
     hf:NAME, hf:FOLDER      CLIP, SigLIP, ALIGN or GroupViT of transformers
     timm:NAME, timm:NAME@FILE  an image-only trunk (DINO, DINOv2, MoCo, DeiT)
+    dinotxt:NAME, dinotxt:FILES  dino.txt: texts aligned with DINOv2 or DINOv3
     PREFIX:NAME             a model of another installed package's source
 
     \b

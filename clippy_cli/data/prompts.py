@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.base import VisionLanguageModel, embed_patch_texts
 
 _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
@@ -53,9 +54,20 @@ def fill(template: str, noun: str) -> str:
 
 
 def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm."""
+    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm."""
+    return _mean_over_templates(model.embed_texts, names, templates)
+
+
+def patch_prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """As :func:`prompt_embeddings`, of the vectors that the model's patches are compared with."""
+    return _mean_over_templates(partial(embed_patch_texts, model), names, templates)
+
+
+def _mean_over_templates(
+    embed: Callable[[Sequence[str]], Tensor], names: Sequence[str], templates: Sequence[str]
+) -> Tensor:
     texts = [fill(template, name) for name in names for template in templates]
-    vectors = model.embed_texts(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
+    vectors = embed(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 
 

@@ -63,7 +63,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
         pixels = sample_images(2, 4 * patch, 6 * patch)
         _write(image, folder / IMAGE_FILE, {"pixels": pixels}, {0: batch, **sides}, ["patches", "pooled"], opset)
         lengths = {} if model.text.pad_id is None else {1: Dim("length")}
-        _write(text, folder / TEXT_FILE, {"token_ids": token_ids}, {0: batch, **lengths}, ["embeddings"], opset)
+        _write(text, folder / TEXT_FILE, {"token_ids": token_ids}, {0: batch, **lengths}, list(text.outputs), opset)
         model.text.save_tokenizer(folder / TOKENIZER_FOLDER)
         description = json.dumps(_description(model, opset), indent=2, ensure_ascii=False)
         (folder / CONFIG_FILE).write_text(description + "\n", encoding="utf-8")
@@ -132,8 +132,9 @@ def _text_differences(graph: TextGraph, path: Path) -> Iterator[Difference]:
     texts = sample_texts()
     for chosen in (texts[:1], texts[1:], texts):
         token_ids = graph.model.text.tokenize(chosen)
-        (found,) = session.run(None, {"token_ids": token_ids.numpy()})
-        yield difference("text", token_ids, torch.from_numpy(found), graph(token_ids))
+        found = session.run(None, {"token_ids": token_ids.numpy()})
+        for vectors, expected in zip(found, graph(token_ids), strict=True):
+            yield difference("text", token_ids, torch.from_numpy(vectors), expected)
 
 
 def _session(path: Path) -> Any:
@@ -146,6 +147,7 @@ def _session(path: Path) -> Any:
 def _description(model: Clippy, opset: int) -> dict[str, Any]:
     image, text, defaults = model.config.image, model.config.text, model.defaults
     own_vocabulary = text.kind == "open_clip"
+    width = "D" if model.config.patch_dim == model.config.embed_dim else "D/2"
     return {
         "format": 1,
         "clippy": __version__,
@@ -160,7 +162,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "patch_size": model.preprocess.patch_size,
             "native_resolution": model.preprocess.resolution,
             "resize": f"antialiased bicubic, short side {defaults.resolution}, sides multiples of the patch",
-            "patches": f"(B,H/p,W/p,D) unit norm, {patch_form(model)}",
+            "patches": f"(B,H/p,W/p,{width}) unit norm, {patch_form(model)}",
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
             "lse_scale": (model.config.inference.lse_scale or image.lse_scale)
@@ -173,6 +175,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             if own_vocabulary
             else "(K,L) int64; L is at most context_length, padding with pad_id is masked",
             "embeddings": "(K,D) unit norm",
+            **({"patch_embeddings": f"(K,{width}) unit norm, for patches"} if width != "D" else {}),
             "tokenizer": f"open_clip.SimpleTokenizer(context_length={text.context_length})"
             if own_vocabulary
             else f"{TOKENIZER_FOLDER}/ (transformers.AutoTokenizer; runs of white space become one blank first)",

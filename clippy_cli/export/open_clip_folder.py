@@ -27,6 +27,7 @@ from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.open_clip import text_fields
 from clippy_cli.model.image_tower import ImageTower
+from clippy_cli.model.rotary_tower import RotaryTower
 from clippy_cli.model.vit_tower import VitTower
 
 LIMIT = 1e-5
@@ -59,7 +60,13 @@ def export_open_clip(model: Clippy, out: Path) -> ExportReport:
 
 def _require_expressible(model: Clippy) -> None:
     tower = model.image
-    found = vit_obstacles(tower) if isinstance(tower, VitTower) else _conv_obstacles(tower)
+    match tower:
+        case VitTower():
+            found = vit_obstacles(tower)
+        case RotaryTower():
+            found = [f"{tower.config.trunk}, a trunk with rotary positions and prefix tokens of its own"]
+        case _:
+            found = _conv_obstacles(tower)
     if model.config.inference.centre_patches:
         found.append("centred patch embeddings (inference.centre_patches)")
     if model.config.inference.affinity_block is not None:

@@ -38,6 +38,8 @@ def vit_obstacles(tower: VitTower) -> list[str]:
     found = []
     if config.pooling not in (Pooling.CLS, Pooling.AVG):
         found.append(f"{config.pooling} pooling: open_clip pools the class token or the mean")
+    if config.head_blocks:
+        found.append("blocks of the head (image.head_blocks): open_clip has none after the trunk")
     if config.pool_prefix_tokens:
         found.append("a mean that takes in the class token (image.pool_prefix_tokens)")
     if config.projection == "mlp":

@@ -97,7 +97,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) normalized pixels -> (B,h,w,D), unit norm."""
+        """(B,3,H,W) normalized pixels -> (B,h,w,D), unit norm; of another width for a :class:`SplitTexts`."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -107,3 +107,17 @@ class VisionLanguageModel(Protocol):
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W) normalized pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
         ...
+
+
+@runtime_checkable
+class SplitTexts(Protocol):
+    """A model whose patches are compared with other vectors of a text than its images are."""
+
+    def embed_patch_texts(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,D), as wide as a patch, unit norm."""
+        ...
+
+
+def embed_patch_texts(model: VisionLanguageModel, texts: Sequence[str]) -> Tensor:
+    """K strings -> (K,D), unit norm: what the model's patches are compared with, ``embed_texts`` for most models."""
+    return model.embed_patch_texts(texts) if isinstance(model, SplitTexts) else model.embed_texts(texts)

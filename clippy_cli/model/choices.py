@@ -15,12 +15,28 @@ class Pooling(StrEnum):
     MAX = "max"
     AVG = "avg"
     CLS = "cls"
+    CLS_AVG = "cls+avg"
     LSE = "lse"
 
     @property
     def takes_raw_tokens(self) -> bool:
-        """Whether it runs over the patch tokens as they are, of any norm, and over the prefix tokens where asked."""
+        """Whether it runs over the patch tokens as they are, of any norm."""
         return self not in (Pooling.CLS, Pooling.LSE)
+
+    @property
+    def takes_prefix_among_patches(self) -> bool:
+        """Whether the prefix tokens can be counted among the patches."""
+        return self in (Pooling.MAX, Pooling.AVG)
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether it reads the class token."""
+        return self in (Pooling.CLS, Pooling.CLS_AVG)
+
+    @property
+    def parts(self) -> int:
+        """Token widths that the pooled vector is made of: 2 where two vectors are set side by side."""
+        return 2 if self is Pooling.CLS_AVG else 1
 
 
 class PatchForm(StrEnum):

@@ -30,7 +30,13 @@ class ImageTowerConfig(_Frozen):
         tuple[int, ...] | None,
         Field(description="1-based blocks whose normed tokens are concatenated; null takes the last block"),
     ] = None
-    projection: Annotated[Projection, Field(description="map from trunk width to joint width, applied to each token")]
+    head_blocks: Annotated[
+        int, Field(ge=0, description="transformer blocks that learn over the trunk's tokens, before the projection")
+    ] = 0
+    projection: Annotated[
+        Projection,
+        Field(description="map from trunk width to joint width, half of it for cls+avg, applied to each token"),
+    ]
     hidden_dim: Annotated[int | None, Field(gt=0, description="hidden width of the mlp projection")] = None
     pooling: Annotated[Pooling, Field(description="how tokens become one vector, or one score for lse")]
     pool_prefix_tokens: Annotated[bool, Field(description="whether max and avg run over the class token too")] = False
@@ -93,11 +99,18 @@ class ModelConfig(_Frozen):
     logit_scale_init: Annotated[float, Field(gt=0, description="initial factor of the cosine in the loss")] = 1 / 0.07
     training: Annotated[dict[str, Any], Field(description="how the weights came about; free form")] = {}
 
+    @property
+    def patch_dim(self) -> int:
+        """Width of a patch embedding: D, or D/2 where an image is two vectors side by side (cls+avg)."""
+        return self.embed_dim // Pooling(self.image.pooling).parts
+
     @model_validator(mode="after")
     def _towers_fit(self) -> ModelConfig:
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
-        if self.image.pool_prefix_tokens and not self.image.pooling.takes_raw_tokens:
+        if self.embed_dim % self.image.pooling.parts:
+            raise ValueError(f"embed_dim is {self.embed_dim}; image.pooling: {self.image.pooling} needs an even number")
+        if self.image.pool_prefix_tokens and not self.image.pooling.takes_prefix_among_patches:
             raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
         block = self.inference.affinity_block
         if block is not None and block not in (self.image.blocks or ()):

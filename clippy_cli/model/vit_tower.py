@@ -34,11 +34,14 @@ class VitTower(ImageTower):
         self.blocks = config.blocks or (depth,)
         if any(not 1 <= block <= depth for block in self.blocks):
             raise ClippyError(f"image.blocks is {list(self.blocks)}; {config.trunk} has blocks 1 to {depth}.")
-        if config.pooling == Pooling.CLS and self.num_prefix_tokens == 0:
-            raise ClippyError(f"image.pooling is cls, but {config.trunk} has no class token.", "Use max or avg.")
+        if Pooling(config.pooling).needs_class_token and self.num_prefix_tokens == 0:
+            raise ClippyError(
+                f"image.pooling is {config.pooling}, but {config.trunk} has no class token.", "Use max or avg."
+            )
         self.takes_patches = timm.can_embed_kept(self.trunk)
         self.feature_dim = self.trunk.embed_dim * len(self.blocks)
-        self.projection = token_projection(config, self.feature_dim, embed_dim)
+        heads = timm.head_count(self.trunk) * len(self.blocks)
+        self.projection = token_projection(config, self.feature_dim, embed_dim, heads)
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W) -> (B,P+N,F) normed trunk tokens, the chosen blocks side by side.

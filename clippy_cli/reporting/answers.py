@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.labels import Vocabulary
-from clippy_cli.data.prompts import fill, prompt_embeddings, resolve_templates
+from clippy_cli.data.prompts import fill, patch_prompt_embeddings, prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.classify import image_scores, rank_labels
@@ -92,7 +92,7 @@ class SegmentAnswer(_Looked):
         self.templates = request.templates or resolve_templates(model.defaults.templates)
         entries = Entries.of_vocabulary(self.vocabulary)
         rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
-        self.segmenter = Segmenter(prompt_embeddings(model, entries.texts, self.templates), entries, rule)
+        self.segmenter = Segmenter(patch_prompt_embeddings(model, entries.texts, self.templates), entries, rule)
         self.settings = {
             **choice.settings("segment"),
             "labels": _synonyms(self.vocabulary),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage
-from clippy_cli.data.prompts import prompt_embeddings
+from clippy_cli.data.prompts import patch_prompt_embeddings
 from clippy_cli.data.regions import find_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.metrics.segmentation import (
@@ -49,7 +49,7 @@ def open_segmenter(model: VisionLanguageModel, images: SegmentationSet, settings
     entries = class_entries(images, settings)
     if max(entries.codes) >= IGNORE:
         raise ClippyError(f"{images.info.name} has more than {IGNORE} classes", "Split it into smaller sets.")
-    texts = prompt_embeddings(model, entries.texts, settings.templates)
+    texts = patch_prompt_embeddings(model, entries.texts, settings.templates)
     return Segmenter(texts, entries, segmentation_rule(images, settings))
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, Format, PatchEmbed, resample_abs_pos_embed
+from timm.layers import Attention, Format, PatchEmbed, SwiGLU, resample_abs_pos_embed
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as eva_filter
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -20,14 +22,36 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.compat import hub
 from clippy_cli.model.dense.block import OpenBlock
 
+_ALIGNED = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
-__all__ = ["EfficientNet", "VisionTransformer"]
+__all__ = ["EfficientNet", "Eva", "VisionTransformer"]
 
 
 def is_efficientnet(name: str) -> bool:
     """Whether the architecture of that name, perhaps with a tag, is one of timm's EfficientNets."""
     return bool(is_model_in_modules(get_arch_name(name), {"efficientnet"}))
+
+
+def is_rotary(name: str) -> bool:
+    """Whether the architecture of that name is one of timm's transformers with rotary positions, such as DINOv3."""
+    return bool(is_model_in_modules(get_arch_name(name), {"eva"}))
+
+
+def head_count(trunk: Any) -> int:
+    """Heads of the last block's attention."""
+    return int(trunk.blocks[-1].attn.num_heads)
+
+
+def swiglu_block(width: int, heads: int) -> nn.Module:
+    """A pre-norm block with SwiGLU, 8/3 widths up to a multiple of 64, and layer scale from 1e-5: dino.txt's head."""
+    hidden = int(4 * width * 2 / 3)
+    hidden += -hidden % _ALIGNED
+    ratio = (hidden + 0.5) / width  # timm rounds the product down
+    block: nn.Module = Block(
+        width, heads, ratio, init_values=1e-5, act_layer=nn.SiLU, norm_layer=nn.LayerNorm, mlp_layer=SwiGLU
+    )
+    return block
 
 
 def pretrained_model(name: str, **arguments: Any) -> nn.Module:
@@ -44,6 +68,9 @@ def pretrained_model(name: str, **arguments: Any) -> nn.Module:
 
 def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights as the trunk names and shapes them, where timm knows how: its vision transformers."""
+    if isinstance(trunk, Eva):
+        renamed: dict[str, Tensor] = eva_filter(state, trunk)
+        return renamed
     if not isinstance(trunk, VisionTransformer):
         return state
     fitted: dict[str, Tensor] = checkpoint_filter_fn(state, trunk)

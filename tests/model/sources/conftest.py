@@ -2,12 +2,13 @@
 
 import pytest
 
-from tests.fixtures import foreign_models
+from tests.fixtures import dinotxt_files, foreign_models
 
 WRITERS = {
     **dict.fromkeys(foreign_models.OPEN_CLIP, foreign_models.write_open_clip),
     **dict.fromkeys(foreign_models.TRANSFORMERS, foreign_models.write_transformers),
     "test_vit": foreign_models.write_timm,
+    "dinotxt": dinotxt_files.write_dinotxt,
 }
 
 

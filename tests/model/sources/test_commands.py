@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from clippy_cli.app import app
 
-WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit")
+WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit", "dinotxt")
 
 
 @pytest.fixture
