@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.own_files import before_replacing
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it; nothing is left behind on any failure.
 
-    Missing folders are made; threads may write into one folder at once. ClippyError where the disk is full, or the
-    folder is none or forbids writing.
+    Missing folders are made; threads may write into one folder at once. ClippyError where the disk is full, the folder
+    is none or forbids writing, or the file is somebody's (see :func:`~clippy_cli.own_files.replacing_own`).
     """
     temporary = path.with_name(f".{path.name[:40]}-{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -26,6 +27,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         try:
             with temporary.open("wb") as stream:
                 write(stream)
+            before_replacing(path, temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
