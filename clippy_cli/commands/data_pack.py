@@ -86,6 +86,7 @@ def data_pack(
     from clippy_cli.data.image_folder import FolderSource
     from clippy_cli.data.packing import Packing, pack_shards, shards_for
     from clippy_cli.data.tables import TableSource
+    from clippy_cli.locks import hold_folder
 
     with console.status(f"reading {table}"):
         source = FolderSource(table) if table.is_dir() else TableSource(table, image_column, caption_column, root)
@@ -97,7 +98,7 @@ def data_pack(
         seed=seed,
         prefix=prefix,
     )
-    with console.progress("packing", len(source), unit="images") as advance:
+    with hold_folder(out, "clippy data pack"), console.progress("packing", len(source), unit="images") as advance:
         report = pack_shards(source, out, packing, workers=workers or os.cpu_count() or 1, on_progress=advance)
     if json:
         console.print_json({"command": "data pack", **packing.model_dump(), **asdict(report), "folder": str(out)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +14,7 @@ from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.compare import compare as compare_results
 from clippy_cli.commands.evaluation_run import EvaluationRun
+from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
@@ -27,7 +31,7 @@ _OUT = Path("clippy_out/evaluate")
     Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
-    Output=("out", "worst_first", "json"),
+    Output=("out", "overwrite", "worst_first", "json"),
 )
 def evaluate(
     datasets: Annotated[
@@ -115,8 +119,15 @@ def evaluate(
     device: options.Device = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the task cluster.")] = 0,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for result.json, report.html, report.md and images/.")
-    ] = _OUT,
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Folder for result.json, report.html, report.md and images/. Default: {_OUT}, or {_OUT}-2 and so on "
+            "where that holds earlier results.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
     json: options.Json = False,
     list_all: Annotated[bool, typer.Option("--list", hidden=True)] = False,
@@ -176,6 +187,7 @@ def evaluate(
     from clippy_cli.inference.refine.refinement import parse_refinement
     from clippy_cli.inference.views import parse_scales
     from clippy_cli.processes import launched_processes
+    from clippy_cli.reporting.evaluation.files import FILES, is_unfinished
 
     if method not in list(GroupMethod):
         raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(GroupMethod)}.")
@@ -189,13 +201,26 @@ def evaluate(
     opened = None if suite is None else open_suite(suite, data_root)
     overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
-    with launched_processes() as processes:
+    command = shlex.join(["clippy", *sys.argv[1:]])
+    with launched_processes() as processes, ExitStack() as stack:
         if not processes.first:
             console.be_silent()
         elif download:
             fetch_missing(datasets, data_root)
         processes.gather(None)  # the others wait for the download
-        run = EvaluationRun(out, processes, seed=seed, json=json, worst_first=worst_first, suite=opened)
+        folder = processes.in_first(
+            lambda: stack.enter_context(
+                results_folder(
+                    out,
+                    _OUT,
+                    FILES,
+                    work="clippy evaluate",
+                    overwrite=overwrite,
+                    continues=lambda begun: is_unfinished(begun, command),
+                )
+            )
+        )
+        run = EvaluationRun(folder, processes, command=command, seed=seed, suite=opened)
         try:
             evaluate_models(
                 opened or datasets,
@@ -206,16 +231,16 @@ def evaluate(
                 overrides=overrides,
                 options=settings,
                 model_loading=ModelLoading(device, dense, proxy),
-                host=run.host(),
+                host=run.host(shown=not json, worst_first=worst_first),
             )
         except KeyboardInterrupt:
             raise ClippyError(
                 "Interrupted.", "The same command continues from what was counted.", ExitCode.INTERRUPTED
             ) from None
         except ClippyError:
-            run.finish(unfinished=True)
+            run.finish(json=json, unfinished=True)
             raise
-        run.finish()
+        run.finish(json=json)
         processes.gather(None)  # torchrun would end the first process with the others
         if processes.first:
             run.leave()

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped model's name, a model directory or a run folder.")
 ]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must be new or empty.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty, or see --overwrite.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write into a folder that is not empty, over files of the same names.")
+]
 
 
 def onnx(
     model: Source,
     out: Out,
     opset: Annotated[int, typer.Option(min=18, max=99, metavar="N", help="ONNX operator set of both graphs.")] = 18,
+    overwrite: Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Write both towers as ONNX graphs, and compare them with the model on ONNX Runtime.
@@ -55,11 +59,11 @@ def onnx(
 
     source = _own_model(model)
     with console.status("exporting and comparing"):
-        report = export_onnx(source, out, opset=opset)
+        report = export_onnx(source, out, opset=opset, overwrite=overwrite)
     _show(report, "export onnx", model, json)
 
 
-def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
+def open_clip(model: Source, out: Out, overwrite: Overwrite = False, json: options.Json = False) -> None:
     """Write a folder that open_clip loads, and compare what it embeds with the model.
 
     Takes class-token or mean pooling of the last block with a linear projection or none; where open_clip cannot
@@ -74,7 +78,7 @@ def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
 
     source = _own_model(model)
     with console.status("exporting and comparing"):
-        report = export_open_clip(source, out)
+        report = export_open_clip(source, out, overwrite=overwrite)
     _show(report, "export open-clip", model, json)
 
 

@@ -11,7 +11,7 @@ from clippy_cli.commands.image_run import input_files, load_clip
 from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS
+from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS, GROUP_SUFFIX
 
 
 def group(
@@ -34,6 +34,7 @@ def group(
         typer.Option(metavar="KINDS", help=options.kinds_help(GROUP_KINDS)),
     ] = ",".join(GROUP_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
+    overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -62,6 +63,7 @@ def group(
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
     paths = input_files(images, out)
+    output = Output(out, kinds, json, overwrite)
+    output.check(paths, (GROUP_SUFFIX,))
     clip = load_clip(model, device, dense=dense, proxy=proxy)
-    output = Output(out, kinds, json)
     run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from clippy_cli.reporting.answers import Failure
 
 MOST_TABLES = 3  # up to this many images get a table each, more get a line each
-_OWN_ENDINGS = ("_overlay.png", "_mask.png", "_pca.png")
 
 Record = dict[str, Any]
 R = TypeVar("R")
@@ -38,18 +37,15 @@ class ImageRun:
 
 
 def input_files(inputs: Sequence[str], out: Path | None = None) -> list[Path]:
-    """The files behind the arguments, without the pictures that an earlier run wrote to ``out``, unless named."""
+    """The files behind the arguments, without the pictures that clippy wrote to ``out``, unless named."""
     from clippy_cli.data.images import find_images
+    from clippy_cli.own_files import own_files
 
     paths = find_images(inputs)
     if out is None:
         return paths
-    folder, named = out.resolve(), {Path(text) for text in inputs}
-    return [
-        path
-        for path in paths
-        if path in named or path.parent.resolve() != folder or not path.name.endswith(_OWN_ENDINGS)
-    ]
+    own, folder, named = own_files(out), out.resolve(), {Path(text) for text in inputs}
+    return [path for path in paths if path in named or path.parent.resolve() != folder or not own.is_own(path)]
 
 
 def load_clip(

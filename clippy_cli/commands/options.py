@@ -140,6 +140,9 @@ CaptionColumn = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that clippy did not write, or made from another photo.")
+]
 DEFAULT_OUT = Path("clippy_out")
 
 C = TypeVar("C", bound=Callable[..., object])

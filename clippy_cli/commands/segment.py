@@ -15,7 +15,7 @@ from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS
+from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS, WITH_REGIONS
 
 
 def segment(
@@ -50,6 +50,7 @@ def segment(
         typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
     ] = ",".join(SEGMENT_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
+    overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -105,11 +106,12 @@ def segment(
     paths = input_files(images, out)
     if regions is not None:
         _check_stems(paths)
+    output = Output(out, kinds, json, overwrite)
+    output.check(paths, ("",) if regions is None else ("", WITH_REGIONS))
     clip = load_clip(model, device, dense=dense, proxy=proxy, texts=True)
     answer = clip.prepare(request)
     if answer.settings["score_kind"] == "cosine" and threshold is None:
         console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-    output = Output(out, kinds, json)
     run_divided(clip, answer, paths, output, verb="segmenting", batch_size=batch_size, regions=regions)
 
 

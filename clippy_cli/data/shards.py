@@ -118,6 +118,10 @@ class ShardSource:
         shard, number = self._place(index)
         return shard.index.key(number)
 
+    def shard_path(self, index: int) -> Path:
+        """The tar file that holds the sample at ``index``."""
+        return self._place(index)[0].path
+
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the sample at ``index``, without its image; BrokenSampleError where there is none."""
         shard, number = self._place(index)

@@ -41,12 +41,13 @@ _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _ONE_FILE_BYTES = 1_500_000_000  # a protobuf ends at 2 GiB; larger weights lie in a file beside it
 
 
-def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
+def export_onnx(model: Clippy, out: Path, *, opset: int = 18, overwrite: bool = False) -> ExportReport:
     """Write a folder with both towers as ONNX graphs, tokenizer files and ``config.json``, on the CPU in float32.
 
     Batch, height and width are free; the sides are multiples of the patch. ONNX Runtime's outputs are compared with the
-    model's at a square and another size, batches of one and two, and with padded texts. ClippyError where a package of
-    the extra is missing, the export fails or a difference exceeds ``LIMIT``; the folder is then not there.
+    model's at a square and another size, batches of one and two, and with padded texts. With ``overwrite`` files of the
+    same names are replaced in a folder that is not empty. ClippyError where a package of the extra is missing, the
+    export fails or a difference exceeds ``LIMIT``; nothing is then written.
     """
     for package in _PACKAGES:
         _needed(package)
@@ -54,7 +55,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
     if opset > newest:
         raise ClippyError(f"The installed onnx knows operator sets up to {newest}, not {opset}.", "Try --opset 18.")
     model = model.to("cpu").eval()
-    with whole_folder(out) as folder, torch.no_grad():
+    with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
         image, text = ImageGraph(model).eval(), TextGraph(model).eval()
         token_ids = model.text.tokenize(sample_texts())
         patch = model.preprocess.patch_size

@@ -34,16 +34,17 @@ LIMIT = 1e-5
 CONFIG_FILE, WEIGHTS_FILE, ENCODER_FOLDER = "open_clip_config.json", "open_clip_model.safetensors", "text_encoder"
 
 
-def export_open_clip(model: Clippy, out: Path) -> ExportReport:
+def export_open_clip(model: Clippy, out: Path, *, overwrite: bool = False) -> ExportReport:
     """Write a folder whose image and text embeddings, read back by open_clip, are the model's to within ``LIMIT``.
 
     Images are taken at the native resolution, the only one that open_clip's position table is for. A Hugging Face text
     encoder's configuration is named by its absolute path, since open_clip knows no other way without a network.
-    ClippyError names all that open_clip cannot express.
+    With ``overwrite`` files of the same names are replaced in a folder that is not empty. ClippyError names all that
+    open_clip cannot express.
     """
     _require_expressible(model)
     model = model.to("cpu").eval()
-    with whole_folder(out) as folder, torch.no_grad():
+    with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
         state = {name: value.detach().clone().contiguous() for name, value in _state(model).items()}
         save_file(state, folder / WEIGHTS_FILE)
         model.text.save_tokenizer(folder)

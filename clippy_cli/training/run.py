@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import hold_folder
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
@@ -108,9 +110,38 @@ def train(
             sets that the recipe names: :func:`clippy_cli.evaluation.in_training.periodic_evaluation`.
 
     Raises:
-        ClippyError: a used run folder without ``resume``, missing data or weights, no readable samples, divergence.
+        ClippyError: a used run folder without ``resume``, or one that another process trains in; missing data or
+            weights, no readable samples, divergence.
     """
-    folder, target, config = RunFolder(Path(recipe.output)), resolve_device(device), model_config(recipe)
+    with ExitStack() as stack:
+        processes.in_first(lambda: stack.enter_context(hold_folder(Path(recipe.output), "clippy train")))
+        return _train(
+            recipe,
+            RunFolder(Path(recipe.output)),
+            resolve_device(device),
+            resume=resume,
+            processes=processes,
+            inexact=inexact,
+            on_event=on_event,
+            should_stop=should_stop,
+            evaluate=evaluate,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    target: torch.device,
+    *,
+    resume: bool,
+    processes: Processes,
+    inexact: bool,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+    evaluate: Evaluate | None,
+) -> TrainingResult:
+    """:func:`train` in a folder that is this run's alone."""
+    config = model_config(recipe)
     if not resume:
         processes.in_first(lambda: folder.refuse_if_used(throwaway=is_smoke(recipe)))
     processes.in_first(lambda: check_sinks(recipe))

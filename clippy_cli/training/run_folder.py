@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.files import require_empty, write_whole
+from clippy_cli.locks import LOCK
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import (
@@ -54,7 +55,13 @@ class RunFolder:
     def refuse_if_used(self, *, throwaway: bool = False) -> None:
         """ClippyError where the folder holds anything; only ``throwaway`` removes an earlier run in its place."""
         if throwaway and self.recipe.is_file():
-            shutil.rmtree(self.root, ignore_errors=True)
+            for path in self.root.iterdir():
+                if path.name == LOCK:  # of this run
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
         require_empty(self.root, "Continue it with --resume, or keep it and write elsewhere: --set output=FOLDER")
 
     def prepare(self, recipe: Recipe, first_step: int, *, finished: bool) -> None:

@@ -93,6 +93,10 @@ class AnnotatedSet(ABC):
     def key(self, index: int) -> str:
         """A name for image ``index``, different from all others of the set and the same on every machine."""
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files that image ``index`` and its annotation are read from; none where both are generated."""
+        return ()
+
 
 class SegmentationSet(AnnotatedSet):
     """Images with one class per pixel.

@@ -42,6 +42,10 @@ class _Bsds(RegionSet):
     def key(self, index: int) -> str:
         return self._keys[index]
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        key = self._keys[index]
+        return self._folder / fill(self._photos, key), self._folder / fill(self._masks, key)
+
     def read(self, index: int) -> AnnotatedRegions:
         key = self._keys[index]
         image = read_image(self._folder / fill(self._photos, key))

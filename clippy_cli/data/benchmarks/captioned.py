@@ -49,6 +49,9 @@ class _Captioned(RetrievalSet):
         key = self._source.key(index)
         return f"{index}/{key}" if self._numbered else key
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self._source.shard_path(index),)
+
     def captions(self, index: int) -> tuple[str, ...]:
         with _usable():
             return self._source.captions(index)

@@ -72,6 +72,7 @@ class _Panoptic(SegmentationSet):
         self._folder = folder
         self._photos = photos
         self._masks = masks
+        self._listing = folder / (spec.listing or "")
         self._keys = tuple(segments)
         self._segments = tuple(segments.values())
 
@@ -80,6 +81,10 @@ class _Panoptic(SegmentationSet):
 
     def key(self, index: int) -> str:
         return self._keys[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        key = self._keys[index]
+        return self._folder / fill(self._photos, key), self._folder / fill(self._masks, key), self._listing
 
     def read(self, index: int) -> SegmentedImage:
         key = self._keys[index]

@@ -79,6 +79,9 @@ class MaskSet(SegmentationSet):
     def key(self, index: int) -> str:
         return self._keys[index]
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._image(self._keys[index]), self._mask(self._keys[index])
+
     def read(self, index: int) -> SegmentedImage:
         key = self._keys[index]
         image = read_image(self._image(key))

@@ -147,6 +147,10 @@ class EvaluationTask(ABC, Generic[SetT, SampleT]):
     def measure(self, index: int, sample: SampleT, output: Tensor) -> dict[ResultTask, ImageRecord]:
         """Image ``index`` of the set and what the model made of it -> what it adds, to each of ``results``."""
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """What is read for image ``index`` beside the set's own files; none, as here, for most tasks."""
+        return ()
+
     def complete(self, records: list[ImageRecord], processes: Processes) -> list[ImageRecord]:
         """The records of all images, in the set's order, with what only all of them together tell.
 

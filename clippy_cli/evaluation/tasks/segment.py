@@ -79,6 +79,15 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
     def results(self) -> tuple[ResultTask, ...]:
         return (Task.SEGMENT,) if self.setup.options.regions is None else (Task.SEGMENT, WITH_REGIONS)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        folder, images = self.setup.options.regions, self.setup.images
+        if folder is None:
+            return ()
+        try:
+            return (find_regions(_folder_of(folder, images), images.key(index)),)
+        except ClippyError:  # said when the image is measured
+            return ()
+
     def measure(self, index: int, sample: SegmentedImage, output: Tensor) -> dict[ResultTask, ImageRecord]:
         """Confusion counts of one image, and the mean IoU over the classes in it.
 
