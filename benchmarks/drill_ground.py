@@ -152,7 +152,7 @@ class Ground:
         self._count = 0
         self.architecture = folder / "drill.yaml"
         self.architecture.write_text(ARCHITECTURE, encoding="utf-8")
-        images = folder / "images"
+        images = self.images_folder = folder / "images"
         images.mkdir()
         scenes = SceneSource(SCENES, 1, 64)
         for number in range(SCENES):
