@@ -12,7 +12,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import timm
-from clippy_cli.model.dense.block import Layout, run_block
+from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import check_mode
 
 
@@ -28,7 +28,7 @@ def vit_tokens(
 
     ``blocks`` are 1-based, their tokens set side by side as in ``VitTower``; None takes the last. ``mode`` (see
     ``dense/block.py``) changes the last of them alone: the methods rewire the block whose output is read, and the
-    others' tokens must stay what later blocks were trained on. ``proxy`` (B,h',w',F') is for proxyclip.
+    others' tokens must stay what later blocks were trained on; resclip reads earlier blocks too. ``proxy`` (B,h',w',F') is for proxyclip.
     """
     checked = check_mode(mode, proxy)
     grid = patch_grid(images.shape[-2], images.shape[-1], trunk.patch_embed.patch_size)
@@ -39,14 +39,20 @@ def vit_tokens(
         )
     chosen = set(blocks or (len(trunk.blocks),))
     last = max(chosen)
-    if checked is not DenseMode.PLAIN:
-        timm.require_openable(trunk, last)
-    layout = Layout(grid, trunk.num_prefix_tokens, proxy)
+    read = blocks_read(checked, last)
+    opened = [] if checked is DenseMode.PLAIN else [*read, last]
+    for number in opened:
+        timm.require_openable(trunk, number)
+    earlier: list[tuple[Tensor, Tensor]] = []
+    layout = Layout(grid, trunk.num_prefix_tokens, proxy, earlier)
     tokens = trunk.norm_pre(timm.embed(trunk, images))
     taken = []
     for number, block in enumerate(trunk.blocks[:last], start=1):
-        if number == last and checked is not DenseMode.PLAIN:
-            tokens = run_block(tokens, timm.open_block(block, tokens), layout, checked)
+        if number in opened:
+            parts = timm.open_block(block, tokens)
+            if number in read:
+                earlier.append((parts.queries, parts.keys))
+            tokens = run_block(tokens, parts, layout, checked if number == last else DenseMode.PLAIN)
         else:
             tokens = block(tokens)
         if number in chosen:

@@ -17,7 +17,7 @@ from clippy_cli.model.base import Preprocess, patch_grid
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
-from clippy_cli.model.dense.block import Layout, run_block
+from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
@@ -92,12 +92,16 @@ def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = 
     checked = check_mode(mode, proxy)
     compat.require_openable(visual)
     grid = patch_grid(images.shape[-2], images.shape[-1], visual.patch_size)
-    layout = Layout(grid, num_prefix=1, proxy=proxy)
+    blocks = visual.transformer.resblocks
+    read = blocks_read(checked, len(blocks))
+    earlier: list[tuple[Tensor, Tensor]] = []
+    layout = Layout(grid, num_prefix=1, proxy=proxy, earlier=earlier)
     tokens = compat.embed(visual, images, grid)
-    *earlier, last = visual.transformer.resblocks
-    for block in earlier:  # taken apart as well: nn.MultiheadAttention would hold all (B,M,T,T) scores on a CPU
-        tokens = run_block(tokens, compat.open_block(block, tokens), layout)
-    tokens = run_block(tokens, compat.open_block(last, tokens), layout, checked)
+    for number, block in enumerate(blocks, start=1):
+        parts = compat.open_block(block, tokens)  # all: nn.MultiheadAttention would hold (B,M,T,T) scores on a CPU
+        if number in read:
+            earlier.append((parts.queries, parts.keys))
+        tokens = run_block(tokens, parts, layout, checked if number == len(blocks) else DenseMode.PLAIN)
     return compat.joint_patches(visual, tokens).view(len(images), *grid, -1)  # (B,N,D) -> (B,h,w,D)
 
 

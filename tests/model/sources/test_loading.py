@@ -57,7 +57,7 @@ def test_what_is_no_source_is_said_before_anything_is_loaded(source, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dense": "clearclip"}, "cannot be 'clearclip'"),
+        ({"dense": "denseclip"}, "cannot be 'denseclip'"),
         ({"dense": "proxyclip"}, "needs the model that steers it"),
         ({"dense": "sclip", "proxy": "clippy-ti"}, "takes none"),
         ({"dense": "sclip", "source": "hf:openai/clip"}, "cannot be had of hf:openai/clip: models of hf:"),
