@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel
 
 _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
@@ -53,8 +53,13 @@ def fill(template: str, noun: str) -> str:
 
 
 def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm."""
+    """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm.
+
+    A model with a rule of its own (:class:`~clippy_cli.model.base.MeansOfPrompts`) goes by that.
+    """
     texts = [fill(template, name) for name in names for template in templates]
+    if isinstance(model, MeansOfPrompts) and texts:
+        return model.embed_prompt_means(texts, len(templates))
     vectors = model.embed_texts(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 

@@ -107,3 +107,12 @@ class VisionLanguageModel(Protocol):
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W) normalized pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
         ...
+
+
+@runtime_checkable
+class MeansOfPrompts(Protocol):
+    """A model whose text embeddings are not averaged over templates at the end, as unit vectors, but earlier."""
+
+    def embed_prompt_means(self, prompts: Sequence[str], templates: int) -> Tensor:
+        """K names x T templates, one name after the other -> (K,D), unit norm."""
+        ...

@@ -50,7 +50,7 @@ class OpenClipModel(ForeignModel):
         side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
         preprocess = Preprocess(tuple(visual.image_mean), tuple(visual.image_std), compat.stride(visual), int(side))
         super().__init__(name, module, preprocess, float(module.logit_scale.detach().exp()))
-        self._visual, self._tokenize = visual, tokenize
+        self.visual, self._tokenize = visual, tokenize
         if isinstance(visual, compat.TimmModel) and isinstance(visual.trunk, timm_compat.VisionTransformer):
             timm_compat.take_any_size(visual.trunk)
 
@@ -67,7 +67,7 @@ class OpenClipModel(ForeignModel):
         return vectors
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        visual, mode = self._visual, self.dense.mode
+        visual, mode = self.visual, self.dense.mode
         if isinstance(visual, compat.VisionTransformer):
             return clip_patches(visual, images, mode, self.dense.proxy_patches(images, self.preprocess))
         if isinstance(visual, compat.TimmModel):

@@ -27,6 +27,8 @@ _FILES = {
     "open_clip": "clippy_cli.model.sources.open_clip",
     "hf": "clippy_cli.model.sources.transformers",
     "timm": "clippy_cli.model.sources.timm",
+    "talk2dino": "clippy_cli.model.sources.talk2dino",
+    "clip-dinoiser": "clippy_cli.model.sources.clip_dinoiser",
 }
 
 

@@ -8,6 +8,8 @@ WRITERS = {
     **dict.fromkeys(foreign_models.OPEN_CLIP, foreign_models.write_open_clip),
     **dict.fromkeys(foreign_models.TRANSFORMERS, foreign_models.write_transformers),
     "test_vit": foreign_models.write_timm,
+    "talk2dino": foreign_models.write_talk2dino,
+    "clip-dinoiser": foreign_models.write_clip_dinoiser,
 }
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from clippy_cli.app import app
 
-WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit")
+WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit", "talk2dino", "clip-dinoiser")
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_image_only_model_groups_and_says_why_it_does_nothing_else(run, source_o
     ("name", "options"),
     [
         ("tiny-vit", ("--dense", "naclip")),
+        ("tiny-deep", ("--dense", "resclip")),
         ("tiny-vit", ("--proxy", "test_vit")),
         ("tiny-timm", ("--dense", "sclip")),
         ("test_vit", ("--dense", "maskclip")),
