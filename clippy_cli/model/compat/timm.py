@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from timm.layers import Attention, Format, PatchEmbed, resample_abs_pos_embed
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -113,7 +114,7 @@ def set_heads(trunk: VisionTransformer, heads: int) -> None:
 
 def pooled_alone(trunk: Any, patches: Tensor) -> Tensor:
     """(n,F) final features, one a place -> (n,F'): each pooled as if it were the image's only one."""
-    if isinstance(trunk, VisionTransformer):
+    if isinstance(trunk, VisionTransformer | Eva):
         pooled: Tensor = trunk.head(patches if trunk.attn_pool is None else trunk.attn_pool(patches[:, None]))
     else:
         pooled = trunk.forward_head(patches[:, :, None, None])  # (n,F,1,1)

@@ -43,8 +43,8 @@ class OpenBlock:
 class Layout:
     """Where the tokens of a block lie: ``num_prefix`` of them first, then the patches of ``grid`` (h,w), row by row.
 
-    ``proxy`` (B,h',w',F') are another model's patches of the same images, or None. ``earlier`` are the queries and keys,
-    each (B,M,T,d), of the blocks that the mode reads (see :func:`blocks_read`), first block first.
+    ``proxy`` (B,h',w',F') are another model's patches of the same images, or None. ``earlier`` are the queries and
+    keys, each (B,M,T,d), of the blocks that the mode reads (see :func:`blocks_read`), first block first.
     """
 
     grid: tuple[int, int]
@@ -66,13 +66,11 @@ class _Method:
 _METHODS: dict[DenseMode, _Method] = {}
 
 
-def mixes(
-    mode: DenseMode, *, attention_alone: bool = False, reads: Sequence[int] = ()
-) -> Callable[[Mix], Mix]:
+def mixes(mode: DenseMode, *, attention_alone: bool = False, reads: Sequence[int] = ()) -> Callable[[Mix], Mix]:
     """Register what takes the place of attention, (B,M,T,d), in a mode.
 
-    ``attention_alone`` leaves the residual and the feed-forward branch out. ``reads`` are the 1-based numbers of earlier
-    blocks whose queries and keys the mode wants in its layout.
+    ``attention_alone`` leaves the residual and the feed-forward branch out. ``reads`` are the 1-based numbers of
+    earlier blocks whose queries and keys the mode wants in its layout.
     """
 
     def register(mix: Mix) -> Mix:
@@ -83,12 +81,12 @@ def mixes(
 
 
 def blocks_read(mode: DenseMode, last: int) -> tuple[int, ...]:
-    """1-based numbers of the blocks whose queries and keys ``mode`` reads; ClippyError unless all come before ``last``."""
+    """1-based numbers of the blocks whose queries and keys ``mode`` reads; ClippyError unless all are below ``last``."""
     reads = _METHODS[mode].reads
     if reads and reads[-1] >= last:
         raise ClippyError(
-            f"The dense mode {mode} reads the attention of blocks {reads[0]} to {reads[-1]}, and patches are taken from "
-            f"block {last} here.",
+            f"The dense mode {mode} reads the attention of blocks {reads[0]} to {reads[-1]}, and patches are taken "
+            f"from block {last} here.",
             "Choose a deeper vision transformer, or another mode.",
         )
     return reads

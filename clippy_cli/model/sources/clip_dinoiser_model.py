@@ -45,13 +45,13 @@ class ClipDinoiser(ForeignModel):
     def patch_vectors(self, images: Tensor) -> Tensor:
         with outputs_of(self._visual.transformer.resblocks[_READ].ln_2) as outputs:
             patches = clip_patches(self._visual, images, DenseMode.MASKCLIP)  # (B,h,w,D)
-        planes = outputs[-1][:, 1:].mT.unflatten(-1, patches.shape[1:3])  # (B,1+N,W) -> (B,W,h,w)
+        planes = outputs[-1][:, 1:].mT.reshape(len(images), -1, *patches.shape[1:3])  # (B,1+N,W) -> (B,W,h,w)
         guides = self._correlate(planes).flatten(2).mT  # (B,N,F)
         return pool_alike(patches.flatten(1, 2), guides, least=_ALIKE).view_as(patches)
 
 
 def pool_alike(patches: Tensor, guides: Tensor, *, least: float) -> Tensor:
-    """(B,N,D) patches, (B,N,F) guides -> (B,N,D): means weighted by the guides' cosines, those under ``least`` left out.
+    """(B,N,D) patches, (B,N,F) guides -> (B,N,D): means weighted by the guides' cosines, without those below ``least``.
 
     Scores are computed for some patches at a time.
     """

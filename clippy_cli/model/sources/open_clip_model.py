@@ -17,6 +17,7 @@ from clippy_cli.model.base import Preprocess, patch_grid
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
+from clippy_cli.model.compat import timm_eva
 from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
@@ -51,8 +52,11 @@ class OpenClipModel(ForeignModel):
         preprocess = Preprocess(tuple(visual.image_mean), tuple(visual.image_std), compat.stride(visual), int(side))
         super().__init__(name, module, preprocess, float(module.logit_scale.detach().exp()))
         self.visual, self._tokenize = visual, tokenize
-        if isinstance(visual, compat.TimmModel) and isinstance(visual.trunk, timm_compat.VisionTransformer):
-            timm_compat.take_any_size(visual.trunk)
+        if isinstance(visual, compat.TimmModel):
+            if isinstance(visual.trunk, timm_compat.VisionTransformer):
+                timm_compat.take_any_size(visual.trunk)
+            elif isinstance(visual.trunk, timm_eva.Eva):
+                timm_eva.take_any_size(visual.trunk)
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; which tower takes which mode is said when patches are asked for."""

@@ -5,6 +5,7 @@ Shapes: see ``model/base.py``; M heads of width d, D the width of the trunk.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,17 +34,18 @@ class TextMap(nn.Sequential):
 
     def __init__(self, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
-        for into, out in zip(widths, widths[1:], strict=False):
+        for into, out in itertools.pairwise(widths):
             layers += [nn.Tanh(), nn.Linear(into, out)]
         super().__init__(*layers[1:])
+        self.widths = tuple(widths)
 
 
 class Talk2Dino(ForeignModel):
     """Patches are the trunk's own, after its final norm; texts are mapped to them (arXiv 2411.19331, section 3).
 
     An image is seen by one vector a head of the last block: the mean of the patches, weighted by where that head of the
-    class token looks. Its score for a text is the best of these, which is what the map was trained with; its one vector,
-    where one is wanted, is the mean weighted by the average of the heads (the public code's ``encode_image``).
+    class token looks. Its score for a text is the best of these, as in training; its one vector, where one is wanted,
+    is the mean weighted by the average of the heads (the public code's ``encode_image``).
     """
 
     def __init__(self, name: str, text: OpenClipModel, trunk: TimmTrunk, text_map: TextMap) -> None:
@@ -52,7 +54,8 @@ class Talk2Dino(ForeignModel):
         side = _RESOLUTION if _RESOLUTION % patch == 0 else trunk.preprocess.resolution
         preprocess = Preprocess(trunk.preprocess.mean, trunk.preprocess.std, patch, side)
         super().__init__(name, parts, preprocess, _LOGIT_SCALE)
-        self._text, self._trunk, self._map = text, trunk.module, text_map
+        self._text, self._map = text, text_map
+        self._trunk: Any = trunk.module
 
     def patch_vectors(self, images: Tensor) -> Tensor:
         return trunk_tokens(self._trunk, images, PLAIN, self.preprocess)[1]
@@ -91,7 +94,8 @@ class Talk2Dino(ForeignModel):
         last = self._trunk.blocks[-1].attn
         with outputs_of(last.qkv) as projected:
             patches = trunk_tokens(self._trunk, self.native_square(images), PLAIN, self.preprocess)[1].flatten(1, 2)
-        queries, keys, _ = projected[-1].unflatten(-1, (3, last.num_heads, -1)).unbind(dim=2)  # (B,T,M,d)
+        tokens = projected[-1]  # (B,T,3*M*d)
+        queries, keys, _ = tokens.view(*tokens.shape[:2], 3, last.num_heads, -1).unbind(dim=2)  # (B,T,M,d)
         products = torch.einsum("bmd,bnmd->bmn", queries[:, 0], keys[:, -patches.shape[1] :])
         return products * keys.shape[-1] ** -0.5, patches
 
@@ -99,8 +103,8 @@ class Talk2Dino(ForeignModel):
 def load_talk2dino(parts: Parts, device: torch.device) -> Talk2Dino:
     """ClippyError where the map cannot be read, or text tower, map and trunk do not go together."""
     text_map = read_map(parts)
-    into, out = text_map[0].in_features, text_map[-1].out_features
-    trunk_name = parts.named["trunk"] or TRUNKS.get(int(out))  # type: ignore[call-overload]
+    into, out = text_map.widths[0], text_map.widths[-1]
+    trunk_name = parts.named["trunk"] or TRUNKS.get(out)
     if trunk_name is None:
         raise ClippyError(
             f"The map {parts.file} leads to {out} features, a width that none of Talk2DINO's trunks has.",
@@ -109,7 +113,8 @@ def load_talk2dino(parts: Parts, device: torch.device) -> Talk2Dino:
     trunk = load_timm(trunk_name, device)
     require_class_attention(trunk)
     text = load_open_clip(parts.named["text"] or TEXT, device)
-    found = text.text_vectors(["a photo"]).shape[-1], int(trunk.module.num_features)  # type: ignore[arg-type]
+    wide: Any = trunk.module
+    found = text.text_vectors(["a photo"]).shape[-1], int(wide.num_features)
     if found != (into, out):
         raise ClippyError(
             f"The map {parts.file} leads from {into} to {out} features; {text.name} has {found[0]} and "

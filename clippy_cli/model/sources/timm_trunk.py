@@ -16,6 +16,7 @@ from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import timm as compat
+from clippy_cli.model.compat.timm_eva import Eva
 from clippy_cli.model.dense.dense import Dense
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.sources.face import ForeignModel, complaint
@@ -66,7 +67,7 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
     Vision transformers take every mode of ``dense``, feature maps of other trunks the plain one only (ClippyError).
     """
     h, w = (side // preprocess.patch_size for side in images.shape[-2:])
-    if isinstance(trunk, compat.VisionTransformer):
+    if isinstance(trunk, compat.VisionTransformer | Eva):
         tokens = vit_tokens(trunk, images, dense.mode, dense.proxy_patches(images, preprocess))  # (B,P+N,F)
         tokens = compat.tokens_of(trunk, tokens)  # a final norm that comes after an average is the tokens' norm too
     elif dense.mode is not DenseMode.PLAIN:
@@ -76,13 +77,26 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
             "Leave --dense and --proxy out.",
         )
     else:
-        tokens = trunk.forward_features(images)
+        tokens = _features(trunk, images)
         if tokens.ndim == 4:
             channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
             return None, tokens if channels_last else tokens.permute(0, 2, 3, 1)  # (B,F,h,w) -> (B,h,w,F)
     prefix = int(getattr(trunk, "num_prefix_tokens", 0))
     patches = tokens[:, prefix:].reshape(len(tokens), h, w, -1)  # (B,N,F) -> (B,h,w,F)
     return (tokens[:, :prefix] if getattr(trunk, "cls_token", None) is not None else None), patches
+
+
+def _features(trunk: Any, images: Tensor) -> Tensor:
+    """What the trunk makes of images before its pooling; ClippyError where it takes another size only."""
+    try:
+        features: Tensor = trunk.forward_features(images)
+    except AssertionError as error:
+        size = "x".join(map(str, images.shape[-2:]))
+        raise ClippyError(
+            f"This trunk ({type(trunk).__name__}) takes no images of {size} pixels: {complaint(error)}",
+            "Pass --resolution and --window of its own size, or choose a vision transformer.",
+        ) from error
+    return features
 
 
 def load_timm(name: str, device: torch.device) -> TimmTrunk:

@@ -19,7 +19,9 @@ def by_the_book(clip, state, images):
     visual = clip.module.visual
     h, w = images.shape[-2] // 8, images.shape[-1] // 8
     tokens = visual.conv1(images).flatten(2).mT
-    tokens = visual.ln_pre(torch.cat([visual.class_embedding.expand(len(images), 1, -1), tokens], 1) + visual.positional_embedding)
+    tokens = visual.ln_pre(
+        torch.cat([visual.class_embedding.expand(len(images), 1, -1), tokens], 1) + visual.positional_embedding
+    )
     blocks = visual.transformer.resblocks
     for number, block in enumerate(blocks[:-1], start=1):
         if number == len(blocks) - 2:
@@ -61,7 +63,11 @@ def test_patches_are_pooled_as_the_formulas_say(model, source_of, monkeypatch):
     ("state", "clip", "said"),
     [
         ({"bkg_decoder.bias": torch.zeros(1)}, "tiny-deep", "no checkpoint of CLIP-DINOiser"),
-        ({"obj_proj.weight": torch.zeros(4, 8, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-deep", "width 8, 3 blocks"),
+        (
+            {"obj_proj.weight": torch.zeros(4, 8, 3, 3), "obj_proj.bias": torch.zeros(4)},
+            "tiny-deep",
+            "width 8, 3 blocks",
+        ),
         ({"obj_proj.weight": torch.zeros(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-vit", "has 2 blocks"),
         ({"obj_proj.weight": torch.zeros(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-rn", "ModifiedResNet"),
     ],

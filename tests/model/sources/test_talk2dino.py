@@ -58,9 +58,12 @@ def test_an_image_scores_by_its_best_head(model, parts):
     last, prefix = trunk.blocks[-1], trunk.num_prefix_tokens
     patches = trunk.norm(last(tokens))[0, prefix:]
     heads = last.attn.num_heads
-    queries, keys, _ = (part.reshape(-1, heads, 64 // heads) for part in last.attn.qkv(last.norm1(tokens))[0].split(64, 1))
+    queries, keys, _ = (
+        part.reshape(-1, heads, 64 // heads) for part in last.attn.qkv(last.norm1(tokens))[0].split(64, 1)
+    )
     products = [
-        torch.stack([queries[0, head] @ key for key in keys[prefix:, head]]) / math.sqrt(64 // heads) for head in range(heads)
+        torch.stack([queries[0, head] @ key for key in keys[prefix:, head]]) / math.sqrt(64 // heads)
+        for head in range(heads)
     ]
     seen = [F.normalize(product.softmax(0) @ patches, dim=0) for product in products]
     expected = torch.stack([torch.stack([vector @ text for vector in seen]).max() for text in texts])
@@ -85,7 +88,11 @@ def test_older_files_name_their_second_layer_otherwise(source_of, model, tmp_pat
         ({"linear_layer.weight": torch.zeros(48, 32), "linear_layer.bias": torch.zeros(48)}, "from 32 to 48 features"),
         ({"linear_layer.weight": torch.zeros(64, 32), "linear_layer.bias": torch.zeros(48)}, "do not follow on"),
         (
-            {"linear_layer.weight": torch.zeros(64, 32), "linear_layer.bias": torch.zeros(64), "attn_weights": torch.ones(2)},
+            {
+                "linear_layer.weight": torch.zeros(64, 32),
+                "linear_layer.bias": torch.zeros(64),
+                "attn_weights": torch.ones(2),
+            },
             "no map of Talk2DINO: it holds attn_weights",
         ),
     ],
