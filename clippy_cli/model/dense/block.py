@@ -81,7 +81,7 @@ def mixes(mode: DenseMode, *, attention_alone: bool = False, reads: Sequence[int
 
 
 def blocks_read(mode: DenseMode, last: int) -> tuple[int, ...]:
-    """1-based numbers of the blocks whose queries and keys ``mode`` reads; ClippyError unless all are below ``last``."""
+    """1-based numbers of the blocks whose queries and keys ``mode`` reads; ClippyError unless all precede ``last``."""
     reads = _METHODS[mode].reads
     if reads and reads[-1] >= last:
         raise ClippyError(

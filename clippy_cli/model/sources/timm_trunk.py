@@ -27,7 +27,8 @@ _PREFIXES = ("module.base_encoder.", "base_encoder.", "module.backbone.", "backb
 _MOCO = ("module.base_encoder.", "base_encoder.")
 _SELF_SUPERVISED = (*_MOCO, "module.backbone.", "backbone.")
 _MOCO_HEADS = {384: 12}  # of MoCo v3's ViT-S, by its width; timm's has six, and no tensor's shape tells them apart
-_NOT_TRUNK = ("head.", "head_dist.", "fc.", "mask_token")
+_HEADS = ("head.", "head_dist.", "fc.")
+_MASK = "mask_token"  # by which timm knows a file of DINOv2; no trunk has it
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
 
@@ -128,7 +129,7 @@ def _create(model: str, *, pretrained: bool) -> nn.Module:
 
 
 def _load_file(trunk: Any, path: Path, model: str) -> None:
-    """Load a timm, DINO or MoCo checkpoint; its heads and its second encoder are left out.
+    """Load a timm, DINO, DINOv2 or MoCo checkpoint; its heads and its second encoder are left out.
 
     What MoCo v3 and DINO release was trained on ImageNet's mean and deviation, whatever timm's weights of the
     architecture were; MoCo v3's ViT-S has twelve heads.
@@ -137,9 +138,10 @@ def _load_file(trunk: Any, path: Path, model: str) -> None:
         state = read_weights(path, "the file after @", hint="Check what follows the @.")
     prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in state)), "")
     state = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
-    state = {key: value for key, value in state.items() if not key.startswith(_NOT_TRUNK)}
+    state = {key: value for key, value in state.items() if not key.startswith(_HEADS)}
     try:
-        result = trunk.load_state_dict(compat.fitted_state(trunk, state), strict=False)
+        fitted = compat.fitted_state(trunk, state)
+        result = trunk.load_state_dict({key: fitted[key] for key in fitted if key != _MASK}, strict=False)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:_LONGEST]
         raise ClippyError(f"{path} does not fit timm's {model}: {said}", "Name the model it is of.") from error
