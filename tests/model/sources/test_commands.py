@@ -12,7 +12,18 @@ from typer.testing import CliRunner
 
 from clippy_cli.app import app
 
-WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit", "talk2dino", "clip-dinoiser")
+WORDED = (
+    "tiny-vit",
+    "tiny-rn",
+    "tiny-timm",
+    "tiny-pe",
+    "clip",
+    "siglip",
+    "align",
+    "groupvit",
+    "talk2dino",
+    "clip-dinoiser",
+)
 
 
 @pytest.fixture
@@ -81,6 +92,7 @@ def test_image_only_model_groups_and_says_why_it_does_nothing_else(run, source_o
         ("tiny-deep", ("--dense", "resclip")),
         ("tiny-vit", ("--proxy", "test_vit")),
         ("tiny-timm", ("--dense", "sclip")),
+        ("tiny-pe", ("--dense", "clearclip")),
         ("test_vit", ("--dense", "maskclip")),
     ],
 )
