@@ -11,8 +11,8 @@ from clippy_cli.model.compat import timm_eva
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from tests.fixtures.dense_reference import block_output
 
-SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-KINDS = {
+SMALL: dict[str, object] = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "Perception Encoder": ("vit_pe_core_tiny_patch16_384", {"attn_pool_num_heads": 2, "ref_feat_shape": (4, 4)}),
     "EVA-02": ("eva02_base_patch16_clip_224", {"ref_feat_shape": (4, 4)}),
     "DINOv3": ("vit_small_patch16_dinov3", {"dynamic_img_size": True}),
@@ -83,7 +83,9 @@ def test_a_trunk_built_for_one_size_takes_any(kind):
     assert tokens.shape == (2, trunk.num_prefix_tokens + 15, 16)
     torch.testing.assert_close(vit_tokens(trunk, square, "plain"), other.forward_features(square))  # nothing was kept
     if not other.dynamic_img_size:
-        sized = timm.create_model(KINDS[kind][0], num_classes=0, **SMALL | KINDS[kind][1], dynamic_img_size=True)
+        sized = timm.create_model(
+            KINDS[kind][0], num_classes=0, **{**SMALL, **KINDS[kind][1], "dynamic_img_size": True}
+        )
         sized.double().eval().load_state_dict(other.state_dict())
         torch.testing.assert_close(tokens, sized.forward_features(wide))
         with pytest.raises(ClippyError, match="alone, not \\(24, 40\\)"):

@@ -3,12 +3,15 @@
 import math
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
 from clippy_cli.data.prompts import prompt_embeddings
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.sources.loading import check_source, load_model
+from clippy_cli.model.sources.talk2dino_model import Talk2Dino, TextMap, require_class_attention
+from clippy_cli.model.sources.timm_trunk import TimmTrunk
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,31 @@ def test_an_image_scores_by_its_best_head(model, parts):
     torch.testing.assert_close(model.score_images(image, texts)[0], expected, atol=1e-5, rtol=0)
     mean = F.normalize(torch.stack(products).mean(0).softmax(0) @ patches, dim=0)
     torch.testing.assert_close(model.embed_images(image)[0], mean, atol=1e-5, rtol=0)
+
+
+def test_a_trunk_of_dinov3_is_read_before_its_rotations(parts):
+    torch.manual_seed(2)
+    small = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2, "dynamic_img_size": True}
+    trunk = TimmTrunk("dinov3", timm.create_model("vit_small_patch16_dinov3", num_classes=0, **small))
+    require_class_attention(trunk)
+    model = Talk2Dino("map", parts[0], trunk, TextMap([32, 64]))
+    image, text = torch.randn(1, 3, 448, 448), F.normalize(torch.randn(1, 64), dim=1)
+    seen = []
+    handle = trunk.module.blocks[-1].attn.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
+    patches = trunk.module.forward_features(image)[0, trunk.module.num_prefix_tokens :]
+    handle.remove()
+    queries, keys, _ = seen[0][0].chunk(3, dim=-1)
+    scores = []
+    for head in (slice(0, 32), slice(32, 64)):
+        products = keys[trunk.module.num_prefix_tokens :, head] @ queries[0, head] / math.sqrt(32)
+        scores.append(F.normalize(products.softmax(0) @ patches, dim=0) @ text[0])
+    torch.testing.assert_close(model.score_images(image, text)[0, 0], torch.stack(scores).max(), atol=1e-5, rtol=0)
+
+
+def test_a_trunk_without_class_token_is_refused():
+    trunk = TimmTrunk("convnext", timm.create_model("test_convnext", num_classes=0))
+    with pytest.raises(ClippyError, match="convnext has none that can be read"):
+        require_class_attention(trunk)
 
 
 def test_older_files_name_their_second_layer_otherwise(source_of, model, tmp_path):
