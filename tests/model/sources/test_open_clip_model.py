@@ -51,6 +51,9 @@ def by_the_book(visual, images, mode, proxy):
             return [(x @ a.T + b).reshape(len(x), 2, -1) for a, b in zip(weights, biases, strict=True)]
 
         into.append((tokens, project))
+        if number < len(visual.transformer.resblocks) - 1:
+            tokens = block(tokens)
+            continue
         tokens = block_output(
             tokens,
             mode if number == len(visual.transformer.resblocks) else "plain",

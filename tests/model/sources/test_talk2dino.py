@@ -1,6 +1,7 @@
 """Talk2DINO on tiny random weights against the paper's formulas, and what is said of files that do not fit."""
 
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -82,14 +83,15 @@ def test_a_trunk_of_dinov3_is_read_before_its_rotations(parts):
     require_class_attention(trunk)
     model = Talk2Dino("map", parts[0], trunk, TextMap([32, 64]))
     image, text = torch.randn(1, 3, 448, 448), F.normalize(torch.randn(1, 64), dim=1)
+    module: Any = trunk.module
     seen = []
-    handle = trunk.module.blocks[-1].attn.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
-    patches = trunk.module.forward_features(image)[0, trunk.module.num_prefix_tokens :]
+    handle = module.blocks[-1].attn.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
+    patches = module.forward_features(image)[0, module.num_prefix_tokens :]
     handle.remove()
     queries, keys, _ = seen[0][0].chunk(3, dim=-1)
     scores = []
     for head in (slice(0, 32), slice(32, 64)):
-        products = keys[trunk.module.num_prefix_tokens :, head] @ queries[0, head] / math.sqrt(32)
+        products = keys[module.num_prefix_tokens :, head] @ queries[0, head] / math.sqrt(32)
         scores.append(F.normalize(products.softmax(0) @ patches, dim=0) @ text[0])
     torch.testing.assert_close(model.score_images(image, text)[0, 0], torch.stack(scores).max(), atol=1e-5, rtol=0)
 
