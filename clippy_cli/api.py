@@ -51,7 +51,7 @@ def load(
             ``open_clip:ViT-B-16/openai``; ``clippy models`` lists them.
         device: auto, cpu, cuda, cuda:N or mps.
         dense: attention of the last block where patches are wanted, for models not trained for patches: plain,
-            maskclip, sclip, naclip or proxyclip.
+            maskclip, sclip, naclip, clearclip, resclip or proxyclip.
         proxy: source of the model whose patches steer proxyclip.
         texts: refuse, before anything is loaded, a model that cannot read texts.
 

@@ -29,7 +29,7 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME|DIR|SOURCE",
-        help="A shipped model's name, a model directory, a run folder, or open_clip:, hf:, timm: and dinotxt: models; "
+        help="A shipped model's name, a model directory, a run folder, or open_clip:, hf:, timm: and other models; "
         "clippy models lists them.",
     ),
 ]

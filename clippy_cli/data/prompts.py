@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import VisionLanguageModel, embed_patch_texts
+from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel, embed_patch_texts
 
 _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
@@ -54,19 +54,27 @@ def fill(template: str, noun: str) -> str:
 
 
 def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm."""
-    return _mean_over_templates(model.embed_texts, names, templates)
+    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm.
+
+    A model with a rule of its own (:class:`~clippy_cli.model.base.MeansOfPrompts`) goes by that.
+    """
+    return _mean_over_templates(model, model.embed_texts, names, templates)
 
 
 def patch_prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """As :func:`prompt_embeddings`, of the vectors that the model's patches are compared with."""
-    return _mean_over_templates(partial(embed_patch_texts, model), names, templates)
+    return _mean_over_templates(model, partial(embed_patch_texts, model), names, templates)
 
 
 def _mean_over_templates(
-    embed: Callable[[Sequence[str]], Tensor], names: Sequence[str], templates: Sequence[str]
+    model: VisionLanguageModel,
+    embed: Callable[[Sequence[str]], Tensor],
+    names: Sequence[str],
+    templates: Sequence[str],
 ) -> Tensor:
     texts = [fill(template, name) for name in names for template in templates]
+    if isinstance(model, MeansOfPrompts) and texts:
+        return model.embed_prompt_means(texts, len(templates))
     vectors = embed(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 

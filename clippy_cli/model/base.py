@@ -121,3 +121,12 @@ class SplitTexts(Protocol):
 def embed_patch_texts(model: VisionLanguageModel, texts: Sequence[str]) -> Tensor:
     """K strings -> (K,D), unit norm: what the model's patches are compared with, ``embed_texts`` for most models."""
     return model.embed_patch_texts(texts) if isinstance(model, SplitTexts) else model.embed_texts(texts)
+
+
+@runtime_checkable
+class MeansOfPrompts(Protocol):
+    """A model whose text embeddings are not averaged over templates at the end, as unit vectors, but earlier."""
+
+    def embed_prompt_means(self, prompts: Sequence[str], templates: int) -> Tensor:
+        """K names x T templates, one name after the other -> (K,D), unit norm."""
+        ...

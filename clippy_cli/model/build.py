@@ -204,7 +204,7 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
             f"{path} holds more than tensors, or is no weight file, and is not loaded ({type(error).__name__}).",
             "Convert it to safetensors.",
         ) from error
-    for key in ("state_dict", "model", "teacher"):
+    for key in ("state_dict", "model_state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

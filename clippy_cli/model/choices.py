@@ -48,10 +48,12 @@ class PatchForm(StrEnum):
 
 
 class DenseMode(StrEnum):
-    """How the last block attends where patches are wanted."""
+    """How the last block attends where patches are wanted; ``dense/block.py`` names each paper."""
 
     PLAIN = "plain"
     MASKCLIP = "maskclip"
     SCLIP = "sclip"
     NACLIP = "naclip"
+    CLEARCLIP = "clearclip"
+    RESCLIP = "resclip"
     PROXYCLIP = "proxyclip"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.choices import Pooling
-from clippy_cli.model.compat import timm
+from clippy_cli.model.choices import DenseMode, Pooling
+from clippy_cli.model.compat import timm, timm_eva
 from clippy_cli.model.config import ImageTowerConfig
+from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 
 
@@ -51,9 +52,8 @@ class RotaryTower(ImageTower):
         tokens: Tensor = self.trunk.forward_features(images)
         return tokens
 
-    def _no_attention(self, model: str) -> ClippyError:
-        return ClippyError(
-            f"{model} has the trunk {self.config.trunk}, with rotary positions: its last block is not one that --dense "
-            "can change.",
-            "Leave --dense out.",
-        )
+    def require_dense(self, model: str) -> None:
+        timm_eva.require_openable(self.trunk, len(self.trunk.blocks))
+
+    def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
+        return vit_tokens(self.trunk, images, mode, proxy)

@@ -140,7 +140,7 @@ def set_heads(trunk: VisionTransformer, heads: int) -> None:
 
 def pooled_alone(trunk: Any, patches: Tensor) -> Tensor:
     """(n,F) final features, one a place -> (n,F'): each pooled as if it were the image's only one."""
-    if isinstance(trunk, VisionTransformer):
+    if isinstance(trunk, VisionTransformer | Eva):
         pooled: Tensor = trunk.head(patches if trunk.attn_pool is None else trunk.attn_pool(patches[:, None]))
     else:
         pooled = trunk.forward_head(patches[:, :, None, None])  # (n,F,1,1)

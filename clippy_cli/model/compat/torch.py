@@ -1,11 +1,13 @@
-"""torch: modules whose weights are not drawn, and how often a compiled block may be compiled again."""
+"""torch: weights that are not drawn, outputs of modules inside others, how often a block may be compiled again."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _INITIALIZERS = frozenset(
@@ -32,6 +34,17 @@ def unfilled_weights() -> AbstractContextManager[Any]:
     Constants, buffers and the few tensors that a library draws as a whole are set as ever.
     """
     return _Unfilled()
+
+
+@contextmanager
+def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What ``module``, some part of another, puts out while this is open, one tensor a call."""
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
 
 
 def allow_recompilations(count: int) -> None:

@@ -60,7 +60,8 @@ def load_model(
 
     Args:
         source: a shipped name, a directory or a run folder; ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``,
-            ``hf:NAME_OR_FOLDER``, ``timm:NAME`` or ``timm:NAME@FILE``, ``dinotxt:NAME`` or ``dinotxt:FILES``;
+            ``hf:NAME_OR_FOLDER``, ``timm:NAME`` or ``timm:NAME@FILE``, ``dinotxt:NAME`` or ``dinotxt:FILES``,
+            ``talk2dino:FILE``, ``clip-dinoiser:FILE``;
             ``PREFIX:NAME`` of an installed package.
         device: auto, cpu, cuda, cuda:N or mps.
         dense: a :class:`~clippy_cli.model.dense.DenseMode`; None is plain, or proxyclip where a proxy is given.

@@ -17,7 +17,8 @@ from clippy_cli.model.base import Preprocess, patch_grid
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
-from clippy_cli.model.dense.block import Layout, run_block
+from clippy_cli.model.compat import timm_eva
+from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
@@ -50,9 +51,12 @@ class OpenClipModel(ForeignModel):
         side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
         preprocess = Preprocess(tuple(visual.image_mean), tuple(visual.image_std), compat.stride(visual), int(side))
         super().__init__(name, module, preprocess, float(module.logit_scale.detach().exp()))
-        self._visual, self._tokenize = visual, tokenize
-        if isinstance(visual, compat.TimmModel) and isinstance(visual.trunk, timm_compat.VisionTransformer):
-            timm_compat.take_any_size(visual.trunk)
+        self.visual, self._tokenize = visual, tokenize
+        if isinstance(visual, compat.TimmModel):
+            if isinstance(visual.trunk, timm_compat.VisionTransformer):
+                timm_compat.take_any_size(visual.trunk)
+            elif isinstance(visual.trunk, timm_eva.Eva):
+                timm_eva.take_any_size(visual.trunk)
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; which tower takes which mode is said when patches are asked for."""
@@ -67,7 +71,7 @@ class OpenClipModel(ForeignModel):
         return vectors
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        visual, mode = self._visual, self.dense.mode
+        visual, mode = self.visual, self.dense.mode
         if isinstance(visual, compat.VisionTransformer):
             return clip_patches(visual, images, mode, self.dense.proxy_patches(images, self.preprocess))
         if isinstance(visual, compat.TimmModel):
@@ -92,12 +96,16 @@ def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = 
     checked = check_mode(mode, proxy)
     compat.require_openable(visual)
     grid = patch_grid(images.shape[-2], images.shape[-1], visual.patch_size)
-    layout = Layout(grid, num_prefix=1, proxy=proxy)
+    blocks = visual.transformer.resblocks
+    read = blocks_read(checked, len(blocks))
+    earlier: list[tuple[Tensor, Tensor]] = []
+    layout = Layout(grid, num_prefix=1, proxy=proxy, earlier=earlier)
     tokens = compat.embed(visual, images, grid)
-    *earlier, last = visual.transformer.resblocks
-    for block in earlier:  # taken apart as well: nn.MultiheadAttention would hold all (B,M,T,T) scores on a CPU
-        tokens = run_block(tokens, compat.open_block(block, tokens), layout)
-    tokens = run_block(tokens, compat.open_block(last, tokens), layout, checked)
+    for number, block in enumerate(blocks, start=1):
+        parts = compat.open_block(block, tokens)  # all: nn.MultiheadAttention would hold (B,M,T,T) scores on a CPU
+        if number in read:
+            earlier.append((parts.queries, parts.keys))
+        tokens = run_block(tokens, parts, layout, checked if number == len(blocks) else DenseMode.PLAIN)
     return compat.joint_patches(visual, tokens).view(len(images), *grid, -1)  # (B,N,D) -> (B,h,w,D)
 
 

@@ -29,6 +29,8 @@ _FILES = {
     "hf": "clippy_cli.model.sources.transformers",
     "timm": "clippy_cli.model.sources.timm",
     "dinotxt": "clippy_cli.model.sources.dinotxt",
+    "talk2dino": "clippy_cli.model.sources.talk2dino",
+    "clip-dinoiser": "clippy_cli.model.sources.clip_dinoiser",
 }
 
 

@@ -16,6 +16,7 @@ from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.choices import DenseMode
 from clippy_cli.model.compat import timm as compat
+from clippy_cli.model.compat.timm_eva import Eva
 from clippy_cli.model.dense.dense import Dense
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.sources.face import ForeignModel, complaint
@@ -26,7 +27,8 @@ _PREFIXES = ("module.base_encoder.", "base_encoder.", "module.backbone.", "backb
 _MOCO = ("module.base_encoder.", "base_encoder.")
 _SELF_SUPERVISED = (*_MOCO, "module.backbone.", "backbone.")
 _MOCO_HEADS = {384: 12}  # of MoCo v3's ViT-S, by its width; timm's has six, and no tensor's shape tells them apart
-_NOT_TRUNK = ("head.", "head_dist.", "fc.", "mask_token")
+_HEADS = ("head.", "head_dist.", "fc.")
+_MASK = "mask_token"  # by which timm knows a file of DINOv2; no trunk has it
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
 
@@ -66,7 +68,7 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
     Vision transformers take every mode of ``dense``, feature maps of other trunks the plain one only (ClippyError).
     """
     h, w = (side // preprocess.patch_size for side in images.shape[-2:])
-    if isinstance(trunk, compat.VisionTransformer):
+    if isinstance(trunk, compat.VisionTransformer | Eva):
         tokens = vit_tokens(trunk, images, dense.mode, dense.proxy_patches(images, preprocess))  # (B,P+N,F)
         tokens = compat.tokens_of(trunk, tokens)  # a final norm that comes after an average is the tokens' norm too
     elif dense.mode is not DenseMode.PLAIN:
@@ -76,13 +78,26 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
             "Leave --dense and --proxy out.",
         )
     else:
-        tokens = trunk.forward_features(images)
+        tokens = _features(trunk, images)
         if tokens.ndim == 4:
             channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
             return None, tokens if channels_last else tokens.permute(0, 2, 3, 1)  # (B,F,h,w) -> (B,h,w,F)
     prefix = int(getattr(trunk, "num_prefix_tokens", 0))
     patches = tokens[:, prefix:].reshape(len(tokens), h, w, -1)  # (B,N,F) -> (B,h,w,F)
     return (tokens[:, :prefix] if getattr(trunk, "cls_token", None) is not None else None), patches
+
+
+def _features(trunk: Any, images: Tensor) -> Tensor:
+    """What the trunk makes of images before its pooling; ClippyError where it takes another size only."""
+    try:
+        features: Tensor = trunk.forward_features(images)
+    except AssertionError as error:
+        size = "x".join(map(str, images.shape[-2:]))
+        raise ClippyError(
+            f"This trunk ({type(trunk).__name__}) takes no images of {size} pixels: {complaint(error)}",
+            "Pass --resolution and --window of its own size, or choose a vision transformer.",
+        ) from error
+    return features
 
 
 def load_timm(name: str, device: torch.device) -> TimmTrunk:
@@ -114,7 +129,7 @@ def _create(model: str, *, pretrained: bool) -> nn.Module:
 
 
 def _load_file(trunk: Any, path: Path, model: str) -> None:
-    """Load a timm, DINO or MoCo checkpoint; its heads and its second encoder are left out.
+    """Load a timm, DINO, DINOv2 or MoCo checkpoint; its heads and its second encoder are left out.
 
     What MoCo v3 and DINO release was trained on ImageNet's mean and deviation, whatever timm's weights of the
     architecture were; MoCo v3's ViT-S has twelve heads.
@@ -123,9 +138,10 @@ def _load_file(trunk: Any, path: Path, model: str) -> None:
         state = read_weights(path, "the file after @", hint="Check what follows the @.")
     prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in state)), "")
     state = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
-    state = {key: value for key, value in state.items() if not key.startswith(_NOT_TRUNK)}
+    state = {key: value for key, value in state.items() if not key.startswith(_HEADS)}
     try:
-        result = trunk.load_state_dict(compat.fitted_state(trunk, state), strict=False)
+        fitted = compat.fitted_state(trunk, state)
+        result = trunk.load_state_dict({key: fitted[key] for key in fitted if key != _MASK}, strict=False)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:_LONGEST]
         raise ClippyError(f"{path} does not fit timm's {model}: {said}", "Name the model it is of.") from error

@@ -9,6 +9,8 @@ WRITERS = {
     **dict.fromkeys(foreign_models.TRANSFORMERS, foreign_models.write_transformers),
     "test_vit": foreign_models.write_timm,
     "dinotxt": dinotxt_files.write_dinotxt,
+    "talk2dino": foreign_models.write_talk2dino,
+    "clip-dinoiser": foreign_models.write_clip_dinoiser,
 }
 
 
