@@ -1,11 +1,13 @@
-"""torch: modules whose weights are not drawn, and how often a compiled block may be compiled again."""
+"""torch: modules whose weights are not drawn, modules with another part, and how often a compiled block may be compiled again."""
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _INITIALIZERS = frozenset(
@@ -32,6 +34,16 @@ def unfilled_weights() -> AbstractContextManager[Any]:
     Constants, buffers and the few tensors that a library draws as a whole are set as ever.
     """
     return _Unfilled()
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def with_child(module: ModuleT, name: str, child: nn.Module) -> ModuleT:
+    """A copy of ``module`` with another child of that name, sharing all weights; ``module`` stays as it is."""
+    other = copy.copy(module)
+    other._modules = {**module._modules, name: child}  # copy.copy shares the dictionary
+    return other
 
 
 def allow_recompilations(count: int) -> None:
