@@ -23,7 +23,7 @@ _OUT = Path("clippy_out/evaluate")
 
 @options.in_panels(
     Data=("data_root", "limit"),
-    Models=("model", "dense", "proxy", "patches"),
+    Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
     Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
@@ -50,7 +50,7 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, or a file of your own.")
+        str, typer.Option(metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, sclip, or a file of your own.")
     ] = "clippy",
     resolution: Annotated[
         int | None,
@@ -94,6 +94,15 @@ def evaluate(
             metavar="|".join(PatchForm),
             help="Patch embeddings as in the paper, or minus the mean of the training patches, or shared among patches "
             "that look alike to the trunk. Default: the model's.",
+        ),
+    ] = None,
+    positions: options.Positions = None,
+    pool_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--pool-prefix/--no-pool-prefix",
+            help="Whether max and avg pooling take in the class token. Default: the model's.",
+            show_default=False,
         ),
     ] = None,
     groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,
@@ -173,7 +182,9 @@ def evaluate(
         parse_refinement(refine)
     if regions is not None:
         options.check_folder(regions, "--regions")
-    overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
+    overrides = Overrides(
+        resolution, window, stride, templates, background, patches, factors, flip, refine, positions, pool_prefix
+    )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     with launched_processes() as processes:
         if not processes.first:

@@ -28,6 +28,7 @@ def group(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     save: Annotated[
         str,
@@ -62,6 +63,6 @@ def group(
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
     paths = input_files(images, out)
-    clip = load_clip(model, device, dense=dense, proxy=proxy)
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
     output = Output(out, kinds, json)
     run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)

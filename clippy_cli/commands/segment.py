@@ -38,6 +38,7 @@ def segment(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -105,7 +106,7 @@ def segment(
     paths = input_files(images, out)
     if regions is not None:
         _check_stems(paths)
-    clip = load_clip(model, device, dense=dense, proxy=proxy, texts=True)
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
     answer = clip.prepare(request)
     if answer.settings["score_kind"] == "cosine" and threshold is None:
         console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")

@@ -1,7 +1,7 @@
 """Other embeddings of the same weights: the form of patches, their attention, the positions, what a pooling takes in.
 
-Each ``with_`` function gives a view that shares the weights of ``model`` and leave ``model`` as it is; where nothing would change
-they return it.
+Each ``with_`` function gives a view that shares the weights of ``model`` and leaves ``model`` as it is; where nothing
+would change it returns ``model``.
 """
 
 from __future__ import annotations
@@ -112,19 +112,21 @@ def parse_positions(text: str) -> PositionResampling:
 
 
 def pools_prefix(model: VisionLanguageModel) -> bool | None:
-    """Whether pooling runs over class and register tokens too; None where it is neither ``max`` nor ``avg``."""
-    if not isinstance(model, Clippy) or not model.config.image.pooling.takes_raw_tokens:
+    """Whether max or avg pooling runs over class and register tokens too; None where the model has no such choice."""
+    if not isinstance(model, Clippy) or not model.image.num_prefix_tokens:
+        return None
+    if not model.config.image.pooling.takes_raw_tokens:
         return None
     return model.config.image.pool_prefix_tokens
 
 
 def with_pool_prefix(model: VisionLanguageModel, include: bool) -> VisionLanguageModel:
-    """``model`` with class and register tokens taken into its pooling, or left out; ClippyError where it has no choice.
+    """``model`` with class and register tokens in its pooling, or not; ClippyError where it has no such choice.
 
-    The CLIPpy authors' training and ImageNet evaluation take the class token in, their ``infer_model.py`` leaves it out.
+    The CLIPpy authors' training and ImageNet evaluation take them in, their ``infer_model.py`` leaves them out.
     """
     own = pools_prefix(model)
-    if not isinstance(model, Clippy) or own is None or (include and not model.image.num_prefix_tokens):
+    if not isinstance(model, Clippy) or own is None:
         raise ClippyError(
             f"{model.name} does not pool patches by max or avg beside a class token.", "Leave --pool-prefix out."
         )

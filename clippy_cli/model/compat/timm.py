@@ -52,9 +52,7 @@ def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return fitted
 
 
-def embed(
-    trunk: VisionTransformer, images: Tensor, positions: PositionResampling = PositionResampling.TIMM
-) -> Tensor:
+def embed(trunk: VisionTransformer, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
     """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
     return _place(trunk, trunk.patch_embed(images), positions)
 

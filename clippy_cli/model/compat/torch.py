@@ -1,4 +1,4 @@
-"""torch: modules whose weights are not drawn, modules with another part, and how often a compiled block may be compiled again."""
+"""torch: weights that are not drawn, modules with another part, how often a compiled block may be compiled again."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ TEMPLATES = "photo"
 class ForeignModel(ABC):
     """A :class:`~clippy_cli.model.base.VisionLanguageModel` over a module of another library.
 
-    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows. Those that
-    can resample their position table by any rule set ``positions`` to their library's, and follow it.
+    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows. Those
+    that can resample their position table by any rule set ``positions`` to their library's, and follow it.
     """
 
     reads_texts = True

@@ -132,7 +132,7 @@ def _create(model: str, *, pretrained: bool) -> nn.Module:
 
 
 def _load_file(trunk: Any, path: Path, model: str) -> str:
-    """Load a timm, DINO or MoCo checkpoint, and return the prefix of its tensors; heads and a second encoder are left out.
+    """Load a timm, DINO or MoCo checkpoint without heads and second encoder; return the prefix of its tensors.
 
     What MoCo v3 and DINO release was trained on ImageNet's mean and deviation, whatever timm's weights of the
     architecture were; MoCo v3's ViT-S has twelve heads.
