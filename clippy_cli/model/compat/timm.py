@@ -109,7 +109,9 @@ def _join(
     keep: Tensor | None = None,
 ) -> Tensor:
     """(B,K,width) embedded patches, those at ``keep`` or all, -> (B,P+K,width) with prefix tokens and positions."""
-    prefix = [token.expand(len(patches), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+    prefix = [
+        token.expand(patches.shape[0], -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None
+    ]
     if trunk.pos_embed is None:
         return torch.cat([*prefix, patches], dim=1)
     covered = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # prefix tokens that have a position

@@ -108,7 +108,7 @@ def released_positions(model: str) -> PositionResampling:
     own; DINOv2's models with registers antialias and resize to the size, as timm does.
     """
     architecture, _, tag = model.partition(".")
-    without_registers = architecture.endswith("_dinov2")
+    without_registers = architecture.endswith("_dinov2") and "_reg" not in architecture
     return PositionResampling.DINO if tag == "dino" or without_registers else PositionResampling.TIMM
 
 
