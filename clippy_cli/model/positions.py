@@ -66,7 +66,7 @@ def _by_products(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """(1,F,m_h,m_w) -> (1,F,h,w) by the rule ``dino``, for a ``grid`` of unknown size, which no scale factor takes."""
     native = torch.ones((), dtype=torch.bool)
     for size, old in zip(grid, maps.shape[-2:], strict=True):
-        native = native & (torch.full((), size) == old)
+        native = native & (torch.ones(size).sum() == old)  # counted by a tensor: a number would fix the exported size
     offset = torch.where(native, 0.0, _OFFSET)  # on the table's own grid the weights are those of the identity
     down, across = (_bicubic(size, old, offset) for size, old in zip(grid, maps.shape[-2:], strict=True))
     return down @ maps @ across.mT
@@ -74,12 +74,12 @@ def _by_products(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _bicubic(size: int, old: int, offset: Tensor) -> Tensor:
     """(size,old) weights of the old positions in each new one; those beyond the edge go to the edge's."""
-    centers = (torch.arange(size) + 0.5) * (old / (torch.full((), float(size)) + offset)) - 0.5  # (size,)
+    centers = (torch.arange(size) + 0.5) * (old / (torch.ones(size).sum() + offset)) - 0.5  # (size,)
     first = centers.floor()
     reach = torch.arange(-1, 3)  # the four neighbors
     distance = (centers - first)[:, None].sub(reach).abs()  # (size,4)
     near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
     far = ((_CUBIC * distance - 5 * _CUBIC) * distance + 8 * _CUBIC) * distance - 4 * _CUBIC
-    places = (first[:, None] + reach).clamp(0, old - 1)  # (size,4)
+    sources = (first[:, None] + reach).clamp(0, old - 1)  # (size,4)
     weights = torch.where(distance <= 1, near, far)
-    return (weights[..., None] * (places[..., None] == torch.arange(old))).sum(dim=1)  # (size,4,old) -> (size,old)
+    return (weights[..., None] * (sources[..., None] == torch.arange(old))).sum(dim=1)  # (size,4,old) -> (size,old)

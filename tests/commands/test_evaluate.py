@@ -214,7 +214,8 @@ def test_the_flags_are_these():
     assert flags["evaluate"] == {
         "datasets", "--data-root", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
-        "--templates", "--background", "--patches", "--positions", "--pool-prefix", "--groups", "--method", "--clusters", "--limit", "--batch-size",
+        "--templates", "--background", "--patches", "--positions", "--pool-prefix",
+        "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
     }  # fmt: skip
 

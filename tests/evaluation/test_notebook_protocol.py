@@ -65,7 +65,7 @@ def preprocessed(path):
     image = Image.open(path).convert("RGB")
     short = min(image.size)
     width, height = (int(SIDE * length / short) for length in image.size)
-    left, top = int(round((width - SIDE) / 2.0)), int(round((height - SIDE) / 2.0))
+    left, top = round((width - SIDE) / 2.0), round((height - SIDE) / 2.0)
     image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + SIDE, top + SIDE))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     return ((pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])[None]

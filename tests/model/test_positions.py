@@ -67,6 +67,23 @@ def test_dino_is_interpolation_by_its_scale_factor_and_native_grids_stay():
     assert all(torch.equal(resample_positions(table, (14, 14), (14, 14), 1, rule), table) for rule in RULES)
 
 
+def test_an_exported_graph_resamples_at_any_size():
+    class Table(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.randn(1, 1 + 8 * 8, 3))
+
+        def forward(self, images):
+            return resample_positions(self.table, tuple(images.shape[-2:]), (8, 8), 1, PositionResampling.DINO)
+
+    module = Table().eval()
+    sizes = {1: torch.export.Dim("h"), 2: torch.export.Dim("w")}
+    graph = torch.export.export(module, (torch.zeros(1, 4, 6),), dynamic_shapes=(sizes,)).module()
+    for grid in ((5, 12), (8, 8), (21, 28)):
+        images = torch.zeros(1, *grid)
+        torch.testing.assert_close(graph(images), module(images), atol=2e-5, rtol=0)
+
+
 def tiny(positions, **image):
     fields = load_architecture("clippy-nano").model_dump()
     return build_model(
