@@ -48,12 +48,12 @@ def resample_positions(
         return resampled
     side = round((table.shape[1] - num_prefix) ** 0.5)
     m_h, m_w = old or (side, side)
-    exporting = torch.compiler.is_exporting()
-    if not exporting and (m_h, m_w) == grid:
+    free = any(isinstance(side, torch.SymInt) for side in grid)  # an export whose images may have any size
+    if not free and (m_h, m_w) == tuple(grid):
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:].float()
     maps = patches.reshape(1, m_h, m_w, -1).permute(0, 3, 1, 2)  # (1,n,F) -> (1,F,m_h,m_w)
-    if exporting:
+    if free:
         maps = _by_products(maps, grid)
     else:
         factors = (grid[0] + _OFFSET) / m_h, (grid[1] + _OFFSET) / m_w
