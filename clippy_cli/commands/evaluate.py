@@ -27,7 +27,7 @@ _OUT = Path("clippy_out/evaluate")
 
 @options.in_panels(
     Data=("data_root", "suite", "limit"),
-    Models=("model", "dense", "proxy", "patches"),
+    Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
     Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
@@ -61,7 +61,8 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, dinotxt, or a file of your own.")
+        str,
+        typer.Option(metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, sclip, dinotxt, or a file of your own."),
     ] = "clippy",
     resolution: Annotated[
         int | None,
@@ -105,6 +106,15 @@ def evaluate(
             metavar="|".join(PatchForm),
             help="Patch embeddings as in the paper, or minus the mean of the training patches, or shared among patches "
             "that look alike to the trunk. Default: the model's.",
+        ),
+    ] = None,
+    positions: options.Positions = None,
+    pool_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--pool-prefix/--no-pool-prefix",
+            help="Whether max and avg pooling take in the class token. Default: the model's.",
+            show_default=False,
         ),
     ] = None,
     groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,
@@ -199,7 +209,9 @@ def evaluate(
     if regions is not None:
         options.check_folder(regions, "--regions")
     opened = None if suite is None else open_suite(suite, data_root)
-    overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
+    overrides = Overrides(
+        resolution, window, stride, templates, background, patches, factors, flip, refine, positions, pool_prefix
+    )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     command = shlex.join(["clippy", *sys.argv[1:]])
     with launched_processes() as processes, ExitStack() as stack:

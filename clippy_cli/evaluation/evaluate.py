@@ -15,6 +15,7 @@ from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
+from clippy_cli.data.benchmarks.framed import Frame, framed
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.journal import Journal, fingerprint
 from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
@@ -35,7 +36,7 @@ from clippy_cli.evaluation.tasks import Task, check_tasks, default_tasks, parse_
 from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.patch_forms import with_patch_form
+from clippy_cli.model.patch_forms import with_patch_form, with_pool_prefix, with_positions
 from clippy_cli.model.sources import loading
 from clippy_cli.processes import ALONE, Processes
 
@@ -233,8 +234,8 @@ def evaluate_set(
     chosen = parse_tasks(tasks) or default_tasks(images.kind)
     check_tasks(images, chosen)
     settings = resolve_settings(protocol, images.info, model, overrides or Overrides())
-    setup = Setup(model, images, settings, options or Options())
-    identity = model_fingerprint(model)
+    identity = model_fingerprint(model)  # of the weights, before the protocol chooses how they are read
+    setup = _setup(model, images, settings, options or Options())
     journal = None
     if journals is not None:
         journal = Journal(journals, _journal_name(setup, chosen, identity), 0 if processes is None else processes.rank)
@@ -248,6 +249,20 @@ def evaluate_set(
     results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
     device = describe_device(model.device)
     return SetEvaluation(images, settings, prepared, results, measured.records, device, journal)
+
+
+def _setup(model: VisionLanguageModel, images: ImageSet, settings: Settings, options: Options) -> Setup[ImageSet]:
+    """The model and the set as ``settings`` look at them; ClippyError where they cannot."""
+    if settings.positions is not None:
+        model = with_positions(model, settings.positions)
+    if settings.pool_prefix is not None:
+        model = with_pool_prefix(model, settings.pool_prefix)
+    if settings.frame is not Frame.WHOLE and options.regions is not None:
+        raise ClippyError(
+            f"Protocol {settings.protocol} cuts photos to squares, which --regions do not fit.",
+            "Leave one of them out.",
+        )
+    return Setup(model, framed(images, settings.frame, settings.resolution), settings, options)
 
 
 def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measured) -> TaskResult:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from clippy_cli.checked_yaml import conflict, load_checked
 from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
+from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.data.benchmarks.spec import Word
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
@@ -21,7 +22,8 @@ from clippy_cli.inference.refine.refinement import parse_refinement
 from clippy_cli.inference.segment import Entries, Rule
 from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS, Views, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.patch_forms import patch_form
+from clippy_cli.model.choices import PositionResampling
+from clippy_cli.model.patch_forms import parse_positions, patch_form, pools_prefix, position_rule
 
 _FOLDER = Path(__file__).parent / "protocols"
 
@@ -57,6 +59,9 @@ class Rules(BaseModel):
     competition: Competition | None = None
     classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
     context: Words | None = None
+    positions: PositionResampling | Literal["model"] | None = None
+    pool_prefix: bool | None = None
+    frame: Frame | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -115,6 +120,9 @@ class Settings:
         classes: prompts that replace the set's own, by class name.
         context: context words that replace the set's own, or None.
         patches: the form of patch embeddings (see ``model/patch_forms.py``), or None where the model does not say.
+        positions: how the position table is resampled, or None where the model has none that it could choose for.
+        pool_prefix: whether pooling takes in class and register tokens, or None where the model's pooling never does.
+        frame: what of a photo is seen.
         overridden: what the command line changed of what the protocol fixes.
     """
 
@@ -135,6 +143,9 @@ class Settings:
     classes: dict[str, tuple[str, ...]]
     context: tuple[str, ...] | None
     patches: str | None
+    positions: PositionResampling | None
+    pool_prefix: bool | None
+    frame: Frame
     overridden: tuple[str, ...]
 
     @property
@@ -162,6 +173,8 @@ class Overrides:
     scales: tuple[float, ...] | None = None
     flip: bool | None = None
     refine: str | None = None
+    positions: str | None = None
+    pool_prefix: bool | None = None
 
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, value in vars(self).items() if value is not None)
@@ -232,10 +245,29 @@ def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageMod
         classes=dict(own.classes) or dict(protocol.classes),
         context=rule("context"),
         patches=patch_form(model),
+        positions=_positions(model, rule("positions", "model"), overrides.positions),
+        pool_prefix=_pool_prefix(model, rule("pool_prefix"), overrides.pool_prefix),
+        frame=rule("frame", Frame.WHOLE),
         overridden=tuple(
             name for name in overrides.names() if name != "resolution" or rule("resolution", "model") != "model"
         ),
     )
+
+
+def _positions(model: VisionLanguageModel, wanted: str, override: str | None) -> PositionResampling | None:
+    """A protocol's wish passes by models without a table; an override, which a user wrote, is refused there later."""
+    own = position_rule(model)
+    if override is not None:
+        return parse_positions(override)
+    return own if own is None or wanted == "model" else PositionResampling(wanted)
+
+
+def _pool_prefix(model: VisionLanguageModel, wanted: bool | None, override: bool | None) -> bool | None:
+    """As :func:`_positions`, for the tokens that pooling takes in."""
+    own = pools_prefix(model)
+    if override is not None:
+        return override
+    return own if own is None or wanted is None else wanted
 
 
 def class_entries(images: SegmentationSet, settings: Settings) -> Entries:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import AnnotatedSet, Kind
+from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.evaluation.protocol import Settings
 from clippy_cli.evaluation.result import ClassScore, ImageRecord, ResultTask
 from clippy_cli.evaluation.tasks import Task
@@ -178,9 +179,14 @@ def common_record(task: EvaluationTask[Any, Any]) -> dict[str, Any]:
         "name": settings.protocol_name,
         "resolution": settings.resolution,
         "resize": "short side, bicubic, antialiased",
+        "positions": settings.positions or "the model's own",
     }
+    if settings.frame is not Frame.WHOLE:
+        record["frame"] = "centre crop, the whole mask squashed to it"
     if task.needs == "scores":
         record["resize"] += ", centre crop"
+        if settings.pool_prefix is not None:
+            record["pooling"] = "patches and class token" if settings.pool_prefix else "patches"
         return record
     window = f"{settings.window} at stride {settings.stride}, averaged on the patch grid"
     record["window"] = "whole image" if settings.window is None else window
