@@ -95,6 +95,9 @@ class ProtocolOptions(TypedDict, total=False):
     scales: Sequence[float] | None
     flip: bool | None
     refine: str | None
+    positions: str | None
+    pool_prefix: bool | None
+    window_average: str | None
 
 
 class MeasureOptions(TypedDict, total=False):
@@ -152,7 +155,7 @@ def evaluate(
     True
     """
     from clippy_cli.evaluation.evaluate import evaluate as measure
-    from clippy_cli.evaluation.protocol import Overrides
+    from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
 

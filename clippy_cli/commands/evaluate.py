@@ -18,6 +18,7 @@ from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
+from clippy_cli.inference.choices import WindowAverage
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.choices import PatchForm
 
@@ -28,7 +29,18 @@ _OUT = Path("clippy_out/evaluate")
 @options.in_panels(
     Data=("data_root", "suite", "limit"),
     Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
-    Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
+    Protocol=(
+        "protocol",
+        "resolution",
+        "window",
+        "stride",
+        "window_average",
+        "scales",
+        "flip",
+        "refine",
+        "templates",
+        "background",
+    ),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
     Output=("out", "overwrite", "worst_first", "json"),
@@ -80,6 +92,14 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows. Default: the protocol's.")
+    ] = None,
+    window_average: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(WindowAverage),
+            help="Where overlapping windows are averaged: embeddings on the patch grid, which is quicker, or scores at "
+            "pixels. Default: the protocol's.",
+        ),
     ] = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -190,7 +210,8 @@ def evaluate(
         return
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
-    from clippy_cli.evaluation.protocol import Overrides, load_protocol
+    from clippy_cli.evaluation.protocol import load_protocol
+    from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
     from clippy_cli.inference.choices import GroupMethod
@@ -210,7 +231,18 @@ def evaluate(
         options.check_folder(regions, "--regions")
     opened = None if suite is None else open_suite(suite, data_root)
     overrides = Overrides(
-        resolution, window, stride, templates, background, patches, factors, flip, refine, positions, pool_prefix
+        resolution,
+        window,
+        stride,
+        templates,
+        background,
+        patches,
+        factors,
+        flip,
+        refine,
+        positions,
+        pool_prefix,
+        window_average,
     )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     command = shlex.join(["clippy", *sys.argv[1:]])

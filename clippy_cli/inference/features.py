@@ -205,7 +205,8 @@ def _load(
 
 
 def _resized(patch_size: int, resolution: int, crop: bool, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    resized = resize_image(image, *dense_size(*image.shape[:2], resolution, patch_size))
+    height, width = dense_size(image.shape[0], image.shape[1], resolution, patch_size)
+    resized = resize_image(image, height, width)
     return centre_crop(resized) if crop else resized
 
 

@@ -10,7 +10,7 @@ from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.data.benchmarks.framed import middle_square
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate
-from clippy_cli.evaluation.protocol import Overrides
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.model.patch_forms import pools_prefix, with_pool_prefix
 from clippy_cli.model.sources.authors import import_checkpoint

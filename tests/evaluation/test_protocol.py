@@ -7,12 +7,11 @@ import pytest
 from clippy_cli.data.benchmarks.base import BenchmarkClass
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.protocol import (
+from clippy_cli.evaluation.protocol import load_protocol, protocol_names
+from clippy_cli.evaluation.settings import (
     Overrides,
     class_entries,
     describe_background,
-    load_protocol,
-    protocol_names,
     resolve_settings,
     segmentation_rule,
 )
