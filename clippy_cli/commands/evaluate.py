@@ -18,6 +18,7 @@ from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
+from clippy_cli.inference.choices import WindowAverage
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.choices import PatchForm
 
@@ -27,8 +28,19 @@ _OUT = Path("clippy_out/evaluate")
 
 @options.in_panels(
     Data=("data_root", "suite", "limit"),
-    Models=("model", "dense", "proxy", "patches"),
-    Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
+    Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
+    Protocol=(
+        "protocol",
+        "resolution",
+        "window",
+        "stride",
+        "window_average",
+        "scales",
+        "flip",
+        "refine",
+        "templates",
+        "background",
+    ),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
     Output=("out", "overwrite", "worst_first", "json"),
@@ -61,7 +73,8 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, dinotxt, or a file of your own.")
+        str,
+        typer.Option(metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, sclip, dinotxt, or a file of your own."),
     ] = "clippy",
     resolution: Annotated[
         int | None,
@@ -79,6 +92,14 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows. Default: the protocol's.")
+    ] = None,
+    window_average: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(WindowAverage),
+            help="Where overlapping windows are averaged: embeddings on the patch grid, which is quicker, or scores at "
+            "pixels. Default: the protocol's.",
+        ),
     ] = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -105,6 +126,15 @@ def evaluate(
             metavar="|".join(PatchForm),
             help="Patch embeddings as in the paper, or minus the mean of the training patches, or shared among patches "
             "that look alike to the trunk. Default: the model's.",
+        ),
+    ] = None,
+    positions: options.Positions = None,
+    pool_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--pool-prefix/--no-pool-prefix",
+            help="Whether max and avg pooling take in the class token. Default: the model's.",
+            show_default=False,
         ),
     ] = None,
     groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,
@@ -180,7 +210,8 @@ def evaluate(
         return
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
-    from clippy_cli.evaluation.protocol import Overrides, load_protocol
+    from clippy_cli.evaluation.protocol import load_protocol
+    from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
     from clippy_cli.inference.choices import GroupMethod
@@ -199,7 +230,20 @@ def evaluate(
     if regions is not None:
         options.check_folder(regions, "--regions")
     opened = None if suite is None else open_suite(suite, data_root)
-    overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
+    overrides = Overrides(
+        resolution,
+        window,
+        stride,
+        templates,
+        background,
+        patches,
+        factors,
+        flip,
+        refine,
+        positions,
+        pool_prefix,
+        window_average,
+    )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     command = shlex.join(["clippy", *sys.argv[1:]])
     with launched_processes() as processes, ExitStack() as stack:

@@ -28,6 +28,7 @@ def group(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     save: Annotated[
         str,
@@ -65,5 +66,5 @@ def group(
     paths = input_files(images, out)
     output = Output(out, kinds, json, overwrite)
     output.check(paths, (GROUP_SUFFIX,))
-    clip = load_clip(model, device, dense=dense, proxy=proxy)
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
     run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)

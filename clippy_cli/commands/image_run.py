@@ -49,13 +49,19 @@ def input_files(inputs: Sequence[str], out: Path | None = None) -> list[Path]:
 
 
 def load_clip(
-    source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
+    source: str,
+    device: str,
+    *,
+    dense: str | None = None,
+    proxy: str | None = None,
+    positions: str | None = None,
+    texts: bool = False,
 ) -> Clip:
     """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
     with console.status(f"loading {source}"):
         from clippy_cli import api
 
-        return api.load(source, device=device, dense=dense, proxy=proxy, texts=texts)
+        return api.load(source, device=device, dense=dense, proxy=proxy, positions=positions, texts=texts)
 
 
 def load_bare_model(

@@ -13,6 +13,7 @@ import typer
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense import DenseMode
 
 Images = Annotated[
@@ -46,6 +47,13 @@ Proxy = Annotated[
     typer.Option(
         metavar="SOURCE",
         help="Model whose patches steer --dense proxyclip, such as timm:vit_base_patch16_224.dino.",
+    ),
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PositionResampling),
+        help="How the position table is resampled to other grids. Default: as the model's own code does.",
     ),
 ]
 Models = Annotated[

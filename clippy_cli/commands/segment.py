@@ -38,6 +38,7 @@ def segment(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -108,7 +109,7 @@ def segment(
         _check_stems(paths)
     output = Output(out, kinds, json, overwrite)
     output.check(paths, ("",) if regions is None else ("", WITH_REGIONS))
-    clip = load_clip(model, device, dense=dense, proxy=proxy, texts=True)
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
     answer = clip.prepare(request)
     if answer.settings["score_kind"] == "cosine" and threshold is None:
         console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")

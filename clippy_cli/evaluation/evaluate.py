@@ -15,9 +15,10 @@ from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
+from clippy_cli.data.benchmarks.framed import Frame, framed
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.journal import Journal, fingerprint
-from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
+from clippy_cli.evaluation.protocol import Protocol, load_protocol
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
 from clippy_cli.evaluation.published import published_for
 from clippy_cli.evaluation.result import (
@@ -30,12 +31,14 @@ from clippy_cli.evaluation.result import (
     TaskResult,
 )
 from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
+from clippy_cli.evaluation.settings import Overrides, Settings, resolve_settings
 from clippy_cli.evaluation.suites import OpenSuite
 from clippy_cli.evaluation.tasks import Task, check_tasks, default_tasks, parse_tasks, task_class, tasks_of_sets
 from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
+from clippy_cli.inference.choices import Sizes, WindowAverage
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.patch_forms import with_patch_form
+from clippy_cli.model.patch_forms import with_patch_form, with_pool_prefix, with_positions
 from clippy_cli.model.sources import loading
 from clippy_cli.processes import ALONE, Processes
 
@@ -49,7 +52,7 @@ class SetEvaluation:
         results: one per task, and a second one of the task ``segment`` where regions were given.
         records: of every image that was tried, by result, in the set's order.
         device: what the model ran on, in words.
-        journal: where the counts are noted for an interruption, if anywhere.
+        journals: where the counts are noted for an interruption, if anywhere.
     """
 
     images: ImageSet
@@ -58,7 +61,7 @@ class SetEvaluation:
     results: tuple[TaskResult, ...]
     records: dict[ResultTask, list[ImageRecord]]
     device: str
-    journal: Journal | None
+    journals: tuple[Journal, ...]
 
     def released(self) -> SetEvaluation:
         """The same without the prepared tasks, so that the model's memory is free for the next one."""
@@ -233,21 +236,57 @@ def evaluate_set(
     chosen = parse_tasks(tasks) or default_tasks(images.kind)
     check_tasks(images, chosen)
     settings = resolve_settings(protocol, images.info, model, overrides or Overrides())
-    setup = Setup(model, images, settings, options or Options())
-    identity = model_fingerprint(model)
-    journal = None
-    if journals is not None:
-        journal = Journal(journals, _journal_name(setup, chosen, identity), 0 if processes is None else processes.rank)
-    prepared: dict[Task, AnyTask] = {task: task_class(task)(setup) for task in chosen}
-    try:
-        measured = measure_set(setup, list(prepared.values()), journal=journal, processes=processes, progress=progress)
-    finally:
-        if journal is not None:
-            journal.close()
+    identity = model_fingerprint(model)  # of the weights, before the protocol chooses how they are read
+    setup = _setup(model, images, settings, options or Options())
+    prepared: dict[Task, AnyTask] = {}
+    measured, kept = None, []
+    for looked, together in _passes(setup, chosen):
+        journal = None
+        if journals is not None:
+            rank = 0 if processes is None else processes.rank
+            journal = Journal(journals, _journal_name(looked, together, identity), rank)
+            kept.append(journal)
+        prepared |= {task: task_class(task)(looked) for task in together}
+        ready = [prepared[task] for task in together]
+        try:
+            part = measure_set(looked, ready, journal=journal, processes=processes, progress=progress)
+        finally:
+            if journal is not None:
+                journal.close()
+        measured = part if measured is None else measured.joined(part)
+    assert measured is not None
     record = ModelRecord(name=model.name, source=source or model.name, fingerprint=identity)
     results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
     device = describe_device(model.device)
-    return SetEvaluation(images, settings, prepared, results, measured.records, device, journal)
+    return SetEvaluation(images, settings, prepared, results, measured.records, device, tuple(kept))
+
+
+def _passes(setup: Setup[ImageSet], tasks: Sequence[Task]) -> list[tuple[Setup[ImageSet], tuple[Task, ...]]]:
+    """The tasks that share a forward pass, and how they look at images.
+
+    Windows that are averaged at pixels give scores, not patches, so that tasks without words take theirs in a pass of
+    their own, averaged on the patch grid.
+    """
+    others = tuple(task for task in tasks if task is not Task.SEGMENT)
+    if setup.windows is None:
+        return [(setup, tuple(tasks))]
+    on_grid = replace(setup.settings, window_average=WindowAverage.PATCHES, sizes=Sizes.PATCH)
+    passes = [(setup, (Task.SEGMENT,)), (replace(setup, settings=on_grid), others)]
+    return [(looked, together) for looked, together in passes if set(together) & set(tasks)]
+
+
+def _setup(model: VisionLanguageModel, images: ImageSet, settings: Settings, options: Options) -> Setup[ImageSet]:
+    """The model and the set as ``settings`` look at them; ClippyError where they cannot."""
+    if settings.positions is not None:
+        model = with_positions(model, settings.positions)
+    if settings.pool_prefix is not None:
+        model = with_pool_prefix(model, settings.pool_prefix)
+    if settings.frame is not Frame.WHOLE and options.regions is not None:
+        raise ClippyError(
+            f"Protocol {settings.protocol} cuts photos to squares, which --regions do not fit.",
+            "Leave one of them out.",
+        )
+    return Setup(model, framed(images, settings.frame, settings.resolution), settings, options)
 
 
 def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measured) -> TaskResult:

@@ -60,6 +60,19 @@ class Measured:
     encoder_share: float | None
     images_per_second: float | None
 
+    def joined(self, other: Measured) -> Measured:
+        """This and a second pass over the same images."""
+        seconds = self.seconds + other.seconds
+        shares = [(part.encoder_share, part.seconds) for part in (self, other)]
+        rates = [part.images_per_second for part in (self, other)]
+        known = all(share is not None for share, _ in shares)
+        return Measured(
+            self.records | other.records,
+            seconds,
+            sum((share or 0) * part for share, part in shares) / seconds if known and seconds else None,
+            1 / sum(1 / rate for rate in rates if rate) if all(rates) else None,
+        )
+
 
 def measure_set(
     setup: Setup[ImageSet],
@@ -176,6 +189,7 @@ def _measured_blocks(
         batch_size=options.batch_size,
         workers=options.workers,
         crop=crop,
+        resize=None if crop else setup.resize,
     )
     names = [name for task in tasks for name in task.results]
     for block in blocks:

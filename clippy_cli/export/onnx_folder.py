@@ -164,6 +164,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "native_resolution": model.preprocess.resolution,
             "resize": f"antialiased bicubic, short side {defaults.resolution}, sides multiples of the patch",
             "patches": f"(B,H/p,W/p,{width}) unit norm, {patch_form(model)}",
+            "positions": model.positions,
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
             "lse_scale": (model.config.inference.lse_scale or image.lse_scale)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.timm import resample_positions
+from clippy_cli.model.positions import resample_positions
 from clippy_cli.model.vit_tower import VitTower
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias|gamma)")

@@ -1,7 +1,7 @@
 """What can be chosen of a model. Flags, recipes, files and their help texts take the values from here.
 
 Importing this loads nothing heavy. A new member needs its function: of a pooling in ``pooling.py``, of a dense mode in
-``dense/block.py``.
+``dense/block.py``, of a resampling rule in ``positions.py``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class PatchForm(StrEnum):
     PLAIN = "plain"
     CENTERED = "centred"
     SHARED = "shared"
+
+
+class PositionResampling(StrEnum):
+    """How a position table is resampled to a grid that is not its own; see ``positions.py``."""
+
+    TIMM = "timm"
+    DINO = "dino"
+    PLAIN = "plain"
 
 
 class DenseMode(StrEnum):

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
-from clippy_cli.model.choices import DenseMode, Pooling
+from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
+from clippy_cli.model.compat.torch import with_child
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
@@ -170,10 +171,23 @@ class Clippy(nn.Module):
 
     def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
         """The same weights under another configuration or dense mode; this model stays as it is."""
+        config = config or self.config
         other = copy.copy(self)
-        other.config = config or self.config
+        if config.image != self.config.image:
+            other = with_child(self, "image", self.image.view(config.image))
+        other.config = config
         other.dense = dense or self.dense
         return other
+
+    @property
+    def positions(self) -> PositionResampling | None:
+        """How the position table is resampled to other grids; None where there is no table to choose for."""
+        return self.image.positions
+
+    def with_positions(self, rule: PositionResampling) -> Clippy:
+        """A view whose position table is resampled by ``rule``."""
+        image = self.config.image.model_copy(update={"positions": rule})
+        return self.view(config=self.config.model_copy(update={"image": image}))
 
     def with_dense(self, dense: Dense) -> Clippy:
         """A view with patches by ``dense``; ClippyError where the image tower is no plain vision transformer."""

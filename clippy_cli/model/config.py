@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clippy_cli.model.choices import Pooling
+from clippy_cli.model.choices import Pooling, PositionResampling
 
 Projection = Literal["none", "linear", "mlp"]
 TextKind = Literal["open_clip", "hugging_face"]
@@ -41,6 +41,10 @@ class ImageTowerConfig(_Frozen):
     pooling: Annotated[Pooling, Field(description="how tokens become one vector, or one score for lse")]
     pool_prefix_tokens: Annotated[bool, Field(description="whether max and avg run over the class token too")] = False
     lse_scale: Annotated[float, Field(gt=0, description="inverse temperature of the log-mean-exp over patches")] = 20.0
+    positions: Annotated[
+        PositionResampling,
+        Field(description="how the position table is resampled to other grids, in training and inference"),
+    ] = PositionResampling.TIMM
 
 
 class TextTowerConfig(_Frozen):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.config import ImageTowerConfig
 
 
@@ -44,6 +45,17 @@ class ImageTower(nn.Module, ABC):
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Patch grid (h, w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch."""
         return patch_grid(height, width, self.patch_size)
+
+    @property
+    def positions(self) -> PositionResampling | None:
+        """How the position table is resampled to other grids; None where there is none, or in the trunk's own way."""
+        return None
+
+    def view(self, config: ImageTowerConfig) -> Self:
+        """The same weights under another configuration of the same architecture; this tower stays as it is."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     @abstractmethod
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:

@@ -35,6 +35,7 @@ from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, S
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.patch_forms import position_rule
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 
@@ -52,7 +53,13 @@ class ModelChoice:
 
     def settings(self, command: str) -> dict[str, Any]:
         """The first lines of a result's settings."""
-        return {"command": command, "model": self.source, "dense": self.dense, "proxy": self.proxy}
+        return {
+            "command": command,
+            "model": self.source,
+            "dense": self.dense,
+            "proxy": self.proxy,
+            "positions": position_rule(self.model),
+        }
 
 
 class Answer(Protocol[R]):

@@ -245,6 +245,8 @@ def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: boo
         "resolution": model.preprocess.resolution,
         "flip": flip,
         "precision": recipe.train.precision,
+        "pixels": [list(model.preprocess.mean), list(model.preprocess.std)],
+        "positions": model.positions,
         "blocks": list(model.image.blocks),
         "trunk": _digest(model.image.trunk),
         "encoder": None if recipe.model.text.freeze == "none" else _digest(model.text.encoder),

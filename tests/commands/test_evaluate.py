@@ -214,9 +214,11 @@ def test_the_flags_are_these():
     assert flags["sets"] == {"names", "--data-root", "--download", "--json"}
     assert flags["compare"] == {"a", "b", "--json"}
     assert flags["evaluate"] == {
-        "datasets", "--data-root", "--suite", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
+        "datasets", "--data-root", "--suite", "--model", "--task", "--protocol", "--resolution",
+        "--window", "--stride", "--window-average",
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
-        "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
+        "--templates", "--background", "--patches", "--positions", "--pool-prefix",
+        "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--overwrite", "--worst-first", "--list", "--download",
         "--compare", "--json",
     }  # fmt: skip

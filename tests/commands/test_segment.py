@@ -189,5 +189,5 @@ def test_the_flags_are_these():
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
         *("--scales", "--flip", "--window", "--stride", "--refine", "--regions"),
-        *("--out", "--overwrite", "--batch-size", "--device", "--json", "--dense", "--proxy"),
+        *("--out", "--overwrite", "--batch-size", "--device", "--json", "--dense", "--proxy", "--positions"),
     }

@@ -9,8 +9,9 @@ from PIL import Image
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import Host, evaluate_set
 from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
-from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
 from clippy_cli.evaluation.tasks.base import Options
 from tests.fixtures.colour_model import ColourModel

@@ -12,7 +12,8 @@ from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.journal import write_lines
-from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.processes import Processes, launched_processes
 from tests.conftest import REPOSITORY
@@ -67,7 +68,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_counts(begun):
     assert sorted(images.reads) == [2, 3, 4, 5, 6]  # the torn image might have been mended, so its block is tried again
     assert lines(evaluated) == lines(evaluate(Flags(MASKS)))
     assert evaluated.results[0].seconds > 0
-    evaluated.journal.remove()
+    evaluated.journals[0].remove()
     assert not list(begun.parent.glob("*.jsonl"))
 
 

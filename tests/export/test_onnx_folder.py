@@ -53,7 +53,7 @@ def test_graphs_equal_the_model_at_any_size(tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lse", "shared", "cls", "prefix", "bert", "t5", "conv", "split"])
+@pytest.mark.parametrize("kind", ["lse", "shared", "cls", "prefix", "dino", "plain", "bert", "t5", "conv", "split"])
 def test_every_pooling_and_tower(kind, tmp_path):
     choices = {
         "lse": {"pooling": "lse", "blocks": (1, 2), "trunk_args": {"img_size": 32, "patch_size": 8, "depth": 2}},
@@ -65,6 +65,8 @@ def test_every_pooling_and_tower(kind, tmp_path):
         },
         "cls": {"pooling": "cls"},
         "prefix": {"pooling": "max", "pool_prefix_tokens": True, "projection": "mlp", "hidden_dim": 16},
+        "dino": {"pooling": "max", "positions": "dino"},
+        "plain": {"pooling": "max", "positions": "plain"},
     }
     if kind == "conv":
         model, patch = build_model(load_architecture("align-nano"), seed=1).eval(), 32

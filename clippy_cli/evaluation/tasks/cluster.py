@@ -123,6 +123,7 @@ def _sampled_patches(setup: Setup[SegmentationSet]) -> Tensor:
         resolution=settings.views.short_side(settings.resolution),
         batch_size=options.batch_size,
         workers=options.workers,
+        resize=setup.resize,
     ):
         if not isinstance(result, Failed):
             patches = F.normalize(result.output.flatten(0, 1), dim=1).cpu()  # (N,D)

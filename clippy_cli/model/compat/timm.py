@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, Format, PatchEmbed, SwiGLU, resample_abs_pos_embed
+from timm.layers import Attention, Format, PatchEmbed, SwiGLU
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
 from timm.models.eva import Eva
@@ -19,8 +19,10 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
 from clippy_cli.model.dense.block import OpenBlock
+from clippy_cli.model.positions import resample_positions
 
 _ALIGNED = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -77,26 +79,26 @@ def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return fitted
 
 
-def resample_positions(table: Tensor, grid: tuple[int, int], old: tuple[int, int] | None, num_prefix: int) -> Tensor:
-    """(1,P+n,F) positions on the ``old`` grid, None for a square -> (1,P+N,F) on ``grid``; bicubic, antialiased."""
-    resampled: Tensor = resample_abs_pos_embed(
-        table, list(grid), None if old is None else list(old), num_prefix_tokens=num_prefix
-    )
-    return resampled
-
-
-def embed(trunk: VisionTransformer, images: Tensor) -> Tensor:
+def embed(trunk: VisionTransformer, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
     """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
-    tokens: Tensor = trunk._pos_embed(trunk.patch_embed(images))
-    return tokens
+    return _place(trunk, trunk.patch_embed(images), positions)
 
 
-def embed_masked(trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
+def embed_masked(
+    trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor, positions: PositionResampling
+) -> Tensor:
     """:func:`embed` with ``mask_token`` (width,) in the place of the ``masked`` (B,h,w,1) patches."""
     patches = trunk.patch_embed(images)  # (B,h,w,width)
-    patches = torch.where(masked, mask_token.to(patches.dtype), patches)
-    tokens: Tensor = trunk._pos_embed(patches)
-    return tokens
+    return _place(trunk, torch.where(masked, mask_token.to(patches.dtype), patches), positions)
+
+
+def can_resample(trunk: Any) -> bool:
+    """Whether the trunk has a position table that :func:`embed` resamples by any rule; a rotary one has none."""
+    return (
+        isinstance(trunk, VisionTransformer)
+        and type(trunk)._pos_embed is VisionTransformer._pos_embed
+        and trunk.pos_embed is not None
+    )
 
 
 def can_embed_kept(trunk: VisionTransformer) -> bool:
@@ -108,19 +110,43 @@ def can_embed_kept(trunk: VisionTransformer) -> bool:
     )
 
 
-def embed_kept(trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
+def embed_kept(
+    trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int], positions: PositionResampling
+) -> Tensor:
     """:func:`embed` for the patches at ``keep`` (B,K) of the grid alone: (B,K,3,p,p) -> (B,P+K,width)."""
     conv = trunk.patch_embed.proj
     kept = F.linear(patches.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,K,3*p*p) -> (B,K,width)
-    kept = trunk.patch_embed.norm(kept)
-    prefix = [token.expand(len(kept), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+    return _join(trunk, trunk.patch_embed.norm(kept), grid, positions, keep)
+
+
+def _place(trunk: VisionTransformer, patches: Tensor, positions: PositionResampling) -> Tensor:
+    """(B,h,w,width) embedded patches -> (B,P+N,width) with prefix tokens and positions."""
+    if positions is PositionResampling.TIMM or not can_resample(trunk) or not trunk.dynamic_img_size:
+        tokens: Tensor = trunk._pos_embed(patches)
+        return tokens
+    h, w = patches.shape[1:3]
+    return _join(trunk, patches.flatten(1, 2), (h, w), positions)
+
+
+def _join(
+    trunk: VisionTransformer,
+    patches: Tensor,
+    grid: tuple[int, int],
+    positions: PositionResampling,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """(B,K,width) embedded patches, those at ``keep`` or all, -> (B,P+K,width) with prefix tokens and positions."""
+    prefix = [
+        token.expand(patches.shape[0], -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None
+    ]
     if trunk.pos_embed is None:
-        return torch.cat([*prefix, kept], dim=1)
+        return torch.cat([*prefix, patches], dim=1)
     covered = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # prefix tokens that have a position
-    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered)  # (1,covered+N,width)
+    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered, positions)
     if covered:
         prefix = [torch.cat(prefix, dim=1) + table[:, :covered]]  # (B,P,width)
-    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, kept + F.embedding(keep, table[0, covered:])], dim=1))
+    places = table[:, covered:] if keep is None else F.embedding(keep, table[0, covered:])
+    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, patches + places], dim=1))
     return tokens
 
 

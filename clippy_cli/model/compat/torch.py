@@ -1,10 +1,11 @@
-"""torch: weights that are not drawn, outputs of modules inside others, how often a block may be compiled again."""
+"""torch: weights that are not drawn, parts of modules seen and replaced, how often a block may be compiled again."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,16 @@ def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
     finally:
         handle.remove()
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def with_child(module: ModuleT, name: str, child: nn.Module) -> ModuleT:
+    """A copy of ``module`` with another child of that name, sharing all weights; ``module`` stays as it is."""
+    other = copy.copy(module)
+    other._modules = {**module._modules, name: child}  # copy.copy shares the dictionary
+    return other
 
 
 def allow_recompilations(count: int) -> None:

@@ -12,9 +12,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 from transformers.utils import logging as transformers_logging
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat.hub import hub_session
+from clippy_cli.model.positions import resample_positions
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
+_OWN_RULE = PositionResampling.PLAIN  # of every ``interpolate_pos_encoding`` here
 HALVES = ("t5", "mt5", "m2m_100")  # encoder-decoders, whose encoder is taken
 
 
@@ -117,10 +120,36 @@ def pooled(features: Any) -> Tensor:
     return vectors
 
 
-def group_vit_patches(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def embed(vision: Any, images: Tensor, positions: PositionResampling) -> Tensor:
+    """(B,3,H,W) -> (B,P+N,F): what the vision model's embeddings give, with positions resampled by ``positions``.
+
+    transformers resamples by the rule ``plain``; for others the difference of the two tables is added, since positions
+    come last there.
+    """
+    embeddings = vision.embeddings
+    tokens: Tensor = embeddings(images, interpolate_pos_encoding=True)
+    if positions is _OWN_RULE:
+        return tokens
+    owner = getattr(embeddings, "position_embedding", None)  # CLIP's and SigLIP's; GroupViT's is a tensor
+    table = (embeddings.position_embeddings if owner is None else owner.weight[None]).detach()  # (1,P+n,F)
+    patch = embeddings.patch_embedding if owner is not None else embeddings.patch_embeddings.projection
+    grid = images.shape[-2] // patch.stride[0], images.shape[-1] // patch.stride[1]
+    prefix = tokens.shape[1] - grid[0] * grid[1]
+    wanted, given = (resample_positions(table, grid, None, prefix, rule) for rule in (positions, _OWN_RULE))
+    return tokens + (wanted - given)
+
+
+def encode(vision: Any, hidden: Tensor) -> Tensor:
+    """(B,P+N,F) from :func:`embed` -> the same after CLIP's or SigLIP's blocks; SigLIP's last norm is included."""
+    normed = vision.pre_layrnorm(hidden) if hasattr(vision, "pre_layrnorm") else hidden
+    tokens: Tensor = vision.encoder(inputs_embeds=normed).last_hidden_state
+    return tokens if hasattr(vision, "pre_layrnorm") else vision.post_layernorm(tokens)
+
+
+def group_vit_patches(model: Any, images: Tensor, positions: PositionResampling) -> tuple[Tensor, Tensor]:
     """(B,3,H,W) -> (B,G,F) groups of the last stage, (B,N,G) soft assignment of patches to them through all stages."""
     vision = model.vision_model
-    hidden = vision.embeddings(images, interpolate_pos_encoding=True)
+    hidden = embed(vision, images, positions)
     encoded = vision.encoder(hidden, output_hidden_states=False, output_attentions=True, return_dict=True)
     first, *later = (stage.transpose(1, 2) for stage in encoded.attentions)  # (B,G,N) -> (B,N,G)
     assignment: Tensor = first

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import timm, timm_eva
 from clippy_cli.model.dense.block import Layout, OpenBlock, blocks_read, run_block
 from clippy_cli.model.dense.dense import check_mode
@@ -31,13 +31,14 @@ def vit_tokens(
     proxy: Tensor | None = None,
     *,
     blocks: Sequence[int] | None = None,
+    positions: PositionResampling = PositionResampling.TIMM,
 ) -> Tensor:
     """(B,3,H,W) normalized pixels -> (B,P+N,F) tokens after the final norm. Tokens are never dropped.
 
     ``blocks`` are 1-based, their tokens set side by side as in ``VitTower``; None takes the last. ``mode`` (see
     ``dense/block.py``) changes the last of them alone: the methods rewire the block whose output is read, and the
     others' tokens must stay what later blocks were trained on; resclip reads earlier blocks too. ``proxy``
-    (B,h',w',F') is for proxyclip.
+    (B,h',w',F') is for proxyclip. ``positions`` says how a position table is resampled.
     """
     checked = check_mode(mode, proxy)
     grid = patch_grid(images.shape[-2], images.shape[-1], trunk.patch_embed.patch_size)
@@ -55,7 +56,7 @@ def vit_tokens(
         library.require_openable(trunk, number)
     earlier: list[tuple[Tensor, Tensor]] = []
     layout = Layout(grid, trunk.num_prefix_tokens, proxy, earlier)
-    tokens, steps = _embedded(trunk, images)
+    tokens, steps = _embedded(trunk, images, positions)
     tokens = trunk.norm_pre(tokens)
     taken = []
     for number, step in enumerate(steps[:last], start=1):
@@ -71,11 +72,13 @@ def vit_tokens(
     return torch.cat(taken, dim=-1)
 
 
-def _embedded(trunk: Any, images: Tensor) -> tuple[Tensor, list[_Step]]:
+def _embedded(trunk: Any, images: Tensor, positions: PositionResampling) -> tuple[Tensor, list[_Step]]:
     if isinstance(trunk, timm_eva.Eva):
         tokens, ropes = timm_eva.embed(trunk, images)
         pairs = zip(trunk.blocks, ropes, strict=True)
         return tokens, [
             _Step(partial(block, rope=r), partial(timm_eva.open_block, block, rope=r)) for block, r in pairs
         ]
-    return timm.embed(trunk, images), [_Step(block, partial(timm.open_block, block)) for block in trunk.blocks]
+    return timm.embed(trunk, images, positions), [
+        _Step(block, partial(timm.open_block, block)) for block in trunk.blocks
+    ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.timm import resample_positions
+from clippy_cli.model.positions import resample_positions
 from clippy_cli.model.registry import load_architecture
 
 ARCHITECTURE = "clippy-b16"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import read_weights
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat.torch import outputs_of
 from clippy_cli.model.dense.attention import query_parts
@@ -35,6 +35,7 @@ class ClipDinoiser(ForeignModel):
         parts = nn.ModuleDict({"clip": clip.module, "correlate": correlate})
         super().__init__(name, parts, clip.preprocess, clip.defaults.logit_scale)
         self._clip, self._visual, self._correlate = clip, clip.visual, correlate
+        self.positions = PositionResampling.PLAIN  # as the authors' code, which MaskCLIP's is a part of
 
     def image_vectors(self, images: Tensor) -> Tensor:
         return self._clip.image_vectors(images)
@@ -44,7 +45,7 @@ class ClipDinoiser(ForeignModel):
 
     def patch_vectors(self, images: Tensor) -> Tensor:
         with outputs_of(self._visual.transformer.resblocks[_READ].ln_2) as outputs:
-            patches = clip_patches(self._visual, images, DenseMode.MASKCLIP)  # (B,h,w,D)
+            patches = clip_patches(self._visual, images, DenseMode.MASKCLIP, positions=self.positions)
         planes = outputs[-1][:, 1:].mT.reshape(len(images), -1, *patches.shape[1:3])  # (B,1+N,W) -> (B,W,h,w)
         guides = self._correlate(planes).flatten(2).mT  # (B,N,F)
         return pool_alike(patches.flatten(1, 2), guides, least=_ALIKE).view_as(patches)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import first_line
 from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, patch_grid
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.pooling import normalized
 
@@ -24,10 +25,12 @@ TEMPLATES = "photo"
 class ForeignModel(ABC):
     """A :class:`~clippy_cli.model.base.VisionLanguageModel` over a module of another library.
 
-    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows.
+    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows. Those
+    that can resample their position table by any rule set ``positions`` to their library's, and follow it.
     """
 
     reads_texts = True
+    positions: PositionResampling | None = None
 
     def __init__(self, name: str, module: nn.Module, preprocess: Preprocess, logit_scale: float) -> None:
         self._name = name
@@ -79,11 +82,16 @@ class ForeignModel(ABC):
     def text_vectors(self, texts: list[str]) -> Tensor:
         """K strings -> (K,D)."""
 
-    def view(self, dense: Dense) -> Self:
-        """The same weights with patches by ``dense``; this model stays as it is."""
+    def view(self, dense: Dense | None = None, positions: PositionResampling | None = None) -> Self:
+        """The same weights with patches by ``dense``, or another rule of positions; this model stays as it is."""
         other = copy.copy(self)
-        other.dense = dense
+        other.dense = dense or self.dense
+        other.positions = positions or self.positions
         return other
+
+    def with_positions(self, rule: PositionResampling) -> Self:
+        """A view whose position table is resampled by ``rule``; for models that have ``positions``."""
+        return self.view(positions=rule)
 
     def native_square(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,3,R,R): the native square, for towers whose pooled vector was trained at one size only."""

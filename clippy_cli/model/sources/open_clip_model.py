@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess, patch_grid
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
 from clippy_cli.model.compat import timm_eva
@@ -52,11 +52,13 @@ class OpenClipModel(ForeignModel):
         preprocess = Preprocess(tuple(visual.image_mean), tuple(visual.image_std), compat.stride(visual), int(side))
         super().__init__(name, module, preprocess, float(module.logit_scale.detach().exp()))
         self.visual, self._tokenize = visual, tokenize
-        if isinstance(visual, compat.TimmModel):
-            if isinstance(visual.trunk, timm_compat.VisionTransformer):
-                timm_compat.take_any_size(visual.trunk)
-            elif isinstance(visual.trunk, timm_eva.Eva):
-                timm_eva.take_any_size(visual.trunk)
+        trunk = getattr(visual, "trunk", None)
+        if isinstance(trunk, timm_compat.VisionTransformer):
+            timm_compat.take_any_size(trunk)
+        elif isinstance(trunk, timm_eva.Eva):
+            timm_eva.take_any_size(trunk)
+        if isinstance(visual, compat.VisionTransformer) or timm_compat.can_resample(trunk):
+            self.positions = PositionResampling.TIMM  # open_clip's own, where it loads weights of another size
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; which tower takes which mode is said when patches are asked for."""
@@ -73,9 +75,10 @@ class OpenClipModel(ForeignModel):
     def patch_vectors(self, images: Tensor) -> Tensor:
         visual, mode = self.visual, self.dense.mode
         if isinstance(visual, compat.VisionTransformer):
-            return clip_patches(visual, images, mode, self.dense.proxy_patches(images, self.preprocess))
+            proxy = self.dense.proxy_patches(images, self.preprocess)
+            return clip_patches(visual, images, mode, proxy, self.positions)
         if isinstance(visual, compat.TimmModel):
-            return _timm_patches(visual, images, self.dense, self.preprocess)
+            return _timm_patches(visual, images, self.dense, self.preprocess, self.positions)
         if isinstance(visual, compat.ModifiedResNet) and mode in (DenseMode.PLAIN, DenseMode.MASKCLIP):
             return compat.resnet_patches(visual, images)
         raise ClippyError(
@@ -84,13 +87,20 @@ class OpenClipModel(ForeignModel):
         )
 
 
-def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = None) -> Tensor:
+def clip_patches(
+    visual: Any,
+    images: Tensor,
+    mode: str,
+    proxy: Tensor | None = None,
+    positions: PositionResampling | None = None,
+) -> Tensor:
     """Patches of open_clip's own vision transformer: (B,3,H,W) normalized pixels -> (B,h,w,D) in the joint space.
 
     They are not normalized, and tokens are never dropped.
 
     ``mode`` says how the last block attends (see ``dense/block.py``); its final norm and projection then meet every
-    patch. Sides are multiples of the patch; the position table is resampled to the grid (bicubic, antialiased).
+    patch. Sides are multiples of the patch; the position table is resampled to the grid by ``positions``, timm's
+    rule by default.
     ``proxy`` (B,h',w',F') is for proxyclip. ClippyError: wrong mode, proxy or size, or a tower that cannot be opened.
     """
     checked = check_mode(mode, proxy)
@@ -100,7 +110,7 @@ def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = 
     read = blocks_read(checked, len(blocks))
     earlier: list[tuple[Tensor, Tensor]] = []
     layout = Layout(grid, num_prefix=1, proxy=proxy, earlier=earlier)
-    tokens = compat.embed(visual, images, grid)
+    tokens = compat.embed(visual, images, grid, positions or PositionResampling.TIMM)
     for number, block in enumerate(blocks, start=1):
         parts = compat.open_block(block, tokens)  # all: nn.MultiheadAttention would hold (B,M,T,T) scores on a CPU
         if number in read:
@@ -109,10 +119,12 @@ def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = 
     return compat.joint_patches(visual, tokens).view(len(images), *grid, -1)  # (B,N,D) -> (B,h,w,D)
 
 
-def _timm_patches(visual: Any, images: Tensor, dense: Dense, preprocess: Preprocess) -> Tensor:
+def _timm_patches(
+    visual: Any, images: Tensor, dense: Dense, preprocess: Preprocess, positions: PositionResampling | None
+) -> Tensor:
     """(B,3,H,W) -> (B,h,w,D)."""
     trunk = visual.trunk
-    patches = trunk_tokens(trunk, images, dense, preprocess)[1]  # (B,h,w,F)
+    patches = trunk_tokens(trunk, images, dense, preprocess, positions)[1]  # (B,h,w,F)
     batch, h, w, _ = patches.shape
     alone = patches.flatten(0, 2)  # (B*h*w,F)
     try:

@@ -56,9 +56,10 @@ class Talk2Dino(ForeignModel):
         super().__init__(name, parts, preprocess, _LOGIT_SCALE)
         self._text, self._map = text, text_map
         self._trunk: Any = trunk.module
+        self.positions = trunk.positions
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        return trunk_tokens(self._trunk, images, PLAIN, self.preprocess)[1]
+        return trunk_tokens(self._trunk, images, PLAIN, self.preprocess, self.positions)[1]
 
     def text_vectors(self, texts: list[str]) -> Tensor:
         mapped: Tensor = self._map(self._text.text_vectors(texts))

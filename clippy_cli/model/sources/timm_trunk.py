@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import timm as compat
 from clippy_cli.model.compat.timm_eva import Eva
 from clippy_cli.model.dense.dense import Dense
@@ -25,7 +25,8 @@ from clippy_cli.model.sources.timm import no_texts
 # Where self-supervised releases keep the trunk: MoCo v3, then full DINO checkpoints, then anything wrapped in DDP.
 _PREFIXES = ("module.base_encoder.", "base_encoder.", "module.backbone.", "backbone.", "module.")
 _MOCO = ("module.base_encoder.", "base_encoder.")
-_SELF_SUPERVISED = (*_MOCO, "module.backbone.", "backbone.")
+_DINO = ("module.backbone.", "backbone.")
+_SELF_SUPERVISED = (*_MOCO, *_DINO)
 _MOCO_HEADS = {384: 12}  # of MoCo v3's ViT-S, by its width; timm's has six, and no tensor's shape tells them apart
 _HEADS = ("head.", "head_dist.", "fc.")
 _MASK = "mask_token"  # by which timm knows a file of DINOv2; no trunk has it
@@ -37,11 +38,12 @@ class TimmTrunk(ForeignModel):
 
     reads_texts = False
 
-    def __init__(self, name: str, trunk: Any) -> None:
+    def __init__(self, name: str, trunk: Any, positions: PositionResampling = PositionResampling.TIMM) -> None:
         settings: dict[str, Any] = trunk.pretrained_cfg
         patch = int(trunk.feature_info[-1]["reduction"])
         preprocess = Preprocess(tuple(settings["mean"]), tuple(settings["std"]), patch, settings["input_size"][-1])
         super().__init__(name, trunk, preprocess, logit_scale=1.0)
+        self.positions = positions if compat.can_resample(trunk) else None
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; whether the trunk takes it is said when patches are asked for."""
@@ -49,11 +51,11 @@ class TimmTrunk(ForeignModel):
 
     def image_vectors(self, images: Tensor) -> Tensor:
         """The class token where there is one, else the mean of the patches."""
-        tokens, patches = trunk_tokens(self.module, images, self.dense, self.preprocess)
+        tokens, patches = trunk_tokens(self.module, images, self.dense, self.preprocess, self.positions)
         return patches.flatten(1, 2).mean(dim=1) if tokens is None else tokens[:, 0]
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        return trunk_tokens(self.module, images, self.dense, self.preprocess)[1]
+        return trunk_tokens(self.module, images, self.dense, self.preprocess, self.positions)[1]
 
     def text_vectors(self, texts: list[str]) -> Tensor:
         raise no_texts(self._name)
@@ -62,14 +64,18 @@ class TimmTrunk(ForeignModel):
         raise no_texts(self._name)
 
 
-def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preprocess) -> tuple[Tensor | None, Tensor]:
+def trunk_tokens(
+    trunk: Any, images: Tensor, dense: Dense, preprocess: Preprocess, positions: PositionResampling | None = None
+) -> tuple[Tensor | None, Tensor]:
     """(B,3,H,W) -> (B,P,F) prefix tokens (None without a class token) and (B,h,w,F) patches, after the final norm.
 
     Vision transformers take every mode of ``dense``, feature maps of other trunks the plain one only (ClippyError).
     """
     h, w = (side // preprocess.patch_size for side in images.shape[-2:])
     if isinstance(trunk, compat.VisionTransformer | Eva):
-        tokens = vit_tokens(trunk, images, dense.mode, dense.proxy_patches(images, preprocess))  # (B,P+N,F)
+        proxy = dense.proxy_patches(images, preprocess)
+        rule = positions or PositionResampling.TIMM
+        tokens = vit_tokens(trunk, images, dense.mode, proxy, positions=rule)  # (B,P+N,F)
         tokens = compat.tokens_of(trunk, tokens)  # a final norm that comes after an average is the tokens' norm too
     elif dense.mode is not DenseMode.PLAIN:
         raise ClippyError(
@@ -104,9 +110,21 @@ def load_timm(name: str, device: torch.device) -> TimmTrunk:
     """The trunk behind ``NAME`` or ``NAME@FILE``; ClippyError names weights that are missing or do not fit."""
     model, at, file = name.partition("@")
     trunk = _create(model, pretrained=not at)
-    if at:
-        _load_file(trunk, Path(file).expanduser(), model)
-    return TimmTrunk(name, trunk.to(device))
+    positions = released_positions(model)
+    if at and _load_file(trunk, Path(file).expanduser(), model) in _DINO:
+        positions = PositionResampling.DINO
+    return TimmTrunk(name, trunk.to(device), positions)
+
+
+def released_positions(model: str) -> PositionResampling:
+    """How the public code of a model, named as timm does, resamples its position table.
+
+    DINO (``vision_transformer.py``) and DINOv2 (``hub/backbones.py``: offset 0.1, no antialiasing) have a rule of their
+    own; DINOv2's models with registers antialias and resize to the size, as timm does.
+    """
+    architecture, _, tag = model.partition(".")
+    without_registers = architecture.endswith("_dinov2") and "_reg" not in architecture
+    return PositionResampling.DINO if tag == "dino" or without_registers else PositionResampling.TIMM
 
 
 def _create(model: str, *, pretrained: bool) -> nn.Module:
@@ -128,8 +146,8 @@ def _create(model: str, *, pretrained: bool) -> nn.Module:
     return created
 
 
-def _load_file(trunk: Any, path: Path, model: str) -> None:
-    """Load a timm, DINO, DINOv2 or MoCo checkpoint; its heads and its second encoder are left out.
+def _load_file(trunk: Any, path: Path, model: str) -> str:
+    """Load a timm, DINO, DINOv2 or MoCo checkpoint without heads and second encoder; the prefix of its tensors.
 
     What MoCo v3 and DINO release was trained on ImageNet's mean and deviation, whatever timm's weights of the
     architecture were; MoCo v3's ViT-S has twelve heads.
@@ -156,3 +174,4 @@ def _load_file(trunk: Any, path: Path, model: str) -> None:
         trunk.pretrained_cfg = {**trunk.pretrained_cfg, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
     if prefix in _MOCO and isinstance(trunk, compat.VisionTransformer) and trunk.embed_dim in _MOCO_HEADS:
         compat.set_heads(trunk, _MOCO_HEADS[trunk.embed_dim])
+    return prefix

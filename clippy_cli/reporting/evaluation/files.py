@@ -69,8 +69,8 @@ def is_unfinished(out: Path, command: str) -> bool:
 def remove_journals(out: Path, evaluations: Sequence[SetEvaluation]) -> None:
     """Delete what was noted for an interruption, now that results are written."""
     for evaluation in evaluations:
-        if evaluation.journal is not None:
-            evaluation.journal.remove()
+        for journal in evaluation.journals:
+            journal.remove()
     folder = out / JOURNALS
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {_COMMAND}:
         shutil.rmtree(folder, ignore_errors=True)
