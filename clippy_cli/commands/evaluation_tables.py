@@ -17,6 +17,7 @@ from clippy_cli.reporting.evaluation.figures import (
     counts_pixels,
     figure,
     metric_name,
+    nothing_compares,
     percent,
     points,
     printed,
@@ -139,6 +140,8 @@ def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
 
 def _print_published(result: TaskResult) -> None:
     """One line for each metric and reason, so that a long list stays short."""
+    if nothing_compares(result):
+        _note("no published figure here was measured as this one was, as far as is known")
     for group in published_groups(result):
         figures = _some([f"{entry.model} {printed(entry.value)}" for entry in group.figures], _SHOWN_FIGURES)
         if group.why_not:

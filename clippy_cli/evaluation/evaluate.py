@@ -14,8 +14,9 @@ from pathlib import Path
 from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
-from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
+from clippy_cli.data.benchmarks.catalogue import SCENES
 from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.conditions import measured_with
 from clippy_cli.evaluation.journal import Journal, fingerprint
 from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
@@ -242,7 +243,7 @@ def evaluate_set(
 
 
 def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measured) -> TaskResult:
-    images, settings = task.setup.images, task.setup.settings
+    images = task.setup.images
     records = measured.records[name]
     figures = task.summarize([record for record in records if record.error is None])
     failed = tuple(record.error for record in records if record.error is not None)
@@ -254,6 +255,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         available=len(images),
         complete=info.complete,
         subset=count < (info.complete or len(images)),
+        split=info.split,
         annotation=info.annotation,
         failed=failed,
     )
@@ -268,37 +270,27 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         classes=figures.classes,
         absent=figures.absent,
         confusion=figures.confusion,
-        published=_published(images, name, tuple(figures.metrics), settings, data),
+        published=_published(name, task, tuple(figures.metrics), data),
         seconds=measured.seconds,
         images_per_second=measured.images_per_second,
         encoder_share=measured.encoder_share,
     )
 
 
-def _is_variant(images: ImageSet) -> bool:
-    """Whether a set of the catalogue was read from other annotation than its figures in the literature are of."""
-    return load_spec(images.info.name).annotation != images.info.annotation
-
-
 def _published(
-    images: ImageSet, task: ResultTask, metrics: Sequence[str], settings: Settings, data: DataRecord
+    name: ResultTask, task: AnyTask, metrics: Sequence[str], data: DataRecord
 ) -> tuple[PublishedFigure, ...]:
     """Figures of the same set of the catalogue; a set of one's own has none, whatever it is called."""
-    if not images.info.catalogued or images.info.name == SCENES:
+    info = task.setup.images.info
+    if not info.catalogued or info.name == SCENES:
         return ()
+    whole = info.complete or data.available
+    incomplete = f"{data.images:,} of {whole:,} images" if data.subset else ""
+    ours = measured_with(task.setup, task.task)
     return tuple(
         figure
         for metric in metrics
-        for figure in published_for(
-            images.info.name,
-            task,
-            metric,
-            protocol=settings.protocol,
-            subset=data.subset,
-            images=data.images,
-            complete=images.info.complete,
-            changed=(*settings.overridden, *(["annotation"] if _is_variant(images) else [])),
-        )
+        for figure in published_for(info.name, name, metric, ours=ours, incomplete=incomplete)
     )
 
 

@@ -167,6 +167,11 @@ def published_groups(result: TaskResult) -> list[PublishedGroup]:
     return [PublishedGroup(*key, tuple(groups[key])) for key in order]
 
 
+def nothing_compares(result: TaskResult) -> bool:
+    """Whether there are published figures, and none of them may be compared with ours."""
+    return bool(result.published) and not any(published.comparable for published in result.published)
+
+
 @dataclass(frozen=True)
 class SideBySideRow:
     """One set and task, with the result of each model or None."""
