@@ -123,7 +123,8 @@ def _groups(setup: Measured) -> dict[int, list[str]]:
     images, settings = setup.images, setup.settings
     if images.kind == "classification":
         return {index: list(entry.prompts) for index, entry in enumerate(images.classes)}
-    entries, groups, start = class_entries(images, settings), {}, 0
+    entries, start = class_entries(images, settings), 0
+    groups: dict[int, list[str]] = {}
     for size, code in zip(entries.sizes, entries.codes, strict=True):
         groups.setdefault(code, []).extend(entries.texts[start : start + size])
         start += size
@@ -173,11 +174,9 @@ def _refinement(setup: Measured) -> Value:
 
 
 def _text(value: Value) -> str:
-    return ", ".join(map(_text, value)) if isinstance(value, tuple) else f"{value:g}" if _number(value) else str(value)
-
-
-def _number(value: Value) -> bool:
-    return isinstance(value, float)
+    if isinstance(value, tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spaced(name: str) -> str:

@@ -125,11 +125,11 @@ def test_the_metric_and_the_task_count():
 )
 def test_a_row_that_does_not_fit_is_refused(change, says):
     row = {"model": "m", "source": "s", "conditions": "c", "values": [1.0, 2.0]} | change
-    known = {"c": {}, "odd": {"fields": {"colour": "red"}}, "loop": {"like": "loop"}}
+    known: dict[str, dict[str, object]] = {"c": {}, "odd": {"fields": {"colour": "red"}}, "loop": {"like": "loop"}}
     content = {
         "sources": {"s": {"cite": "c", "read": "primary"}},
         "conditions": {
-            name: {"where": "w", "read": "primary"} | known[name]
+            name: {"where": "w", "read": "primary", **known[name]}
             for name in {"c": 0, row["conditions"]: 0}
             if name in known
         },
