@@ -29,6 +29,7 @@ Measured: TypeAlias = Setup[Any]
 UNKNOWN = "unknown"  # a published condition that is not stated, or was not read; equal to nothing
 NONE = "none"
 UNUSED = "not used"
+_SHOWN = 3  # values of a condition that a reason lists
 
 _SEGMENT = (Task.SEGMENT,)
 _PATCHES = (Task.SEGMENT, Task.GROUP)
@@ -64,7 +65,7 @@ def differences(theirs: Mapping[str, Value], ours: Mapping[str, Value]) -> tuple
     Every condition of ours must be stated of theirs, known, and equal.
     """
     reasons = [
-        f"{_spaced(name)} {_text(value)}, ours {_text(ours[name])}"
+        f"{_spaced(name)}: {_text(value)} (ours: {_text(ours[name])})"
         for name in ours
         if (value := theirs.get(name, UNKNOWN)) != UNKNOWN and value != ours[name]
     ]
@@ -175,7 +176,7 @@ def _refinement(setup: Measured) -> Value:
 
 def _text(value: Value) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(_text, value)) if len(value) <= _SHOWN else f"{len(value)} of its own"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

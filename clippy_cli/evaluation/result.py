@@ -116,4 +116,7 @@ class ImageRecord(Record):
         (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
     )
     scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
+    pixels: NonNegativeInt = Field(
+        0, description="Pixels of all annotators together, by which pooled figures weight it."
+    )
     error: str | None = Field(None, description="Why the image does not count.")

@@ -68,7 +68,7 @@ def test_groups_find_the_two_halves():
     images = Flags([halves(0, 1), halves(0, 0)])
     (result,) = evaluate(images, "group", options=Options(groups=2, method="kmeans")).results
     # The second flag is one segment, of which the better group covers half.
-    assert result.metrics == {"jaccard": pytest.approx(0.75), "jaccard_best": pytest.approx(0.75)}
+    assert result.metrics == {"jaccard": pytest.approx(0.75), "average_best_overlap": pytest.approx(0.75)}
     assert result.protocol["segments"] == "classes of each image" and result.protocol["groups"] == 2
 
 
@@ -80,8 +80,9 @@ def test_outlines_of_several_people():
     assert result.task == "group"
     assert result.metrics == {
         "jaccard": pytest.approx(0.75),
-        "jaccard_best": pytest.approx(0.75),
+        "average_best_overlap": pytest.approx(0.75),
         "covering": pytest.approx((1 + 0.5) / 2),
+        "covering_pooled": pytest.approx((1 + 0.5) / 2),
         "probabilistic_rand_index": pytest.approx((1 + joined) / 2),
         "variation_of_information": pytest.approx(0.5),
     }
@@ -93,6 +94,9 @@ def test_clusters_of_the_whole_set_are_matched_with_classes():
     assert result.metrics == {"hungarian_miou": 1.0, "hungarian_pixel_accuracy": 1.0}
     (more,) = evaluate(images, "cluster", options=Options(clusters=1)).results
     assert more.metrics["hungarian_pixel_accuracy"] == pytest.approx(3 / 5)
+    (extra,) = evaluate(images, "cluster", options=Options(clusters=3)).results
+    assert list(extra.metrics)[2:] == ["hungarian_miou_extra_dropped", "hungarian_pixel_accuracy_extra_dropped"]
+    assert "extra clusters" in extra.protocol and "extra clusters" not in result.protocol
 
 
 def test_classification_counts_classes_and_ties():
@@ -135,7 +139,7 @@ def test_published_figures_say_what_keeps_them_from_being_compared(monkeypatch):
     (whole,) = evaluate(images, "segment", protocol="sclip").results
     assert whole.data.split == "val"
     (sclip,) = [figure for figure in whole.published if figure.model == "SCLIP"]
-    assert not sclip.comparable and "classes 20 classes, ours 2 classes" in sclip.why_not
+    assert not sclip.comparable and "classes: 20 classes (ours: 2 classes)" in sclip.why_not
     # Nothing but the values of the conditions decides: ours set to SCLIP's, the figure compares.
     monkeypatch.setattr(evaluate_module, "measured_with", lambda setup, task: sclip.conditions)
     (same,) = evaluate(images, "segment", protocol="sclip").results
@@ -165,7 +169,7 @@ def test_sharper_masks_are_named():
         assert result.protocol["name"] == f"sclip, changed: {name}"
         assert result.protocol["refinement" if name == "refine" else name] in (*changes.values(), [1.0, 2.0])
         named = {"scales": "scales", "flip": "flip", "refine": "refinement"}[name]
-        assert all(f"{named} " in figure.why_not for figure in result.published if figure.model == "SCLIP")
+        assert all(f"{named}: " in figure.why_not for figure in result.published if figure.model == "SCLIP")
         assert result.metrics["miou"] == pytest.approx(plain.metrics["miou"])
 
 

@@ -47,7 +47,7 @@ def test_a_figure_is_comparable_only_where_all_is_known_and_equal(table, row, na
         assert len(unknown) == len(ours) or all(key.replace("_", " ") in same.why_not for key in unknown)
     for key in set(ours) - set(unknown):
         (reason, *_) = differences(theirs, ours | {key: "another"})
-        assert reason.startswith(f"{key.replace('_', ' ')} ") and reason.endswith("ours another")
+        assert reason.startswith(f"{key.replace('_', ' ')}: ") and reason.endswith("(ours: another)")
     part = figure(table, row, name, ours, incomplete="126 of 1,449 images")
     assert not part.comparable and part.why_not.startswith("126 of 1,449 images")
 
@@ -98,7 +98,7 @@ def test_what_the_released_checkpoint_was_measured_with_is_said():
     found = {f.model: f for f in published_for("voc", "segment", "miou", ours=voc())}
     released = found["CLIPpy B/16 (released checkpoint)"]
     assert released.value == 42.1 and not released.comparable
-    assert "split train, ours val" in released.why_not and "masks squashed" in released.why_not
+    assert "split: train (ours: val)" in released.why_not and "masks squashed" in released.why_not
     paper = found["CLIPpy B/16 (CC-12M)"]
     assert paper.value == 50.8 and paper.why_not == "not known: how it was measured"
     assert "second-hand" in found["SCLIP"].source and "primary" in found["SCLIP"].conditions_from
