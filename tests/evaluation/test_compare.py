@@ -9,7 +9,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.compare import compare
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.evaluation.stored import load_document, load_images
-from tests.fixtures.evaluation import BETTER, records, segment_result, write
+from tests.fixtures.evaluation import BETTER, COUNTS, records, segment_result, write
 
 
 def test_segmentation_is_compared_on_the_images_of_both(tmp_path):
