@@ -141,7 +141,9 @@ def test_files_that_are_no_results_are_refused_with_a_remedy(tmp_path, text, mes
 
 
 def test_a_metric_of_an_earlier_version_is_read_by_the_name_it_has_now(tmp_path, caplog):
-    old = segment_result({}, task="group", headline="jaccard", classes=(), metrics={"jaccard": 0.4, "jaccard_best": 0.5})
+    old = segment_result(
+        {}, task="group", headline="jaccard", classes=(), metrics={"jaccard": 0.4, "jaccard_best": 0.5}
+    )
     scores = {key: {"jaccard": 0.4, "jaccard_best": 0.5} for key in COUNTS}
     path = write(tmp_path, [(old, records({}, scores))])
     file, document = load_document(path)
