@@ -95,8 +95,10 @@ def _annotation(setup: Measured) -> Value:
 
 
 def _classes(setup: Measured) -> Value:
-    background = getattr(setup.images, "background", None)
-    count = len(setup.images.classes)
+    images = setup.images
+    if images.kind == "boundaries":
+        return "regions of each annotator"
+    count, background = len(images.classes), images.background if images.kind == "segmentation" else None
     return f"{count} classes" if background is None else f"{count - 1} classes and background"
 
 

@@ -74,6 +74,7 @@ def test_groups_find_the_two_halves():
 
 def test_outlines_of_several_people():
     images = Outlines([(halves(0, 1), halves(0, 0))])
+    images.info = replace(images.info, name="bsds500", catalogued=True)
     (result,) = evaluate(images, options=Options(groups=2, method="kmeans")).results
     pixels = 48 * 48
     joined = (HALF * (HALF - 1)) / (pixels * (pixels - 1) / 2)

@@ -75,12 +75,11 @@ class Group(EvaluationTask[SegmentationSet | RegionSet, SegmentedImage | Annotat
 
     def summarize(self, records: Sequence[ImageRecord]) -> TaskFigures:
         names = list(dict.fromkeys(name for record in records for name in record.scores))
-        metrics = {name: mean_score(records, name) for name in names or ["jaccard", "average_best_overlap"]}
-        weighted = [
-            (value, record.pixels) for record in records if (value := record.scores.get("covering")) is not None
-        ]
-        if "covering" in metrics:
-            metrics["covering_pooled"] = number(pooled_covering(*zip(*weighted, strict=True)) if weighted else math.nan)
+        metrics: dict[str, float | None] = {}
+        for name in names or ["jaccard", "average_best_overlap"]:
+            metrics[name] = mean_score(records, name)
+            if name == "covering":
+                metrics["covering_pooled"] = _pooled_covering(records)
         return TaskFigures(metrics)
 
     def record(self, result: ResultTask) -> dict[str, Any]:
@@ -110,6 +109,11 @@ def _segment_codes(sample: SegmentedImage | AnnotatedRegions) -> NDArray[np.int1
     if isinstance(sample, SegmentedImage):
         codes[sample.mask == IGNORE] = 0
     return codes
+
+
+def _pooled_covering(records: Sequence[ImageRecord]) -> float | None:
+    known = [(value, record.pixels) for record in records if (value := record.scores.get("covering")) is not None]
+    return number(pooled_covering([value for value, _ in known], [pixels for _, pixels in known]))
 
 
 def _mean(values: Sequence[float]) -> float | None:
