@@ -151,8 +151,7 @@ def _logit_scale(setup: Measured) -> Value:
     settings = setup.settings
     if not _thresholded(setup) and settings.refine is None:
         return UNUSED
-    own = settings.logit_scale == setup.model.defaults.logit_scale
-    return "the model's" if own else settings.logit_scale
+    return "the model's" if settings.own_logit_scale else settings.logit_scale
 
 
 def _background(setup: Measured) -> Value:
@@ -211,7 +210,7 @@ CONDITIONS = (
     Condition("best_classes", _SEGMENT, lambda m: "all"),
     Condition("background", _SEGMENT, _background, ("background", "threshold")),
     Condition("min_area", _SEGMENT, _min_area, ("min_area",)),
-    Condition("logit_scale", _SEGMENT, _logit_scale, ("logit_scale",)),
+    Condition("logit_scale", _SEGMENT, _logit_scale, ("logit_scale", "own_logit_scale")),
     Condition("refinement", _SEGMENT, _refinement, ("refine",)),
     Condition("scored_at", _PATCHES, lambda m: "the annotation's size"),
     Condition("groups", (Task.GROUP,), lambda m: m.options.groups, ("groups",)),
