@@ -89,9 +89,10 @@ def test_ours_is_what_was_really_used():
 
 
 def test_words_and_rules_of_protocol_sclip_are_those_of_its_public_code():
-    ours, theirs = voc("sclip"), literature().measured_with("sclip", "voc")
-    rules = ("words", "competition", "background", "min_area", "logit_scale", "templates", "resolution", "window")
+    ours, theirs = voc("sclip", templates="photo"), literature().measured_with("sclip", "voc")
+    rules = ("words", "competition", "background", "min_area", "logit_scale", "resolution", "window")
     assert {key: ours[key] for key in rules} == {key: theirs[key] for key in rules}
+    assert load_protocol("sclip").templates == theirs["templates"] == ("openai",)
 
 
 def test_what_the_released_checkpoint_was_measured_with_is_said():
