@@ -31,9 +31,9 @@ from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import IGNORE
 from clippy_cli.data.images import dense_size, resize_image
 from clippy_cli.data.prompts import patch_prompt_embeddings
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
 from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.evaluation.settings import Overrides, class_entries, resolve_settings
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.choices import Competition

@@ -134,7 +134,9 @@ def _print_counts(report: CheckReport) -> None:
         )
     if captions is not None:
         table.add_row("captions", f"{captions.count:,}", "")
-        table.add_row("long captions", f"{captions.long:,}", f"over {LONG_WORDS} words; text towers cut at 77 tokens")
+        table.add_row(
+            "long captions", f"{captions.long:,}", f"over {LONG_WORDS} words; most text towers cut at 77 tokens"
+        )
         most = "".join(f"; most often, {count:,} x {_short(text)!r}" for text, count in captions.most_repeated[:1])
         table.add_row("repeated captions", f"{captions.repeated:,}", f"word for word an earlier one{most}")
     console.out.print(table)

@@ -15,8 +15,9 @@ from clippy_cli import console
 from clippy_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from clippy_cli.evaluation.evaluate import Host, SetEvaluation
+    from clippy_cli.evaluation.evaluate import Host
     from clippy_cli.evaluation.run import Progress
+    from clippy_cli.evaluation.set_evaluation import SetEvaluation
     from clippy_cli.evaluation.suites import OpenSuite
     from clippy_cli.processes import Processes
     from clippy_cli.reporting.evaluation.report import Example

@@ -25,7 +25,7 @@ from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
 
-LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words
+LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words; Sentence-T5 reads 256
 SMALL_SIDE = 224
 EXAMPLES = 5
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")

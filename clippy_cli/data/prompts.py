@@ -43,6 +43,11 @@ def resolve_templates(spec: str) -> tuple[str, ...]:
     raise ClippyError(f"No template set is called {spec!r}{meant}", _hint())
 
 
+def canonical_template(spec: str) -> str:
+    """One name for a named set of one template and for its text: ``photo`` for "a photo of a/an {}"; else as it is."""
+    return next((name for name, texts in _OWN_SETS.items() if texts == (spec,)), spec)
+
+
 def fill(template: str, noun: str) -> str:
     """Put the noun into the template's ``{}``; ``a/an {}`` becomes "an" before the letters a, e, i, o, u, else "a".
 

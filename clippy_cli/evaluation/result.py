@@ -36,6 +36,7 @@ class DataRecord(Record):
     available: int = Field(description="Images in the folder.")
     complete: int | None = Field(description="Images of the whole published split, where that is known.")
     subset: bool = Field(description="Whether images are missing from the whole split, or --limit left some out.")
+    split: str = Field("", description="Which split of a published set, such as val.")
     annotation: str = Field("", description="Which annotation was read, where there is a choice.")
     failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
 
@@ -64,8 +65,10 @@ class PublishedFigure(Record):
     metric: str
     value: float = Field(description="In per cent, as printed.")
     source: str
-    comparable: bool = Field(description="Same protocol and the whole split.")
-    why_not: str = Field("", description="What differs, where it is not comparable.")
+    comparable: bool = Field(description="Whether every condition is known and equal to ours, on the whole split.")
+    why_not: str = Field("", description="What differs or is not known, where it is not comparable.")
+    conditions: dict[str, Any] = Field({}, description="What it was measured with; 'unknown' where that is not known.")
+    conditions_from: str = Field("", description="Where the conditions were read.")
 
 
 class TaskResult(Record):
@@ -110,6 +113,9 @@ class SuiteRecord(Record):
     metric: str
     sets: dict[str, str] = Field(description="The sets and the heads of their columns.")
     missing: dict[str, str] = Field(description="Sets that were not measured, and where each was looked for.")
+    published: dict[str, tuple[PublishedFigure, ...]] = Field(
+        {}, description="Figures of the literature on sets that were not measured."
+    )
     rows: tuple[SuiteRow, ...]
 
 
@@ -135,4 +141,7 @@ class ImageRecord(Record):
         (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
     )
     scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
+    pixels: NonNegativeInt = Field(
+        0, description="Pixels of all annotators together, by which pooled figures weight it."
+    )
     error: str | None = Field(None, description="Why the image does not count.")

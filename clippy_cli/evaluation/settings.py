@@ -32,6 +32,7 @@ class Settings:
         refine: how masks of the task segment are refined; None for not at all.
         template_names: the sets or texts as they were requested; ``templates`` are all texts.
         logit_scale: factor of a cosine before a softmax.
+        own_logit_scale: whether that is the model's own, rather than one that the protocol fixes.
         background: the rule, for sets with a background class.
         threshold, min_area: of the rule, where it has them.
         window_average: where overlapping windows are averaged.
@@ -57,6 +58,7 @@ class Settings:
     template_names: tuple[str, ...]
     templates: tuple[str, ...]
     logit_scale: float
+    own_logit_scale: bool
     background: Background
     threshold: float | None
     min_area: float | None
@@ -149,6 +151,7 @@ def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageMod
         template_names=names,
         templates=tuple(template for name in names for template in resolve_templates(name)),
         logit_scale=model.defaults.logit_scale if scale == "model" else scale,
+        own_logit_scale=scale == "model",
         background=background,
         threshold=None if background is Background.WORDS else threshold,
         min_area=None if background is Background.WORDS else rule("min_area"),

@@ -10,9 +10,9 @@ import pytest
 
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.processes import Processes, launched_processes

@@ -12,8 +12,8 @@ from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentationSet, Seg
 from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.data.images import exact_size
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import Protocol, load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.evaluation.settings import Overrides, resolve_settings
 from clippy_cli.inference.choices import Filter, Sizes, WindowAverage
 from clippy_cli.model.base import InferenceDefaults, Preprocess

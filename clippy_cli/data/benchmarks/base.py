@@ -70,6 +70,7 @@ class SetInfo:
         complete: the number of images of the whole published split; None where there is no such number.
         catalogued: whether this is a set of the catalogue, rather than one of a user's that may have the same name.
         digest: changes with anything that the set's data file says.
+        split: which split of a published set it is, such as ``val``; empty where that is not known.
     """
 
     name: str
@@ -79,6 +80,7 @@ class SetInfo:
     complete: int | None = None
     catalogued: bool = False
     digest: str = ""
+    split: str = ""
 
 
 class AnnotatedSet(ABC):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from clippy_cli.evaluation.evaluate import SetEvaluation
 from clippy_cli.evaluation.result import ImageRecord
+from clippy_cli.evaluation.set_evaluation import SetEvaluation
 from clippy_cli.evaluation.tasks.base import EvaluationTask
 from clippy_cli.reporting.evaluation.report import Example, Rank
 from clippy_cli.reporting.overlay import LegendItem, tint

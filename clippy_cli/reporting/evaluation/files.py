@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from clippy_cli.evaluation.evaluate import SetEvaluation
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
+from clippy_cli.evaluation.set_evaluation import SetEvaluation
 from clippy_cli.evaluation.stored import DOCUMENT_NAME
 from clippy_cli.files import write_whole
 from clippy_cli.reporting.evaluation.markdown import markdown_rows
