@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation import evaluate as evaluate_module
+from clippy_cli.evaluation import set_evaluation
 from clippy_cli.evaluation.evaluate import Host
 from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
 from clippy_cli.evaluation.protocol import load_protocol
@@ -134,7 +135,8 @@ def test_all_tasks_share_one_pass():
 
 
 def test_published_figures_say_what_keeps_them_from_being_compared(monkeypatch):
-    images = Flags([halves(0, 1)] * 3, name="voc20", complete=3)
+    classes = tuple(load_spec("voc20").classes)
+    images = Flags([halves(0, 1)] * 3, name="voc20", complete=3, classes=classes)
     images.info = replace(images.info, catalogued=True, split="val")
     (part,) = evaluate(images, "segment", options=Options(limit=2), protocol="sclip").results
     assert part.data.subset and part.published and not any(figure.comparable for figure in part.published)
@@ -142,9 +144,9 @@ def test_published_figures_say_what_keeps_them_from_being_compared(monkeypatch):
     (whole,) = evaluate(images, "segment", protocol="sclip").results
     assert whole.data.split == "val"
     (sclip,) = [figure for figure in whole.published if figure.model == "SCLIP"]
-    assert not sclip.comparable and "classes: 20 classes (ours: 2 classes)" in sclip.why_not
+    assert not sclip.comparable and sclip.why_not == "positions: native (ours: the model's own)"
     # Nothing but the values of the conditions decides: ours set to SCLIP's, the figure compares.
-    monkeypatch.setattr(evaluate_module, "measured_with", lambda setup, task: sclip.conditions)
+    monkeypatch.setattr(set_evaluation, "measured_with", lambda setup, task: sclip.conditions)
     (same,) = evaluate(images, "segment", protocol="sclip").results
     assert [figure.model for figure in same.published if figure.comparable] == ["SCLIP"]
 
@@ -164,15 +166,15 @@ def test_windows_of_the_whole_image_change_nothing():
 def test_sharper_masks_are_named():
     images = Flags([halves(0, 1)], name="voc20", complete=1)
     images.info = replace(images.info, catalogued=True)
-    (plain,) = evaluate(images, "segment", protocol="sclip").results
+    (plain,) = evaluate(images, "segment", protocol="tcl").results
     assert (plain.protocol["scales"], plain.protocol["flip"], plain.protocol["refinement"]) == ([1.0], False, "none")
     for changes in ({"scales": (1.0, 2.0)}, {"flip": True}, {"refine": "guided"}, {"refine": "pamr"}):
-        (result,) = evaluate(images, "segment", protocol="sclip", overrides=Overrides(**changes)).results
+        (result,) = evaluate(images, "segment", protocol="tcl", overrides=Overrides(**changes)).results
         (name,) = changes
-        assert result.protocol["name"] == f"sclip, changed: {name}"
+        assert result.protocol["name"] == f"tcl, changed: {name}"
         assert result.protocol["refinement" if name == "refine" else name] in (*changes.values(), [1.0, 2.0])
         named = {"scales": "scales", "flip": "flip", "refine": "refinement"}[name]
-        assert all(f"{named}: " in figure.why_not for figure in result.published if figure.model == "SCLIP")
+        assert all(f"{named}: " in figure.why_not for figure in result.published if figure.model == "CLIP-DINOiser")
         assert result.metrics["miou"] == pytest.approx(plain.metrics["miou"])
 
 

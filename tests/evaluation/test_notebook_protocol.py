@@ -152,7 +152,7 @@ def test_a_maximum_over_the_class_token_is_a_view_and_is_named(authors, tmp_path
 def test_the_train_split_has_the_words_of_val_and_says_what_it_is():
     train, val = load_spec("voc-train"), load_spec("voc")
     assert (train.classes, train.context, train.ignore) == (val.classes, val.context, val.ignore)
-    assert train.annotation == "train split instead of val" and train.complete == 1464
+    assert (train.split, train.complete) == ("train", 1464)
 
 
 def test_margins_of_half_a_pixel_go_to_the_even_side_as_in_torchvision():

@@ -12,6 +12,7 @@ from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.published import Literature, literature, published_for, published_waterbirds
 from clippy_cli.evaluation.settings import Overrides, Settings, resolve_settings
 from clippy_cli.evaluation.tasks.base import Options, Setup
+from clippy_cli.model.base import Preprocess
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Flags, halves
 
@@ -60,11 +61,17 @@ def test_every_setting_is_compared_or_said_to_change_nothing():
     assert not read & set(conditions.NO_CONDITION)
 
 
-def voc(protocol="clippy", model=None, **overrides):
-    """The catalogue's VOC, its images replaced by flags."""
-    spec, model = load_spec("voc").as_catalogued(), model or ColourModel()
-    images = Flags([halves(0, 1)], background=0)
-    images.classes, images.context, images.info = spec.benchmark_classes(), spec.context, spec.info("voc", None)
+class Native(ColourModel):
+    """Trained at 224 pixels, as CLIP's and CLIPpy's B/16."""
+
+    preprocess = Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 16, resolution=224)
+
+
+def voc(protocol="clippy", model=None, name="voc", **overrides):
+    """A set of the catalogue, its images replaced by flags."""
+    spec, model = load_spec(name).as_catalogued(), model or ColourModel()
+    images = Flags([halves(0, 1)], background=spec.background_index())
+    images.classes, images.context, images.info = spec.benchmark_classes(), spec.context, spec.info(name, None)
     settings = resolve_settings(load_protocol(protocol), images.info, model, Overrides(**overrides))
     return measured_with(Setup(model, images, settings, Options()), "segment")
 
@@ -73,7 +80,7 @@ def test_ours_is_what_was_really_used():
     plain, changed = voc(), voc(resolution=96, window=48, stride=24, background="words+0.2", refine="pamr", flip=True)
     assert plain["words"] == "60 texts in 21 classes (e66f9f7f561d)"  # those of the authors' public code
     assert (plain["split"], plain["templates"], plain["competition"]) == ("val", ("photo",), "no synonyms")
-    assert (plain["window"], plain["positions"], plain["logit_scale"]) == ("none", "timm", "not used")
+    assert (plain["window"], plain["positions"], plain["logit_scale"]) == ("none", "the model's own", "not used")
     moved = {key: value for key, value in changed.items() if value != plain[key]}
     assert moved == {
         "resolution": 96,
@@ -96,14 +103,29 @@ def test_words_and_rules_of_protocol_sclip_are_those_of_its_public_code():
     assert load_protocol("sclip").templates == theirs["templates"] == ("openai",)
 
 
-def test_what_the_released_checkpoint_was_measured_with_is_said():
+def test_what_the_released_checkpoint_was_measured_with_is_what_the_notebooks_protocol_does():
+    (released,) = published_for("voc-train", "segment", "miou", ours=voc("clippy-notebook", Native(), "voc-train"))
+    assert released.value == 42.1 and released.comparable, released.why_not
+    (plain,) = published_for("voc-train", "segment", "miou", ours=voc("clippy", Native(), "voc-train"))
+    assert not plain.comparable and "masks squashed" in plain.why_not and "center crop" in plain.why_not
     found = {f.model: f for f in published_for("voc", "segment", "miou", ours=voc())}
-    released = found["CLIPpy B/16 (released checkpoint)"]
-    assert released.value == 42.1 and not released.comparable
-    assert "split: train (ours: val)" in released.why_not and "masks squashed" in released.why_not
+    assert "CLIPpy B/16 (released checkpoint)" not in found
     paper = found["CLIPpy B/16 (CC-12M)"]
     assert paper.value == 50.8 and paper.why_not == "not known: how it was measured"
     assert "second-hand" in found["SCLIP"].source and "primary" in found["SCLIP"].conditions_from
+
+
+@pytest.mark.parametrize(
+    "name", ["voc", "voc20", "context60", "context59", "coco-object", "coco-stuff", "cityscapes", "ade20k"]
+)
+def test_protocol_sclip_is_what_sclip_was_measured_with(name):
+    found = {f.model: f for f in published_for(name, "segment", "miou", ours=voc("sclip", Native(), name))}
+    assert found["SCLIP"].comparable, found["SCLIP"].why_not
+    same = {model for model, figure in found.items() if figure.comparable}
+    assert same <= {"SCLIP", "NACLIP"}  # where NACLIP's configuration is SCLIP's
+    quick = published_for(name, "segment", "miou", ours=voc("sclip", Native(), name, window_average="patches"))
+    reasons = {f.model: f.why_not for f in quick}["SCLIP"]
+    assert "window average: pixels (ours: patches)" in reasons and "sizing: " in reasons
 
 
 def test_comparable_figures_come_first():

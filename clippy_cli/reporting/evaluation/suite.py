@@ -112,7 +112,8 @@ def _our_rows(suite: SuiteRecord) -> Iterator[tuple[Cell, ...]]:
 def _published_rows(suite: SuiteRecord, results: Sequence[TaskResult]) -> Iterator[tuple[Cell, ...]]:
     """Models with a published figure on every set, the highest average first."""
     found: dict[str, dict[str, PublishedFigure]] = {}
-    for name, figures in (suite.published | {result.data.name: result.published for result in results}).items():
+    measured = ((result.data.name, result.published) for result in results)
+    for name, figures in (*suite.published.items(), *measured):
         for entry in figures:
             if entry.metric == suite.metric:
                 found.setdefault(entry.model, {})[name] = entry
