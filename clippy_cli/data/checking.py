@@ -24,6 +24,7 @@ from clippy_cli.data.images import image_format
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notices
 
 LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words
 SMALL_SIDE = 224
@@ -110,7 +111,8 @@ class CheckReport:
         source: what was read, in words.
         samples, checked: how many there are and how many were looked at.
         shards: how many; None for tables and folders. ``shard_samples`` is how many samples they hold.
-        problems: found while the source was indexed: damaged shards, samples without image or caption.
+        notices: what was not used as it stands, found while the source was indexed.
+        rows, doubtful: of a table, and how many of them do not fit its header; None where there is no table.
         broken: samples that training would skip; ``broken_examples`` names the first.
         captions, images: None where no sample is whole, or images were not asked for.
     """
@@ -120,11 +122,18 @@ class CheckReport:
     checked: int
     shards: int | None
     shard_samples: Distribution | None
-    problems: tuple[str, ...]
+    notices: Notices
+    rows: int | None
+    doubtful: int | None
     broken: int
     broken_examples: tuple[str, ...]
     captions: CaptionReport | None
     images: ImageReport | None
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is broken, left out or doubtful."""
+        return bool(self.broken or self.doubtful or self.notices.incomplete)
 
     def feeds(self, processes: int) -> bool:
         """Whether so many training processes get at least one shard each, as they must when shards are streamed."""
@@ -184,7 +193,9 @@ def check_captioned_data(
         checked=checked,
         shards=None if sizes is None else len(sizes),
         shard_samples=None if sizes is None else _distribution(Counter(sizes)),
-        problems=source.problems,
+        notices=source.notices,
+        rows=source.rows if isinstance(source, TableSource) else None,
+        doubtful=source.doubtful if isinstance(source, TableSource) else None,
         broken=tally.broken,
         broken_examples=tuple(tally.broken_examples),
         captions=tally.caption_report(lambda place: source.captions(int(chosen[place]))),
