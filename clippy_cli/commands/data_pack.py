@@ -91,7 +91,8 @@ def data_pack(
         )
 
     from clippy_cli.data.image_folder import FolderSource
-    from clippy_cli.data.packing import Packing, pack_shards, shards_for
+    from clippy_cli.data.pack_claim import Packing
+    from clippy_cli.data.packing import pack_shards, shards_for
     from clippy_cli.data.tables import TableSource
 
     with console.status(f"reading {table}"):

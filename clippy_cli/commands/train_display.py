@@ -13,6 +13,7 @@ from clippy_cli import console
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.run import Progress
+    from clippy_cli.notices import Notice
     from clippy_cli.training.events import BestChanged, Event, Started, StepReport
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is no terminal

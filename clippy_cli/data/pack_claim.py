@@ -129,7 +129,7 @@ def _refuse_changed(out: Path, packing: Packing, kept: dict[int, list[PackedRow]
     changed = {number: [row.image for row in rows if has_changed(row)] for number, rows in kept.items()}
     images = [image for found in changed.values() for image in found]
     if images:
-        shards = [packing.files(out, number)[0].name for number, found in changed.items() if found]
+        shards = [str(packing.files(out, number)[0]) for number, found in changed.items() if found]
         raise ClippyError(
             f"{out}: {len(images):,} images have changed since they were packed here: {_listed(images)}",
             f"To pack them again, delete {_listed(shards)} and repeat the command; or choose another folder.",

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from clippy_cli.data.tar_members import tar_members
+from clippy_cli.data.tar_members import Member, tar_members
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import MOST_EXAMPLES, Notice, NoticeKind, Notices
 
@@ -26,7 +26,8 @@ MAX_IMAGE_BYTES = 256 << 20
 MAX_CAPTION_BYTES = 1 << 20
 LAYOUT = f"looked for KEY.{'|'.join(IMAGE_EXTENSIONS)} beside KEY.{'|'.join(CAPTION_EXTENSIONS)}"
 
-_KNOWN = frozenset((*IMAGE_EXTENSIONS, *CAPTION_EXTENSIONS))
+_IMAGES, _CAPTIONS = frozenset(IMAGE_EXTENSIONS), frozenset(CAPTION_EXTENSIONS)
+_KNOWN = _IMAGES | _CAPTIONS
 _BLANK_BYTES = 8  # a .txt of so few may hold nothing but a line break
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -83,8 +84,7 @@ def index_shard(path: Path, name: str | None = None) -> ShardIndex:
         with path.open("rb") as file:
             _refuse_compressed(name or str(path), file.read(8))
             try:
-                for member, offset, size in tar_members(file, file.seek(0, os.SEEK_END), found.notices):
-                    found.add(member, offset, size)
+                found.add_all(tar_members(file, file.seek(0, os.SEEK_END), found.notices))
             except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for impossible sizes
                 damage = f"cut short or damaged ({error})"
             return found.index(file, damage)
@@ -105,19 +105,29 @@ class _Found:
         self._captions: dict[str, tuple[int, int, bool]] = {}
         self._json: dict[str, tuple[int, int]] = {}  # beside a .txt that may be blank
         self._others: list[tuple[str, str, str, int, int]] = []
+        self._beside: list[str] = []  # keys whose .txt is their caption, so that their .json is not read
         self._extensions = Counter[str]()
 
-    def add(self, member: str, offset: int, size: int) -> None:
-        match = _KEY_AND_EXTENSION.fullmatch(member)
-        if match is None:
-            self.notices.ignored("member", "hidden, or without an extension", member)
-            return
-        key, extension = match[1], match[2].lower()
-        self._extensions[extension] += 1
-        if extension in _KNOWN:
-            self._sort_in(key, extension, member, offset, size)
-        else:
-            self._others.append((member, key, extension, offset, size))
+    def add_all(self, members: Iterable[Member]) -> None:
+        """Sort in names, offsets and sizes; the loop is short because there are millions of members."""
+        images, captions, extensions = self._images, self._captions, self._extensions
+        fullmatch = _KEY_AND_EXTENSION.fullmatch
+        for member, offset, size in members:
+            match = fullmatch(member)
+            if match is None:
+                self.notices.ignored("member", "hidden, or without an extension", member)
+                continue
+            key, extension = match.groups()
+            extension = extension.lower()
+            extensions[extension] += 1
+            if extension in _IMAGES and key not in images and size <= MAX_IMAGE_BYTES:
+                images[key] = (offset, size)
+            elif extension in _CAPTIONS and key not in captions and size <= MAX_CAPTION_BYTES:
+                captions[key] = (offset, size, extension == "json")
+            elif extension in _KNOWN:
+                self._sort_in(key, extension, member, offset, size)
+            else:
+                self._others.append((member, key, extension, offset, size))
 
     def index(self, file: BinaryIO, damage: str | None) -> ShardIndex:
         """What was added, of the open shard ``file``."""
@@ -132,6 +142,10 @@ class _Found:
                 self.notices.assumed("sample", "the key goes up to the last dot, not to the first", *assumed)
         self._skip("caption", "no image of the same key", (key for key in captions if key not in images))
         self._skip("image", "no caption of the same key", (key for key in images if key not in captions))
+        if self._beside:
+            shown = [f"{key}.json" for key in self._beside[:MOST_EXAMPLES]]
+            reason = "the .txt of the same key is the caption"
+            self.notices.ignored("member", reason, *shown, count=len(self._beside))
         names = [key.encode("utf-8", "surrogateescape") for key in whole]
         return ShardIndex(
             places=np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5),
@@ -143,7 +157,7 @@ class _Found:
         )
 
     def _sort_in(self, key: str, extension: str, member: str, offset: int, size: int) -> None:
-        is_image = extension in IMAGE_EXTENSIONS
+        is_image = extension in _IMAGES
         most = MAX_IMAGE_BYTES if is_image else MAX_CAPTION_BYTES
         if size > most:
             what = "image" if is_image else "caption"
@@ -167,7 +181,7 @@ class _Found:
             if text[1] <= _BLANK_BYTES:
                 self._json.setdefault(key, (offset, size) if is_json else before[:2])
             else:
-                self.notices.ignored("member", "the .txt of the same key is the caption", f"{key}.json")
+                self._beside.append(key)
 
     def _add_dotted(self) -> set[str]:
         """Sort in members with dots in their keys, and count the others; the keys that were made."""
@@ -192,7 +206,7 @@ class _Found:
             text_at, text_size, _ = self._captions[key]
             file.seek(text_at)
             if file.read(text_size).removeprefix(codecs.BOM_UTF8).strip():
-                self.notices.ignored("member", "the .txt of the same key is the caption", f"{key}.json")
+                self._beside.append(key)
             else:
                 self._captions[key] = (offset, size, True)
                 self.notices.assumed("sample", "its .txt is empty, so that its .json is read", key)

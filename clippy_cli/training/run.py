@@ -141,9 +141,10 @@ def train(
     if strict:
         notices.refuse("The training data")
 
+    earlier = None if checkpoint is None or checkpoint.data is None else checkpoint.data.clone()
+
     def identify_data() -> None:
         identity = joined([identify(feed.source) for feed in (images, validation) if feed])
-        earlier = None if checkpoint is None else checkpoint.data
         for change in check_identity(earlier, identity, folder.root, inexact=inexact):
             notices.assumed("change", "the data is not as it was before the run was resumed", change)
         state.data = torch.from_numpy(identity.hashes)

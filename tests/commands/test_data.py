@@ -53,7 +53,7 @@ def test_broken_images_end_in_the_code_for_partial(clippy, table, tmp_path):
 
 FLAGS = {
     "pack": "--root --image-column --caption-column --shards --samples-per-shard --max-side --quality --shuffle "
-    "--no-shuffle --seed --prefix --workers --json",
+    "--no-shuffle --seed --prefix --workers --max-doubtful --strict --json",
     "check": "--images --no-images --limit --root --image-column --caption-column --processes --workers --json",
 }
 

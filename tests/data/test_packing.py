@@ -11,7 +11,8 @@ from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import read_image
-from clippy_cli.data.packing import Packing, pack_shards, shards_for
+from clippy_cli.data.pack_claim import Packing
+from clippy_cli.data.packing import pack_shards, shards_for
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
@@ -63,7 +64,7 @@ def test_pixels_and_captions_come_back(table: Path, tmp_path: Path) -> None:
     source = ShardSource([report.paths])
     files = {row["key"]: row["image"] for row in index_rows(tmp_path / "out")}
     assert (report.samples, report.captions, report.encoded, report.skipped, report.shards) == (5, 8, 1, 0, 2)
-    assert source.problems == () and source.shard_sizes == (3, 2) == (report.largest, report.smallest)
+    assert not list(source.notices) and source.shard_sizes == (3, 2) == (report.largest, report.smallest)
     assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tar"))
     for number in range(5):
         sample = source.read(number)
@@ -206,9 +207,9 @@ def test_a_folder_of_images_and_text_files(tmp_path: Path) -> None:
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b.png", "deep/c.png"]
     assert source.captions(2) == ("caption of c",)
     np.testing.assert_array_equal(source.read(1).image, noise(seed=0))
-    assert source.problems == (
-        f"{tmp_path}: 2 images without a caption in a text file of the same name are left out, "
-        f"such as {tmp_path / 'latin.png'}",
-    )
+    assert [str(notice) for notice in source.notices] == [
+        "1 image skipped: its text file is not UTF-8 (latin.txt)",
+        "1 image skipped: no text file of the same name (without.png)",
+    ]
     with pytest.raises(ClippyError, match="none of 0 images has a caption"):
         FolderSource(tmp_path / "nowhere")
