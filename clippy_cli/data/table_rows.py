@@ -152,7 +152,7 @@ class RowReader:
             doubt = ""
             if is_open:
                 fields, doubt = self._joined(text, literal)
-                if self._plain and doubt == UNCLOSED and len(literal) == self._width:
+                if self._plain and len(literal) == self._width:
                     doubt = ""  # in such a file it is nothing but text
             elif self._plain and len(literal) == self._width:
                 fields = [_unquoted(field) for field in literal]

@@ -179,10 +179,10 @@ def test_missing_and_broken_shards_are_left_out_and_said(shards: Path, tmp_path:
     source = stream(remote, tmp_path / "cache")
     numbers = {sample >> 32 for sample in source.first(100, 0, 1)}
     assert numbers == {1, 3, 4, 5, 6}
-    said = [str(notice) for notice in source.notices]
-    assert said[0].startswith("2 shards skipped: cannot be fetched or used (")
-    assert "0.tar: cannot be fetched" in said[0] and "2.tar is compressed with gzip" in said[0]
-    assert "cut short or damaged" in said[1] and said[1].endswith("1.tar)")
+    said = {notice.unit: str(notice) for notice in source.notices}
+    assert said["shard"].startswith("2 shards skipped: cannot be fetched or used (")
+    assert "0.tar: cannot be fetched" in said["shard"] and "2.tar is compressed with gzip" in said["shard"]
+    assert "cut short or damaged" in said["rest of a shard"] and said["rest of a shard"].endswith("1.tar)")
     with pytest.raises(BrokenSampleError, match=r"0\.tar"):
         source.read(0)
 
