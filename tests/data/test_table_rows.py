@@ -61,7 +61,12 @@ def test_what_python_writes_is_read_back(rows: list[tuple[str, str, str]], delim
 @pytest.mark.parametrize(
     ("name", "text", "captions", "said"),
     [
-        ("t.csv", "image,caption\na.png,two dogs, one ball\n", ("two dogs, one ball",), "more fields .* read to the end"),
+        (
+            "t.csv",
+            "image,caption\na.png,two dogs, one ball\n",
+            ("two dogs, one ball",),
+            "more fields .* read to the end",
+        ),
         ("t.csv", "caption,image\ntwo dogs, one ball,a.png\nx,a.png\n", ("x",), r"1 row skipped: more fields .*line 2"),
         ("t.csv", "image,caption,split\na.png,dog\n", ("dog",), "fewer fields than the 3"),
         ("t.csv", "image,caption\na.png,dog,,\n", ("dog",), ""),
@@ -129,8 +134,8 @@ def test_joined_tables_and_repeated_rows(folder: Path) -> None:
     found, notices, doubtful = read(folder, "t.csv", text + "\ufeff" + text)
     assert found == {"a.png": ("dog", "dog")} and doubtful == 0
     assert notices == [
-        "1 row: word for word an earlier row; both count (line 4)",
         "1 row ignored: the header again (line 3)",
+        "1 row: word for word an earlier row; both count (line 4)",
     ]
 
 
