@@ -20,7 +20,7 @@ from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource, map_in_order
 from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.images import image_format
+from clippy_cli.data.images import IMAGE_SUFFIXES, image_format
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
@@ -162,7 +162,13 @@ def open_captioned_data(
         )
     if len(inputs) == 1 and path.is_dir():
         shards = sorted(path.glob("*.tar"))
-        return ShardSource([str(shard) for shard in shards]) if shards else FolderSource(path)
+        if not shards:
+            return FolderSource(path)
+        source = ShardSource([str(shard) for shard in shards])
+        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if beside:
+            source.notices.ignored("image", "lies beside the shards of its folder", *beside)
+        return source
     return ShardSource(inputs)
 
 

@@ -22,6 +22,7 @@ CAPTION_COLUMNS = ("caption", "text", "title", "captions", "comment")
 
 _DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
 _PROBES = 32
+_LONGEST_SHOWN = 300  # characters of a path
 _COMPARED = 100  # captions of one image
 _QUOTE = "Put quotation marks around fields that hold the delimiter."
 
@@ -57,9 +58,9 @@ class TableSource:
         self._images = tuple(captions)
         self._captions = tuple(tuple(texts) for texts in captions.values())
         probes = self._images[:: max(1, len(self._images) // _PROBES)]
-        if not any((self._root / image).is_file() for image in probes):
+        if not any(_is_file(self._root / image) for image in probes):
             raise ClippyError(
-                f"{self._path}: none of {len(probes)} images tried exists, such as {self._root / probes[0]}",
+                f"{self._path}: none of {len(probes)} images tried exists, such as {self._root / probes[0][:_LONGEST_SHOWN]}",
                 "Relative paths start at the table's folder; give another one as root.",
             )
 

@@ -155,6 +155,9 @@ def test_rows_that_no_file_can_mean(folder: Path, monkeypatch: pytest.MonkeyPatc
         "1 row skipped: a field of more than 131,072 characters (line 2)",
         "1 row skipped: a NUL character (line 3)",
     ]
+    with pytest.raises(ClippyError, match="none of 1 images tried exists") as caught:
+        read(folder, "t.csv", f"image,caption\n{'x' * 5000}.png,x\n")  # no file system has such names
+    assert len(caught.value.message) < 1000
     monkeypatch.setattr(table_rows, "MAX_LINE", 100)
     with pytest.raises(ClippyError, match="line 2 is longer than 100 characters"):
         read(folder, "t.csv", f"image,caption\na.png,{'x' * 200}\n")
