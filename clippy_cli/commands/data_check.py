@@ -57,7 +57,8 @@ def data_check(
       clippy data check cc12m/ --limit 10000 --processes 32
       clippy data check captions.csv --no-images
     """
-    from clippy_cli.data.checking import check_captioned_data, open_captioned_data
+    from clippy_cli.data.captioned_inputs import open_captioned_data
+    from clippy_cli.data.checking import check_captioned_data
 
     with console.status("reading the index"):
         source = open_captioned_data(inputs, image_column, caption_column, root)

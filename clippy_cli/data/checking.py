@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,17 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource, map_in_order
-from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.images import IMAGE_SUFFIXES, image_format
+from clippy_cli.data.images import image_format
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
-from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
 
 LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words
 SMALL_SIDE = 224
 EXAMPLES = 5
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
 _FLAT = 8  # a thumbnail whose greys, 0 to 255, differ by less has no pattern to compare
 
@@ -138,38 +135,6 @@ class CheckReport:
     def feeds(self, processes: int) -> bool:
         """Whether so many training processes get at least one shard each, as they must when shards are streamed."""
         return self.shards is None or self.shards >= processes
-
-
-def open_captioned_data(
-    inputs: Sequence[str],
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    root: Path | None = None,
-) -> ShardSource | TableSource | FolderSource:
-    """A table, a folder of shards or of images with text files, or shards as in :class:`ShardSource`.
-
-    A single ``.csv``, ``.tsv``, ``.tab`` or ``.txt`` file is a table; ClippyError where what describes a table is given
-    with anything else.
-    """
-    path = Path(inputs[0])
-    if len(inputs) == 1 and path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
-        return TableSource(path, image_column, caption_column, root)
-    if (image_column, caption_column, root) != (None, None, None):
-        raise ClippyError(
-            f"{' '.join(inputs)} is no table: --root, --image-column and --caption-column are for tables",
-            "Leave them out, or give one .csv or .tsv file.",
-            exit_code=ExitCode.USAGE,
-        )
-    if len(inputs) == 1 and path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-        if not shards:
-            return FolderSource(path)
-        source = ShardSource([str(shard) for shard in shards])
-        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if beside:
-            source.notices.ignored("image", "lies beside the shards of its folder", *beside)
-        return source
-    return ShardSource(inputs)
 
 
 def check_captioned_data(

@@ -59,8 +59,9 @@ class TableSource:
         self._captions = tuple(tuple(texts) for texts in captions.values())
         probes = self._images[:: max(1, len(self._images) // _PROBES)]
         if not any(_is_file(self._root / image) for image in probes):
+            such_as = self._root / probes[0][:_LONGEST_SHOWN]
             raise ClippyError(
-                f"{self._path}: none of {len(probes)} images tried exists, such as {self._root / probes[0][:_LONGEST_SHOWN]}",
+                f"{self._path}: none of {len(probes)} images tried exists, such as {such_as}",
                 "Relative paths start at the table's folder; give another one as root.",
             )
 
