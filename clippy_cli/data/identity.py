@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from clippy_cli.notices import printable
 
 _NAMED = 3
 _TOGETHER = 1000
-_THREADS = 16  # hide the latency of a network's file system
+_THREADS = 8  # hide the latency of a network file system
 
 
 class _Files(Protocol):
@@ -140,7 +139,9 @@ def _stamp(path: Path) -> int:
 
 def _hash(*texts: str) -> int:
     """63 bits, so that they are an int64."""
-    return int.from_bytes(blake2b(json.dumps(texts).encode(), digest_size=8).digest(), "big") >> 1
+    return (
+        int.from_bytes(blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+    )
 
 
 def _array(pairs: list[tuple[int, int]]) -> NDArray[np.int64]:

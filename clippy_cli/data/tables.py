@@ -23,6 +23,7 @@ CAPTION_COLUMNS = ("caption", "text", "title", "captions", "comment")
 _DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
 _PROBES = 32
 _LONGEST_SHOWN = 300  # characters of a path
+_UNUSUAL = re.compile(r"[\\%]|^\./|^file:")
 _COMPARED = 100  # captions of one image
 _QUOTE = "Put quotation marks around fields that hold the delimiter."
 
@@ -230,11 +231,11 @@ class _Table:
             self._skip(f"a field of more than {MAX_FIELD:,} characters", row)
         elif "\0" in image or "\0" in caption:
             self._skip("a NUL character", row)
-        elif [field.strip() for field in row.fields] == header.fields:
+        elif image == header.fields[header.image] and [field.strip() for field in row.fields] == header.fields:
             self.notices.ignored("row", "the header again", f"line {row.line}")
         else:
             texts = self.captions.setdefault(self._as_meant(image), [])
-            if caption in texts[:_COMPARED]:
+            if texts and caption in texts[:_COMPARED]:
                 self.notices.assumed("row", "word for word an earlier row; both count", f"line {row.line}")
             texts.append(caption)
 
@@ -243,7 +244,7 @@ class _Table:
 
     def _as_meant(self, name: str) -> str:
         """A name that leads to no file as written, in the spelling that does: ``\\``, ``%20``, ``file:``, accents."""
-        if name.isascii() and not any(mark in name for mark in ("\\", "%", "./", "file:")):
+        if name.isascii() and not _UNUSUAL.search(name):
             return name
         name = re.sub(r"^(?:\./+)+", "", name) or name
         accents = "path in another Unicode normal form"
