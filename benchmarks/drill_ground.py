@@ -25,7 +25,8 @@ from typing import Any
 from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.packing import Packing, pack_shards
+from clippy_cli.data.pack_claim import Packing
+from clippy_cli.data.packing import pack_shards
 from clippy_cli.data.scenes import SceneSource
 
 STEPS, CHECKPOINT_EVERY, BATCH, SHARDS, SCENES = 40, 8, 16, 8, 400

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from clippy_cli.data.identity import DataIdentity
 from clippy_cli.data.streams import START, Position
 from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.recipe.loading import SAME_BUT_FOR_ROUNDING, changed_fields
@@ -35,6 +36,7 @@ class Checkpoint:
         broken: sample number -> what is wrong with it, of the samples seen so far.
         best: figure, step and value of the best step so far.
         terms: name -> state of each loss term that has any; empty in checkpoints of earlier versions.
+        data: (F,2) int64, the hashes of a :class:`DataIdentity`; None in checkpoints of earlier versions.
     """
 
     step: int
@@ -49,6 +51,7 @@ class Checkpoint:
     broken: dict[int, str]
     best: dict[str, Any]
     terms: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    data: Tensor | None = None
 
 
 @dataclass
@@ -60,6 +63,7 @@ class RunState:
         position: where this process's stream of shards stands.
         broken: sample number -> what is wrong with it, of the samples seen so far.
         saved: the newest checkpoint.
+        data: the hashes of the data's identity, in the first process.
     """
 
     best: Best
@@ -67,6 +71,7 @@ class RunState:
     position: Position = START
     broken: dict[int, str] = field(default_factory=dict)
     saved: Path | None = None
+    data: Tensor | None = None
 
     @classmethod
     def resumed(cls, checkpoint: Checkpoint, path: Path, best: Best, rank: int) -> RunState:
@@ -183,6 +188,18 @@ def check_data(checkpoint: Checkpoint, samples: int, path: Path, *, inexact: boo
             "an order drawn from these repeats some and leaves out others.",
             "Look for damaged or missing files with clippy data check, and bring them back; or add --inexact.",
         )
+
+
+def check_identity(data: Tensor | None, identity: DataIdentity, path: Path, *, inexact: bool) -> tuple[str, ...]:
+    """What of the data is not as it was for the run in ``path``; ClippyError that names it, unless ``inexact``."""
+    changes = identity.changes(data.numpy()) if data is not None else ()
+    if changes and not inexact:
+        raise ClippyError(
+            f"{path} was trained on other data: {'; '.join(changes)}.",
+            "Bring the data back as it was (clippy data check names what is damaged; cp -p and rsync -a keep times), "
+            "start another run with --set output=FOLDER, or go on with the data of now: --inexact.",
+        )
+    return changes
 
 
 def _with_new_fields(dumped: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from clippy_cli.data.identity import identify, joined
+from clippy_cli.data.streams import StreamSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.locks import hold_folder
 from clippy_cli.model.build import build_model
@@ -17,6 +19,7 @@ from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture, parse_model_config
+from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.recipe.smoke import is_smoke
@@ -25,6 +28,7 @@ from clippy_cli.training.checkpoint import (
     RunState,
     check_data,
     check_fits,
+    check_identity,
     latest_checkpoint,
     load_checkpoint,
     load_optimizer,
@@ -65,6 +69,7 @@ class TrainingResult:
         step, total_steps: finished and wanted steps.
         samples: in the training data.
         broken: sample number -> why it could not be read.
+        notices: what of the data was not used as it stands, in all processes.
         offset: of the model's patches; None where the caller stopped the run before its end.
         stopped: why the caller stopped it.
         best: the best step by the recipe's figure; None where none was measured.
@@ -76,6 +81,7 @@ class TrainingResult:
     total_steps: int
     samples: int
     broken: dict[int, str]
+    notices: Notices
     offset: Offset | None
     stopped: Stop = Stop.GO_ON
     best: BestChanged | None = None
@@ -92,6 +98,7 @@ def train(
     resume: bool = False,
     processes: Processes = ALONE,
     inexact: bool = False,
+    strict: bool = False,
     on_event: OnEvent = lambda event: None,
     should_stop: ShouldStop = lambda: Stop.GO_ON,
     evaluate: Evaluate | None = None,
@@ -103,7 +110,8 @@ def train(
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on from the newest checkpoint in the run folder, or start where there is none.
         processes: those that train together; the first writes the run folder, each calls this function.
-        inexact: let a resumed run have other chunks, another number of processes or of samples.
+        inexact: let a resumed run have other chunks, another number of processes or of samples, or changed data.
+        strict: refuse data of which something would be skipped, or used under an assumption.
         on_event: called with every event, in order (see :mod:`clippy_cli.training.events`).
         should_stop: called after each step; a reason to stop saves a checkpoint and returns an unfinished result.
         evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done. For the
@@ -160,6 +168,19 @@ def _train(
     validation = None
     if (held_out := recipe.data.validation) is not None:
         validation = processes.in_turn(lambda: open_feed(recipe, held_out, model, folder.shards, processes))
+    notices = Notices(notice for feed in (images, validation) if feed for notice in feed.source.notices)
+    if strict:
+        notices.refuse("The training data")
+
+    earlier = None if checkpoint is None or checkpoint.data is None else checkpoint.data.clone()
+
+    def identify_data() -> None:
+        identity = joined([identify(feed.source) for feed in (images, validation) if feed])
+        for change in check_identity(earlier, identity, folder.root, inexact=inexact):
+            notices.assumed("change", "the data is not as it was before the run was resumed", change)
+        state.data = torch.from_numpy(identity.hashes)
+
+    processes.in_first(identify_data)
     if checkpoint is not None:
         check_data(checkpoint, len(images), folder.root, inexact=inexact)
     del checkpoint
@@ -185,7 +206,7 @@ def _train(
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             device=str(target),
             processes=processes.size,
-            problems=(*images.source.problems, *(validation.source.problems if validation else ())),
+            notices=tuple(notices),
         )
     )
     offset, stopped = None, Stop.GO_ON
@@ -228,11 +249,15 @@ def _train(
             draw_loss(folder.records(), folder.plot, recipe.name)
         except OSError as error:
             logger.warning("%s cannot be written (%s)", folder.plot, error.strerror or error)
+    if isinstance(images.source, StreamSource):  # each process has seen shards of its own
+        found = processes.gather(list(images.source.notices))
+        notices = Notices(notice for of_one in found for notice in of_one)
+        notices.update(validation.source.notices if validation else ())
     best = None
     if state.best.step is not None and state.best.value is not None and state.best.figure is not None:
         best = BestChanged(state.best.step, state.best.figure, state.best.value, folder.best)
     return TrainingResult(
-        model.eval(), folder, state.step, total_steps, len(images), state.broken, offset, stopped, best
+        model.eval(), folder, state.step, total_steps, len(images), state.broken, notices, offset, stopped, best
     )
 
 

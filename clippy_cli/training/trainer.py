@@ -206,6 +206,7 @@ class Trainer:
             broken=state.broken,
             best=state.best.state(),
             terms={name: held for name, term in update.terms.items() if (held := term.state())},
+            data=state.data,
         )
         try:
             state.saved = save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.train.keep_checkpoints)
