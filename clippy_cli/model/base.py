@@ -29,6 +29,22 @@ def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tu
     return height // down, width // across
 
 
+def finite(values: Tensor, model: str) -> Tensor:
+    """``values`` as they are; ClippyError, naming ``model``, where any of them is NaN or inf.
+
+    Such an embedding ties with nothing and wins against everything, so every label, group and figure made of it is
+    wrong. One sum over the values, which either would spoil.
+    """
+    if not torch.compiler.is_exporting() and not bool(torch.isfinite(values.sum())):
+        wrong = int((~torch.isfinite(values)).sum())
+        if wrong:
+            raise ClippyError(
+                f"{model} gives embeddings that are NaN or inf: {wrong:,} of {values.numel():,} values.",
+                "Its weights do not fit its architecture, or overflow in this precision. Take other weights, or float32.",
+            )
+    return values
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How pixels become the model's input.

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
+from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite
 from clippy_cli.model.choices import DenseMode, Pooling
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
@@ -86,7 +86,7 @@ class Clippy(nn.Module):
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D), unit norm. Under ``lse`` this is the normalized mean of the unit patch vectors."""
-        return self.pool(self.image_tokens(images))
+        return finite(self.pool(self.image_tokens(images)), self.name)
 
     # Text: Sentence-T5 in the paper (sections 3 and 4.1), the mean of its tokens and its own dense layer.
 
@@ -101,7 +101,9 @@ class Clippy(nn.Module):
             self.text_vectors(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
             for start in range(0, len(texts), TEXT_BATCH)
         ]
-        return torch.cat(vectors) if vectors else torch.empty(0, self.config.embed_dim, device=self.device)
+        if not vectors:
+            return torch.empty(0, self.config.embed_dim, device=self.device)
+        return finite(torch.cat(vectors), self.name)
 
     # Logits: cosines of images and texts, which the loss multiplies with the logit scale (CLIP, figure 3). ``lse`` is
     # no dot product of two vectors: it pools the cosines of the patches.
@@ -126,7 +128,7 @@ class Clippy(nn.Module):
     @torch.no_grad()
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) in [-1, 1], the score that the model was trained with."""
-        return self.score_tokens(self.image_tokens(images), texts)
+        return finite(self.score_tokens(self.image_tokens(images), texts), self.name)
 
     # Patches: the same tokens, each for itself; groups (bottom-up) and labels (top-down) both come from them
     # (section 3.5). The form and the dense mode are not the paper's; see ``patch_forms.py``.
@@ -147,7 +149,7 @@ class Clippy(nn.Module):
         patches = self.patch_tokens(images).float()  # (B,N,D)
         if self.config.inference.centre_patches:
             patches = patches - self.patch_mean
-        return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
+        return finite(normalized(patches), self.name).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
 
     def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
         """The same weights under another configuration or dense mode; this model stays as it is."""
