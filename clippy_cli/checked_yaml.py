@@ -69,7 +69,10 @@ def read_yaml(path: Path, what: str) -> tuple[yaml.Node | None, Any]:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         if node is not None and _values(node, {}) > MAX_VALUES:
-            raise ClippyError(f"{path}: its aliases (*name) stand for more than {MAX_VALUES:,} values.", "Write it out.")
+            raise ClippyError(
+                f"{path}: its aliases (*name) stand for more than {MAX_VALUES:,} values, or for themselves.",
+                "Write out what they stand for.",
+            )
         return node, loader.construct_document(node) if node is not None else None
     except ClippyError:
         raise

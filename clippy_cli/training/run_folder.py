@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.files import require_empty, write_whole
+from clippy_cli.notices import printable
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import (
@@ -80,7 +81,7 @@ class RunFolder:
         if type(event) in LOGGED:
             fields = dataclasses.asdict(event)
             record = {"event": LOGGED[type(event)]} | {name: _plain(value) for name, value in fields.items()}
-            self._unwritten += (json.dumps(record) + "\n").encode()
+            self._unwritten += (json.dumps(record, allow_nan=False) + "\n").encode()
             try:
                 with self.log.open("ab", buffering=0) as file:
                     while self._unwritten:
@@ -125,7 +126,11 @@ def draw_loss(records: Sequence[dict[str, Any]], path: Path, title: str) -> None
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: paths as text, numbers that are none as null."""
+    """What JSON can say: paths as text, numbers that are NaN or inf as null, at any depth."""
     if isinstance(value, Path):
-        return str(value)
+        return printable(str(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
