@@ -41,7 +41,9 @@ class ImageTowerConfig(_Frozen):
         Field(description="1-based blocks whose normed tokens are concatenated; null takes the last block"),
     ] = None
     projection: Annotated[Projection, Field(description="map from trunk width to joint width, applied to each token")]
-    hidden_dim: Annotated[int | None, Field(gt=0, le=MAX_WIDTH, description="hidden width of the mlp projection")] = None
+    hidden_dim: Annotated[int | None, Field(gt=0, le=MAX_WIDTH, description="hidden width of the mlp projection")] = (
+        None
+    )
     pooling: Annotated[Pooling, Field(description="how tokens become one vector, or one score for lse")]
     pool_prefix_tokens: Annotated[bool, Field(description="whether max and avg run over the class token too")] = False
     lse_scale: Annotated[float, Field(gt=0, description="inverse temperature of the log-mean-exp over patches")] = 20.0

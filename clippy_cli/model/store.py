@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clippy_cli.errors import ClippyError, first_line
-from clippy_cli.files import whole_folder
+from clippy_cli.files import json_text, whole_folder
+from clippy_cli.model.assembly import Extent, assemble
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.assembly import Extent, assemble
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import CONFIG_FILE, find_model, parse_model_config
 from clippy_cli.model.weight_files import check_finite, read_small_json, verify_checksums, write_checksums
@@ -40,7 +39,7 @@ def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = No
                 f"Cannot write a model to {directory}: {error}", "Free some space, or choose another folder."
             ) from error
         config = {"format": FORMAT, **model.config.model_dump(mode="json")}
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (staging / CONFIG_FILE).write_text(json_text(config) + "\n", encoding="utf-8")
         model.text.save_tokenizer(staging / TOKENIZER_FOLDER)
         (staging / WEIGHTS_FILE).chmod(0o644)
         write_checksums(staging)
@@ -81,7 +80,9 @@ def load_directory(directory: Path) -> Clippy:
         where=str(directory / CONFIG_FILE),
         extent=Extent.of(state, "its weights"),
     )
-    integers = [name for name, own in model.state_dict().items() if own.is_floating_point() and _is_integer(state, name)]
+    integers = [
+        name for name, own in model.state_dict().items() if own.is_floating_point() and _is_integer(state, name)
+    ]
     if integers:
         raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {integers[0]} holds whole numbers.")
     try:

@@ -106,7 +106,15 @@ def _check_archive(path: str, size: int, modified: int) -> None:
                     "Save it again with torch.save, or convert it to safetensors.",
                 )
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, struct.error) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        struct.error,
+    ) as error:
         raise ClippyError(f"{path} is damaged: {first_line(error)}", _AGAIN) from error
     if damaged is not None:
         raise ClippyError(f"{path} is damaged: the checksum of its record {damaged} is wrong.", _AGAIN)

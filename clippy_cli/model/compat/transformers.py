@@ -92,9 +92,7 @@ class TextTokenizer:
 
     def __init__(self, source: str, context_length: int) -> None:
         with quiet_session(source) as local:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                source, trust_remote_code=False, local_files_only=local
-            )
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         self.context_length = context_length
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
