@@ -91,7 +91,7 @@ def read_yaml(path: Path, what: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases read out, with those of earlier nodes; infinite where it holds itself."""
+    """How many values a node stands for, aliases read out; more than the limit where it holds itself."""
     if id(node) not in known:
         known[id(node)] = MAX_VALUES + 1  # meanwhile, for a node that comes across itself
         children = node.value if isinstance(node, yaml.CollectionNode) else ()

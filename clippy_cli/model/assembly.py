@@ -69,7 +69,7 @@ class _Budget:
         self._tensors += 1
         if self._elements > self._extent.elements or self._tensors > self._extent.tensors:
             raise ClippyError(
-                f"{self._where} describes a model of over {self._elements:,} values in {self._tensors:,} tensors, which "
-                f"is more than {self._extent.given_by} allow for.",
+                f"{self._where} describes a model of over {self._elements:,} values in {self._tensors:,} tensors, more "
+                f"than {self._extent.given_by} allow for.",
                 "Check its widths and depths.",
             )

@@ -40,7 +40,7 @@ def finite(values: Tensor, model: str) -> Tensor:
         if wrong:
             raise ClippyError(
                 f"{model} gives embeddings that are NaN or inf: {wrong:,} of {values.numel():,} values.",
-                "Its weights do not fit its architecture, or overflow in this precision. Take other weights, or float32.",
+                "Its weights do not fit its architecture, or overflow in this precision. Take other weights.",
             )
     return values
 

@@ -94,9 +94,7 @@ def create_trunk(config: ImageTowerConfig, **arguments: Any) -> Any:
     import timm
 
     arguments |= config.trunk_args
-    if not timm.is_model(
-        config.trunk.partition(".")[0]
-    ):  # it may also read "hf-hub:NAME" and "local-dir:FOLDER", and ask the network
+    if not timm.is_model(config.trunk.partition(".")[0]):  # "hf-hub:NAME" and "local-dir:FOLDER" would be read, too
         raise ClippyError(f"timm has no trunk {config.trunk!r}.", _LIST)
     try:
         return timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)

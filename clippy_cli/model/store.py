@@ -80,11 +80,9 @@ def load_directory(directory: Path) -> Clippy:
         where=str(directory / CONFIG_FILE),
         extent=Extent.of(state, "its weights"),
     )
-    integers = [
-        name for name, own in model.state_dict().items() if own.is_floating_point() and _is_integer(state, name)
-    ]
-    if integers:
-        raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {integers[0]} holds whole numbers.")
+    for name, own in model.state_dict().items():
+        if own.is_floating_point() and name in state and not state[name].is_floating_point():
+            raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {name} holds whole numbers.")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -100,10 +98,6 @@ def _read_state(weights: Path) -> dict[str, torch.Tensor]:
         raise ClippyError(f"{weights} is damaged: {first_line(error)}", "Copy it again, or train again.") from error
     check_finite(state.items(), str(weights))
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def _is_integer(state: dict[str, torch.Tensor], name: str) -> bool:
-    return name in state and not state[name].is_floating_point()
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -106,15 +104,9 @@ def _check_archive(path: str, size: int, modified: int) -> None:
                     "Save it again with torch.save, or convert it to safetensors.",
                 )
             damaged = archive.testzip()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        struct.error,
-    ) as error:
+    except ClippyError:
+        raise
+    except Exception as error:  # BadZipFile, and what zipfile lets through: struct.error, zlib.error, ValueError, ...
         raise ClippyError(f"{path} is damaged: {first_line(error)}", _AGAIN) from error
     if damaged is not None:
         raise ClippyError(f"{path} is damaged: the checksum of its record {damaged} is wrong.", _AGAIN)

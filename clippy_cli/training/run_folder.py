@@ -93,7 +93,7 @@ class RunFolder:
                 self._log_failed = True
 
     def records(self) -> list[dict[str, Any]]:
-        """The log so far; lines that are no records are skipped with a warning, a last one that was cut short without."""
+        """The log so far; lines that are no records are left out with a warning, a last one cut short without."""
         if not self.log.is_file():
             return []
         lines = self.log.read_bytes().split(b"\n")

@@ -51,7 +51,7 @@ def test_what_is_no_label_map_is_refused(folder: Path) -> None:
         ({"LabelMap": np.full((20, 23), 460, np.uint16)}, "mask value 460 is neither"),
         ({"LabelMap": np.full((20, 23), 2.5)}, "holds float64, not class numbers"),
         ({"LabelMap": np.zeros((2, 2), np.uint16)}, "differ in size"),
-        ({"other": np.zeros((2, 2))}, "no label map, a matrix LabelMap; it holds other 2x2"),
+        ({"other": np.zeros((2, 2))}, "no variable LabelMap; it holds 'other'"),
     ):
         savemat(path, matrices)
         with pytest.raises(ClippyError, match=problem):
