@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from clippy_cli.errors import ClippyError, first_line
 
-MAX_UNPACKED = 256 << 20  # bytes; a label map of the largest photo of these sets has 4 MB
+MAX_UNPACKED = 64 << 20  # bytes; ten label maps of the largest photo of these sets have 5 MB
 _HEADER = 128
 _ORDERS = {b"IM": "<", b"MI": ">"}
 _MATRIX, _COMPRESSED = 14, 15

@@ -202,17 +202,13 @@ def _warn_of_activation(architecture: str, file: Path) -> None:
     if faithful not in open_clip.list_models():
         return
     place = _plain(f"{file.parent.name} {file.name}")
-    quick = ["openai", "quickgelu", *(tag for tag in compat.pretrained_tags(faithful))]
-    plain = [
-        tag
-        for tag in compat.pretrained_tags(architecture)
-        if not compat.pretrained_entry(architecture, tag).get("quick_gelu")
-    ]
-    if any(_plain(tag) in place for tag in plain) and not any(
-        _plain(tag) in place for tag in quick if tag not in plain
-    ):
+    tags = set(compat.pretrained_tags(architecture))
+    plain = {tag for tag in tags if not compat.pretrained_entry(architecture, tag).get("quick_gelu")}
+    quick = {"openai", "quickgelu", *(tags - plain), *(set(compat.pretrained_tags(faithful)) - plain)}
+    named_quick = any(_plain(tag) in place for tag in quick)
+    if not named_quick and any(_plain(tag) in place for tag in plain):
         return
-    says = any(_plain(tag) in place for tag in quick) or compat.is_openai_archive(file)
+    says = named_quick or compat.is_openai_archive(file)
     logger.warning(
         "%s: %s, and open_clip:%s computes GELU. If it was trained with QuickGELU, as OpenAI's, MetaCLIP's and DFN's "
         "weights were, every embedding is wrong; name it open_clip:%s/%s then.",
