@@ -25,12 +25,26 @@ from clippy_cli.evaluation.compare import compare
 from clippy_cli.evaluation.journal import Journal
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.model.build import build_model
-from clippy_cli.model.registry import load_architecture
+from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.registry import load_architecture, parse_model_config
 from clippy_cli.model.sources.authors import import_checkpoint
 from clippy_cli.model.sources.loading import load_model
 from clippy_cli.model.store import load_model_directory, save_model
+from clippy_cli.processes import ALONE
 from clippy_cli.recipe.loading import load_recipe
+from clippy_cli.training.best import Best
+from clippy_cli.training.checkpoint import (
+    RunState,
+    check_data,
+    check_fits,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    restoring,
+)
 from clippy_cli.training.run import train
+from clippy_cli.training.run_folder import RunFolder, draw_loss
+from clippy_cli.training.train_step import TrainStep
 from tests.fixtures import evaluation, foreign_models
 from tests.fixtures.annotated_trees import write_bsds, write_panoptic
 from tests.fixtures.benchmark_trees import write_context_mat
@@ -97,7 +111,25 @@ def run_recipe(folder: Path):
 
 
 def resume(folder: Path) -> None:
-    train(run_recipe(folder), device="cpu", resume=True)
+    """What a resumed run reads of a checkpoint, in its order, without the run itself."""
+    recipe, path = run_recipe(folder), next(folder.glob("run/checkpoints/*.pt"))
+    checkpoint = load_checkpoint(path)
+    check_fits(checkpoint, recipe, 1, path, inexact=False)
+    model = Clippy(parse_model_config(ARCHITECTURE, where="tests"))
+    with restoring(path):
+        RunState.resumed(checkpoint, path, Best(recipe), 0)
+        model.load_state_dict(load_weights(path))
+    check_data(checkpoint, 16, path, inexact=False)
+    update = TrainStep(model, recipe, 2, {}, ALONE)
+    with restoring(path):
+        update.restore(load_checkpoint(path))
+        update.optimizer.load_state_dict(load_optimizer(path))
+
+
+def read_log(folder: Path) -> None:
+    run = RunFolder(folder / "run")
+    run.prepare(run_recipe(folder), 1, finished=True)
+    draw_loss(run.records(), folder / "loss.png", "x")
 
 
 def write_recipe(folder: Path) -> None:
@@ -306,7 +338,7 @@ KINDS: dict[str, Kind] = {
         write_unsigned_model, read_model, {"model/**/*.json": m.JSON, "model/*.safetensors": m.SAFETENSORS}
     ),
     "checkpoint": Kind(write_run, resume, {"run/checkpoints/*.pt": m.ARCHIVE}),
-    "run-log": Kind(write_run, resume, {"run/*.jsonl": m.LINES}),
+    "run-log": Kind(write_run, read_log, {"run/*.jsonl": m.LINES}),
     "authors": Kind(write_authors, read_authors, {"*.pt": m.ARCHIVE}),
     "open-clip-pt": Kind(write_open_clip, functools.partial(read_open_clip, "pt"), {"*.pt": m.ARCHIVE}),
     "open-clip-safetensors": Kind(
