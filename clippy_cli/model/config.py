@@ -11,6 +11,8 @@ from clippy_cli.model.choices import Pooling
 MAX_SIDE = 1 << 14  # pixels
 MAX_WIDTH = 1 << 16
 MAX_TOKENS = 1 << 15  # of a text
+MAX_DEPTH = 1 << 9
+MAX_NUMBER = 1 << 24  # of any other setting of a trunk or an encoder, such as the size of its vocabulary
 # What would load other files, or run code of other places, from a description of sizes.
 NOT_SIZES = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir",
@@ -111,6 +113,10 @@ class ModelConfig(_Frozen):
             strange = sorted(set(given) & set(NOT_SIZES))
             if strange:
                 raise ValueError(f"{field} says how large it is, and must not set {', '.join(strange)}")
+            for name, value in given.items():
+                most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_NUMBER
+                if isinstance(value, int) and value > most:
+                    raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
         if self.image.pool_prefix_tokens and not self.image.pooling.takes_raw_tokens:

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from clippy_cli.data.benchmarks.catalogue import load_spec, open_set
+from clippy_cli.data.benchmarks.catalogue import load_spec, open_own_set, open_set
 from clippy_cli.data.images import read_image
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.pack_index import INDEX_COLUMNS, read_index
@@ -198,7 +198,7 @@ def write_transformers(folder: Path) -> None:
 
 
 def read_transformers(folder: Path) -> None:
-    ask(load_model(f"hf:{next(folder.glob('clip*'))}", device="cpu"))
+    ask(load_model(f"hf:{next((folder / 'clip').iterdir())}", device="cpu"))
 
 
 def write_timm(folder: Path) -> None:
@@ -219,11 +219,11 @@ def write_set(folder: Path) -> None:
 
 
 def read_set(folder: Path) -> None:
-    open_set("set", load_spec(str(folder / "set.yaml")), folder).read(0)
+    open_own_set(folder / "set.yaml").read(0)
 
 
 def write_protocol(folder: Path) -> None:
-    fields = {"title": "p", "resolution": 448, "window": 224, "stride": 112, "templates": "photo"}
+    fields = {"resolution": 448, "window": 224, "stride": 112, "templates": "photo"}
     (folder / "own.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
 
 
@@ -283,7 +283,7 @@ def write_coco(folder: Path) -> None:
 
 
 def read_coco(folder: Path) -> None:
-    open_set("coco", load_spec("coco-panoptic"), folder).read(0)
+    open_set("coco", load_spec("coco"), folder).read(0)
 
 
 def write_images(folder: Path) -> None:
