@@ -36,8 +36,8 @@ class Extent:
         return cls(4 * elements + (1 << 26), 16 * len(state) + (1 << 12), given_by, fill=False)
 
 
-# A new model has no weights yet that would say; the largest vision transformer of timm has 6.5 thousand million.
-NEW = Extent(elements=1 << 33, tensors=1 << 16, given_by="clippy's limits", fill=True)
+# A new model has no weights yet that would say; 16 GB in float32.
+NEW = Extent(elements=1 << 32, tensors=1 << 16, given_by="clippy's limits", fill=True)
 
 
 def assemble(config: ModelConfig, tokenizer_files: str | None, *, where: str, extent: Extent = NEW) -> Clippy:

@@ -36,9 +36,8 @@ def unsigned(tmp_path_factory):
         ("text.encoder.vocab_size", 10**12, "vocab_size is 1,000,000,000,000"),
         ("text.encoder.num_hidden_layers", 10**6, "num_hidden_layers is 1,000,000"),
         ("text.encoder.vocab_size", 10**7, "more than its weights allow for"),
-        ("text.encoder.num_hidden_layers", 500, "more than its weights allow for"),
         ("text.encoder.hidden_size", 0, "describe"),
-        ("text.encoder.pad_token_id", 99, "padding|pad"),
+        ("text.encoder.pad_token_id", 99, "Padding_idx"),
         ("text.encoder.auto_map", {"AutoModel": "x.Y"}, "must not set auto_map"),
         ("text.context_length", 10**9, "context_length"),
         ("text.context_length", 1000, "the encoder takes 32 tokens"),
@@ -96,7 +95,7 @@ def test_ids_beyond_the_encoders_rows_are_named(unsigned):
 
 def test_a_new_model_is_bounded_too(tmp_path):
     fields = load_architecture("clippy-nano").model_dump()
-    fields["image"]["trunk_args"]["embed_dim"] = 1 << 24
+    fields["image"]["trunk_args"] |= {"embed_dim": 1 << 16, "num_heads": 1}
     with pytest.raises(ClippyError, match="more than clippy's limits allow for"):
         build_model(parse_model_config(fields, where="x"))
     (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000, encoding="utf-8")
