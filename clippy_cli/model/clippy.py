@@ -65,6 +65,8 @@ class Clippy(nn.Module):
     def joint_tokens(self, features: Tensor) -> Tensor:
         """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
         tokens = self.image.project(features)
+        if not torch.is_grad_enabled():  # inference; a training step looks at its loss
+            finite(tokens, self.name)
         inference = self.config.inference
         if inference.affinity_block is None:
             return tokens
@@ -86,13 +88,14 @@ class Clippy(nn.Module):
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D), unit norm. Under ``lse`` this is the normalized mean of the unit patch vectors."""
-        return finite(self.pool(self.image_tokens(images)), self.name)
+        return self.pool(self.image_tokens(images))
 
     # Text: Sentence-T5 in the paper (sections 3 and 4.1), the mean of its tokens and its own dense layer.
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""
-        return normalized(self.text.project(self.text.features(token_ids)))
+        vectors = self.text.project(self.text.features(token_ids))
+        return normalized(vectors if torch.is_grad_enabled() else finite(vectors, self.name))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -103,7 +106,7 @@ class Clippy(nn.Module):
         ]
         if not vectors:
             return torch.empty(0, self.config.embed_dim, device=self.device)
-        return finite(torch.cat(vectors), self.name)
+        return torch.cat(vectors)
 
     # Logits: cosines of images and texts, which the loss multiplies with the logit scale (CLIP, figure 3). ``lse`` is
     # no dot product of two vectors: it pools the cosines of the patches.
@@ -128,7 +131,7 @@ class Clippy(nn.Module):
     @torch.no_grad()
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) in [-1, 1], the score that the model was trained with."""
-        return finite(self.score_tokens(self.image_tokens(images), texts), self.name)
+        return self.score_tokens(self.image_tokens(images), texts)
 
     # Patches: the same tokens, each for itself; groups (bottom-up) and labels (top-down) both come from them
     # (section 3.5). The form and the dense mode are not the paper's; see ``patch_forms.py``.
@@ -149,7 +152,7 @@ class Clippy(nn.Module):
         patches = self.patch_tokens(images).float()  # (B,N,D)
         if self.config.inference.centre_patches:
             patches = patches - self.patch_mean
-        return finite(normalized(patches), self.name).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
+        return normalized(finite(patches, self.name)).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
 
     def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
         """The same weights under another configuration or dense mode; this model stays as it is."""

@@ -74,7 +74,9 @@ def damage(whole: Path, target: Path, kind: Kind, seed: int) -> Path:
     """A copy of the folder ``whole`` with one file damaged; gives that file."""
     rng = random.Random(seed)
     shutil.copytree(whole, target)
-    places = sorted((path, tuple(changes)) for pattern, changes in kind.changes.items() for path in target.glob(pattern))
+    places = sorted(
+        (path, tuple(changes)) for pattern, changes in kind.changes.items() for path in target.glob(pattern)
+    )
     path, changes = places[rng.randrange(len(places))]
     path.write_bytes(rng.choice(changes)(path.read_bytes(), rng))
     return path

@@ -43,7 +43,7 @@ def splice(data: bytes, rng: random.Random) -> bytes:
 
 def extreme_bytes(data: bytes, rng: random.Random) -> bytes:
     """Two to eight bytes replaced by a number at the end of its range."""
-    form = rng.choice("<H >H <I >I <Q >Q".split())
+    form = rng.choice(["<H", ">H", "<I", ">I", "<Q", ">Q"])
     size = struct.calcsize(form)
     top = 256**size
     number = rng.choice((0, 1, top - 1, top // 2, top // 2 - 1, top // 256))
@@ -178,7 +178,9 @@ def _edit(document: Any, rng: random.Random) -> Any:
 def _places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Keys of every node, from the outside in."""
     found = [above]
-    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in items:
         found += _places(value, (*above, key))
     return found

@@ -120,8 +120,10 @@ def test_every_foreign_model_is_checked_when_it_loads_and_when_it_answers():
 
 
 def test_finite_gives_its_values_back():
-    values = torch.tensor([[1.0, -1.0], [0.0, 1e30]])
+    values = torch.tensor([[1.0, -1.0], [0.0, 1e18]])
     assert finite(values, "m") is values
+    with pytest.raises(ClippyError, match="1 of 2 vectors"):  # whose unit norm would be zero
+        finite(values * 1e10, "m")
 
 
 def test_a_flipped_bit_of_a_torch_file_is_found(tmp_path):

@@ -83,16 +83,19 @@ def test_a_run_does_not_go_on_from_another_models_weights(tiny, tmp_path):
 def test_a_log_is_json_whatever_was_measured_and_keeps_no_damaged_line(tmp_path, tiny, caplog):
     folder = RunFolder(tmp_path)
     nan = float("nan")
-    folder.append(Validated(1, 5, nan, 0.5, nan))
+    folder.append(Validated(1, nan))
     folder.append(SetsEvaluated(1, {"scenes.miou": nan, "scenes.accuracy": 0.25}))
 
     def refuse(constant):
         raise AssertionError(constant)
 
     lines = [json.loads(line, parse_constant=refuse) for line in folder.log.read_text(encoding="utf-8").splitlines()]
-    assert lines[0]["loss"] is None and 0.25 in lines[1][next(k for k in lines[1] if isinstance(lines[1][k], dict))].values()
+    assert (
+        lines[0]["loss"] is None
+        and 0.25 in lines[1][next(k for k in lines[1] if isinstance(lines[1][k], dict))].values()
+    )
     with folder.log.open("ab") as file:
-        file.write(b"5\n\xff\n{\"step\": 1}\n" + b"[" * 100_000 + b"\n{\"event\": ")
+        file.write(b'5\n\xff\n{"step": 1}\n' + b"[" * 100_000 + b'\n{"event": ')
     assert len(folder.records()) == 2
     assert "4 lines are damaged and left out, the first is line 3" in caplog.text
     folder.prepare(tiny(), 1, finished=False)

@@ -49,13 +49,13 @@ class ForeignModel(ABC):
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D), unit norm."""
-        return finite(normalized(self.image_vectors(images)), self.name)
+        return normalized(finite(self.image_vectors(images), self.name))
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,h,w,D), unit norm; ClippyError where a side is no multiple of the patch."""
         patch_grid(images.shape[-2], images.shape[-1], self.preprocess.patch_size)
-        return finite(normalized(self.patch_vectors(images)), self.name)
+        return normalized(finite(self.patch_vectors(images), self.name))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -63,7 +63,7 @@ class ForeignModel(ABC):
         if not texts:
             return self.embed_texts([""])[:0]
         batches = [list(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
-        return finite(torch.cat([normalized(self.text_vectors(batch)) for batch in batches]), self.name)
+        return torch.cat([normalized(finite(self.text_vectors(batch), self.name)) for batch in batches])
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) cosines in [-1, 1]."""
