@@ -344,7 +344,9 @@ KINDS: dict[str, Kind] = {
     "open-clip-safetensors": Kind(
         write_open_clip, functools.partial(read_open_clip, "safetensors"), {"*.safetensors": m.SAFETENSORS}
     ),
-    "transformers": Kind(write_transformers, read_transformers, {"**/*.json": m.JSON, "**/*.safetensors": m.SAFETENSORS}),
+    "transformers": Kind(
+        write_transformers, read_transformers, {"**/*.json": m.JSON, "**/*.safetensors": m.SAFETENSORS}
+    ),
     "timm": Kind(write_timm, read_timm, {"*.safetensors": m.SAFETENSORS}),
     "recipe": Kind(write_recipe, lambda folder: load_recipe(folder / "recipe.yaml"), {"*.yaml": m.YAML}),
     "architecture": Kind(

@@ -17,7 +17,22 @@ import yaml
 Change = Callable[[bytes, random.Random], bytes]
 
 NUMBERS = (0, -1, 1, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63, 10**12, -(10**9), 10**30, 0.0, 1e308, -1e-300, 0.5)
-VALUES = (None, True, False, "", "x", "\ud800", "\x00", "../../x", "a" * 5000, [], {}, [[]], {"a": {}}, [1, "a", None])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    "",
+    "x",
+    "\ud800",
+    "\x00",
+    "../../x",
+    "a" * 5000,
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    [1, "a", None],
+)
 DEEP = 100_000
 
 
