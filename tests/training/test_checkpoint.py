@@ -15,10 +15,19 @@ from clippy_cli.training.run_folder import RunFolder
 
 def checkpoint(**changes):
     fields = {
-        "step": 2, "model": {"w": torch.ones(300)},
-        "optimizer": {"state": {0: {"m": torch.ones(3)}}, "param_groups": []}, "scaler": {}, "logit_bias": None, "recipe": {}, "processes": 1, "positions": [(0, 0, 0)], "samples": 8,
-        "broken": {3: "cut"}, "best": {}, "terms": {},
-    }  # fmt: skip
+        "step": 2,
+        "model": {"w": torch.ones(300)},
+        "optimizer": {"state": {0: {"m": torch.ones(3)}}, "param_groups": []},
+        "scaler": {},
+        "logit_bias": None,
+        "recipe": {},
+        "processes": 1,
+        "positions": [(0, 0, 0)],
+        "samples": 8,
+        "broken": {3: "cut"},
+        "best": {},
+        "terms": {},
+    }
     return Checkpoint(**(fields | changes))
 
 
