@@ -128,9 +128,15 @@ class TextTower(nn.Module):
 def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
     """Whether two words get different ids: transformers makes a tokenizer without a vocabulary where files lack.
 
-    ``tokenize`` gives a sequence or tensor of ids a text.
+    ``tokenize`` gives a sequence or tensor of ids a text. ClippyError where its settings do not let it.
     """
-    first, second = tokenize(["dog", "cat"])
+    try:
+        first, second = tokenize(["dog", "cat"])
+    except Exception as error:  # settings of any type come from files, and meet the code that uses them only here
+        raise ClippyError(
+            f"The tokenizer cannot be used: {type(error).__name__}: {first_line(error)}",
+            "Take tokenizer.json and tokenizer_config.json of the model's repository again.",
+        ) from error
     return list(first) != list(second)
 
 
