@@ -102,14 +102,14 @@ class TextTower(nn.Module):
 
     def _require_fit(self, source: str | None) -> None:
         """ClippyError where the tokenizer's ids or the context are more than the encoder has rows for."""
-        rows, positions = self.encoder.rows, self.encoder.positions
+        rows, positions, padding = self.encoder.rows, self.encoder.positions, int(self.encoder.pad_id)
         if self.tokenizer is not None and self.tokenizer.highest_id >= rows:
             raise ClippyError(
                 f"The tokenizer of {source} has ids up to {self.tokenizer.highest_id}; the text encoder has {rows}.",
                 "Take the tokenizer files that the encoder was trained with.",
             )
-        if not 0 <= self.pad_id < rows:
-            raise ClippyError(f"text.encoder has the padding id {self.pad_id}, and {rows} ids.", "Check pad_token_id.")
+        if not 0 <= padding < rows:
+            raise ClippyError(f"text.encoder has the padding id {padding}, and {rows} ids.", "Check pad_token_id.")
         if positions is not None and self.config.context_length > positions:
             raise ClippyError(
                 f"text.context_length is {self.config.context_length}; the encoder takes {positions} tokens.",

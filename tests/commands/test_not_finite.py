@@ -18,7 +18,7 @@ def overflowing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("overflow")
     model = tiny_model()
     with torch.no_grad():
-        model.image.projection.weight.mul_(1e38)  # finite, as each is checked when they are loaded
+        model.image.projection.get_parameter("weight").mul_(1e38)  # finite, as each is checked when they are loaded
     save_model(model, folder / "model")
     Image.fromarray(noise(32, 32)).save(folder / "a.png")
     return folder

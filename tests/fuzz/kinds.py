@@ -7,6 +7,7 @@ import functools
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.compare import compare
 from clippy_cli.evaluation.journal import Journal
 from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.tasks import Task
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.registry import load_architecture, parse_model_config
@@ -85,7 +87,7 @@ def read_model(folder: Path) -> None:
     ask(load_model_directory(str(folder / "model"), device="cpu"))
 
 
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "name": "tiny", "embed_dim": 16,
     "image": {"trunk": "vit_tiny_patch16_224", "trunk_args": TRUNK, "projection": "linear", "pooling": "max"},
     "text": {
@@ -237,14 +239,14 @@ def write_results(folder: Path) -> None:
 def write_journal(folder: Path) -> None:
     journal = Journal(folder, "one")
     for record in evaluation.records():
-        journal.append({record.index: {"segment": record}}, 0.5)
+        journal.append({record.index: {Task.SEGMENT: record}}, 0.5)
     journal.close()
 
 
 def read_journal(folder: Path) -> None:
     journal = Journal(folder, "one")
     journal.read()
-    journal.append({9: {"segment": evaluation.records()[0]}}, 0.5)
+    journal.append({9: {Task.SEGMENT: evaluation.records()[0]}}, 0.5)
     journal.close()
 
 

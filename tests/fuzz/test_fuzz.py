@@ -47,7 +47,7 @@ def leave(folder):
 )
 def test_tracebacks_hangs_memory_and_dead_processes_are_found(monkeypatch, read, says):
     monkeypatch.setattr(harness, "SECONDS", 1)
-    whole = []
+    whole: list[object] = []
 
     def once(folder):  # the whole file is readable
         return read(folder) if whole else whole.append(folder)

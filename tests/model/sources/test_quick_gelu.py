@@ -19,7 +19,10 @@ def twins(tmp_path, monkeypatch):
     for name, more in (("twin", {}), ("twin-quickgelu", {"quick_gelu": True})):
         (tmp_path / f"{name}.json").write_text(json.dumps(OPEN_CLIP["tiny-vit"] | more), encoding="utf-8")
     open_clip.add_model_config(tmp_path)
-    tags = {"twin": {"laion_s1b": {}, "openai": {"quick_gelu": True}}, "twin-quickgelu": {"meta_400m": {}}}
+    tags: dict[str, dict[str, dict]] = {
+        "twin": {"laion_s1b": {}, "openai": {"quick_gelu": True}},
+        "twin-quickgelu": {"meta_400m": {}},
+    }
     monkeypatch.setattr(compat, "pretrained_tags", lambda name: list(tags[name]))
     monkeypatch.setattr(compat, "pretrained_entry", lambda name, tag: tags[name].get(tag, {}))
     return open_clip.create_model("twin").state_dict()
