@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.files import json_text
 from clippy_cli.notices import Notice, NoticeKind
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ def print_notices(notices: Iterable[Notice]) -> None:
 
 def print_json(document: object) -> None:
     """Write one JSON document to stdout, unstyled and unwrapped; NaN is refused, since JSON has none."""
-    import json
-
-    out.out(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+    out.out(json_text(document), highlight=False)
 
 
 class _LogHandler(logging.Handler):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import printable
 from clippy_cli.own_files import before_replacing
+
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]+")  # of file names that are no UTF-8
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -62,6 +67,12 @@ def whole_folder(target: Path, *, replace: bool = False, overwrite: bool = False
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise ClippyError(f"Cannot write to {target}: {error}", "Free some space, or choose another folder.") from error
+
+
+def json_text(document: object, *, indent: int | None = 2) -> str:
+    """A document as JSON that every reader takes: no NaN (ValueError), and UTF-8, names that are none escaped."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _LONE_SURROGATES.sub(lambda found: json.dumps(printable(found[0]))[1:-1], text)
 
 
 def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") -> None:

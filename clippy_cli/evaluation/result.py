@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
+from clippy_cli.notices import printable
 
 SCHEMA = "clippy-result/1"
 WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
@@ -19,6 +20,11 @@ ResultTask: TypeAlias = Annotated[
 def measured_task(result: ResultTask) -> Task:
     """The task that gave a result."""
     return Task.SEGMENT if result == WITH_REGIONS else Task(result)
+
+
+def _printable(key: object) -> object:
+    """Names of files that are no UTF-8 are escaped, since a record is JSON."""
+    return printable(key) if isinstance(key, str) and not key.isascii() else key
 
 
 class Record(BaseModel):
@@ -136,7 +142,7 @@ class ImageRecord(Record):
     """One line of ``images_file``: what an image adds to the set's figures."""
 
     index: int = Field(description="Position in the set.")
-    key: str
+    key: Annotated[str, BeforeValidator(_printable)]
     counts: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], ...] = Field(
         (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
     )

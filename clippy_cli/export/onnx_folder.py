@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from clippy_cli.export.parity import (
     sample_texts,
 )
 from clippy_cli.extras import install_command
-from clippy_cli.files import whole_folder
+from clippy_cli.files import json_text, whole_folder
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.patch_forms import patch_form
@@ -66,7 +65,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18, overwrite: bool = 
         lengths = {} if model.text.pad_id is None else {1: Dim("length")}
         _write(text, folder / TEXT_FILE, {"token_ids": token_ids}, {0: batch, **lengths}, list(text.outputs), opset)
         model.text.save_tokenizer(folder / TOKENIZER_FOLDER)
-        description = json.dumps(_description(model, opset), indent=2, ensure_ascii=False)
+        description = json_text(_description(model, opset))
         (folder / CONFIG_FILE).write_text(description + "\n", encoding="utf-8")
         differences = (*_image_differences(image, folder / IMAGE_FILE), *_text_differences(text, folder / TEXT_FILE))
         require_parity(differences, LIMIT)

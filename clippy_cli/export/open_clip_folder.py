@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from clippy_cli.export.parity import (
     sample_images,
     sample_texts,
 )
-from clippy_cli.files import whole_folder
+from clippy_cli.files import json_text, whole_folder
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.open_clip import text_fields
@@ -186,4 +185,4 @@ def _differences(model: Clippy, folder: Path) -> tuple[Difference, ...]:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(document) + "\n", encoding="utf-8")

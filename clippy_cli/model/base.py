@@ -29,6 +29,23 @@ def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tu
     return height // down, width // across
 
 
+def finite(vectors: Tensor, model: str) -> Tensor:
+    """(...,D) ``vectors`` as they are; ClippyError, naming ``model``, where the norm of any is NaN or inf.
+
+    NaN ties with nothing, and a vector whose norm overflows becomes zero once it is scaled to unit norm: every label,
+    group and figure made of either is wrong. One norm over all values, which any of them would spoil.
+    """
+    if not torch.compiler.is_exporting() and not bool(torch.isfinite(torch.linalg.vector_norm(vectors.float()))):
+        wrong = int((~torch.isfinite(torch.linalg.vector_norm(vectors.float(), dim=-1))).sum())
+        if wrong:
+            count = vectors.numel() // vectors.shape[-1]
+            raise ClippyError(
+                f"{model} gives embeddings that are NaN or inf: {wrong:,} of {count:,} vectors.",
+                "Its weights do not fit its architecture, or overflow in this precision. Take other weights.",
+            )
+    return vectors
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How pixels become the model's input.

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
+from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite
 from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
 from clippy_cli.model.compat.torch import with_child
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
@@ -70,6 +70,8 @@ class Clippy(nn.Module):
     def joint_tokens(self, features: Tensor) -> Tensor:
         """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
         tokens = self.image.project(features)
+        if not torch.is_grad_enabled():  # inference; a training step looks at its loss
+            finite(tokens, self.name)
         inference = self.config.inference
         if inference.affinity_block is None:
             return tokens
@@ -97,7 +99,8 @@ class Clippy(nn.Module):
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""
-        return normalized(self.text.project(self.text.features(token_ids)))
+        vectors = self.text.project(self.text.features(token_ids))
+        return normalized(vectors if torch.is_grad_enabled() else finite(vectors, self.name))
 
     def patch_text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D) for patches, unit norm; under cls+avg the second half, (K,D/2)."""
@@ -167,7 +170,7 @@ class Clippy(nn.Module):
         patches = self.patch_tokens(images).float()  # (B,N,D)
         if self.config.inference.centre_patches:
             patches = patches - self.patch_mean
-        return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
+        return normalized(finite(patches, self.name)).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
 
     def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
         """The same weights under another configuration or dense mode; this model stays as it is."""

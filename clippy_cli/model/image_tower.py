@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.base import patch_grid
 from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.config import ImageTowerConfig
+
+_LIST = "List trunks with: python -c \"import timm; print(timm.list_models(['vit_*', '*efficientnet*']))\""
 
 
 class ImageTower(nn.Module, ABC):
@@ -103,12 +106,17 @@ def create_trunk(config: ImageTowerConfig, **arguments: Any) -> Any:
     import timm
 
     arguments |= config.trunk_args
+    if not timm.is_model(config.trunk.partition(".")[0]):  # "hf-hub:NAME" and "local-dir:FOLDER" would be read, too
+        raise ClippyError(f"timm has no trunk {config.trunk!r}.", _LIST)
     try:
         return timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except ClippyError:
+        raise
+    except Exception as error:  # sizes that make no sense meet checks and divisions anywhere in timm
         raise ClippyError(
-            f"timm cannot build the trunk {config.trunk!r} with {arguments}: {error}",
-            "List trunks with: python -c \"import timm; print(timm.list_models(['vit_*', '*efficientnet*']))\"",
+            f"timm cannot build the trunk {config.trunk!r} with {reprlib.repr(arguments)}: "
+            f"{type(error).__name__}: {first_line(error)}",
+            _LIST,
         ) from error
 
 

@@ -23,7 +23,7 @@ from clippy_cli.data.captions import CaptionSource
 from clippy_cli.data.identity import DataIdentity, identify
 from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import draw_flip
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
@@ -54,10 +54,7 @@ class CachedFeed:
     """Batches of stored features, with the captions, flips and (on the CPU) kept tokens of a run without the cache."""
 
     def __init__(self, folder: Path, recipe: Recipe, tokenize: Tokenize, *, num_prefix: int, flip: bool) -> None:
-        self._images: NDArray[np.float16] = np.load(folder / "images.npy", mmap_mode="r")  # (S,V,P+N,F), V views
-        texts = folder / "texts.npy"
-        self._texts: NDArray[np.float32] | None = np.load(texts, mmap_mode="r") if texts.is_file() else None
-        samples = _read_samples(folder)
+        self._images, self._texts, samples = _stored(folder)
         self._captions = [() if isinstance(sample, str) else sample for sample in samples]
         self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
         self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
@@ -287,6 +284,24 @@ def _check_free_space(folder: Path, needed: int) -> None:
             f"The feature cache needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
             "Free space, write elsewhere (--set output=FOLDER), or train without it: --set data.cache_features=false",
         )
+
+
+def _stored(folder: Path) -> tuple[NDArray[np.float16], NDArray[np.float32] | None, list[_Sample]]:
+    """(S,V,P+N,F) images of V views, (T,F) texts if any, and S samples; ClippyError where they do not fit together."""
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        texts = np.load(folder / "texts.npy", mmap_mode="r") if (folder / "texts.npy").is_file() else None
+        samples = _read_samples(folder)
+        count = sum(len(sample) for sample in samples if not isinstance(sample, str))
+        if images.dtype != np.float16 or images.ndim != 4 or len(images) != len(samples):
+            raise ValueError(f"{len(samples)} samples, images of shape {images.shape} and type {images.dtype}")
+        if texts is not None and (texts.dtype != np.float32 or texts.ndim != 2 or len(texts) != count):
+            raise ValueError(f"{count} captions, texts of shape {texts.shape} and type {texts.dtype}")
+        return images, texts, samples
+    except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
+        raise ClippyError(
+            f"The stored features in {folder} are damaged: {first_line(error)}", f"Delete {folder}; they are made anew."
+        ) from error
 
 
 def _read_samples(folder: Path) -> list[_Sample]:

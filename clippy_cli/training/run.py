@@ -32,6 +32,8 @@ from clippy_cli.training.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     load_optimizer,
+    load_weights,
+    restoring,
 )
 from clippy_cli.training.checks import check_launch, check_tower
 from clippy_cli.training.events import (
@@ -130,6 +132,7 @@ def train(
             resume=resume,
             processes=processes,
             inexact=inexact,
+            strict=strict,
             on_event=on_event,
             should_stop=should_stop,
             evaluate=evaluate,
@@ -144,6 +147,7 @@ def _train(
     resume: bool,
     processes: Processes,
     inexact: bool,
+    strict: bool,
     on_event: OnEvent,
     should_stop: ShouldStop,
     evaluate: Evaluate | None,
@@ -159,7 +163,8 @@ def _train(
     state = RunState(Best(recipe))
     if checkpoint is not None and newest is not None:
         check_fits(checkpoint, recipe, processes.size, folder.root, inexact=inexact)
-        state = RunState.resumed(checkpoint, newest, state.best, processes.rank)
+        with restoring(newest):
+            state = RunState.resumed(checkpoint, newest, state.best, processes.rank)
     model = processes.in_turn(lambda: _build(recipe, config, newest)).to(target)
     check_tower(recipe, model)
     parameter_groups(model, recipe.model, recipe.train)  # an error where nothing is left to train
@@ -221,8 +226,9 @@ def _train(
             terms = build_terms(TermSetup(model, recipe, feed, total_steps, processes, emit, should_stop))
             update = TrainStep(model, recipe, total_steps, terms, processes)
             if newest is not None:
-                update.restore(load_checkpoint(newest))
-                update.optimizer.load_state_dict(load_optimizer(newest))
+                with restoring(newest):
+                    update.restore(load_checkpoint(newest))
+                    update.optimizer.load_state_dict(load_optimizer(newest))
             writer = ModelWriter(model, recipe, feed, processes, emit, should_stop)
             Trainer(
                 update,
@@ -309,7 +315,8 @@ def _build(recipe: Recipe, config: ModelConfig, newest: Path | None) -> Clippy:
         seed=recipe.seed,
     )
     if newest is not None:
-        model.load_state_dict(load_checkpoint(newest).model)
+        with restoring(newest):
+            model.load_state_dict(load_weights(newest))
     freeze(model, recipe.model, recipe.train)
     return model
 

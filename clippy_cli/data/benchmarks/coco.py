@@ -17,6 +17,7 @@ from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 
 _VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
+MAX_JSON_BYTES = 1 << 30  # panoptic_train2017.json has half of it
 _AGAIN = "Unpack the data set again."
 
 
@@ -108,6 +109,8 @@ class _Panoptic(SegmentationSet):
 def _read_listing(path: Path) -> _Document:
     """The annotations of the JSON file; pydantic parses it without making objects of other fields."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", _AGAIN)
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ClippyError(f"{path}: cannot be read ({error})", _AGAIN) from error

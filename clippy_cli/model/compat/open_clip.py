@@ -6,6 +6,7 @@ Shapes: see ``model/base.py``; M heads of width d, T = 1+N tokens.
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -93,6 +94,16 @@ def create_model(name: str, **arguments: Any) -> Any:
             )
             arguments["text_cfg"] = {**text, "hf_model_name": folder, "hf_model_pretrained": False}
         return open_clip.create_model(name, **arguments)
+
+
+def is_openai_archive(file: Path) -> bool:
+    """Whether a file holds the numbers that OpenAI stores beside the tensors, as TorchScript or as a dictionary."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            listed = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            return listed is not None and b"input_resolution" in archive.read(listed)
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def text_settings(name: str) -> dict[str, Any]:

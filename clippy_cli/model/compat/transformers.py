@@ -63,6 +63,8 @@ class TextEncoder(nn.Module):
             self.transformer = AutoModel.from_config(self.config, add_pooling_layer=False)
         self.width = int(self.config.hidden_size)
         self.pad_id = int(self.config.pad_token_id)
+        self.rows = int(self.config.vocab_size)
+        self.positions = _positions(self.config) if kind in ENCODERS else None
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,F)."""
@@ -70,6 +72,12 @@ class TextEncoder(nn.Module):
         hidden = self.transformer(input_ids=token_ids, attention_mask=mask).last_hidden_state  # (K,L,F)
         mean: Tensor = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(-1, keepdim=True)
         return mean
+
+
+def _positions(config: Any) -> int:
+    """Tokens that an encoder with a position table takes; RoBERTa's first ones are for padding."""
+    offset = 0 if config.model_type == "bert" else int(config.pad_token_id) + 1
+    return int(config.max_position_embeddings) - offset
 
 
 def encoder_weights(source: str) -> dict[str, Tensor]:
@@ -87,7 +95,7 @@ class TextTokenizer:
 
     def __init__(self, source: str, context_length: int) -> None:
         with quiet_session(source) as local:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         self.context_length = context_length
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
@@ -101,6 +109,11 @@ class TextTokenizer:
         )
         ids: Tensor = tokens.input_ids
         return ids
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can become."""
+        return max(self.tokenizer.get_vocab().values(), default=0)
 
     def save_pretrained(self, folder: str) -> None:
         """Write the tokenizer's files."""

@@ -20,11 +20,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.model.assembly import Extent, assemble
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.timm import fitted_state, pretrained_model
-from clippy_cli.model.compat.torch import unfilled_weights
 from clippy_cli.model.config import ImageTowerConfig, InferenceConfig, ModelConfig, PreprocessConfig, TextTowerConfig
 
 HEAD_WIDTH = 64
@@ -85,8 +85,8 @@ def load_dinotxt(files: Sequence[Path]) -> Clippy:
     where = ", ".join(map(str, files))
     config = _config(parts, where)
     trunk = parts.trunk or _released_trunk(config.image)
-    with unfilled_weights():
-        model = Clippy(config)
+    weights = {**trunk, **{f"head.{name}": value for name, value in parts.head.items()}, **parts.text}
+    model = assemble(config, None, where=where, extent=Extent.of(weights, "its files"))
     given = {f"image.trunk.{name}": value for name, value in fitted_state(model.image.trunk, dict(trunk)).items()}
     given |= {f"image.projection.{_renamed(name, _HEAD)}": value for name, value in parts.head.items()}
     given |= {f"text.{_renamed(name, _TEXT)}": value for name, value in parts.text.items()}

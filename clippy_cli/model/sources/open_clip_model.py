@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
+from clippy_cli.model.weight_files import check_weight_file
 
 CONFIG = "open_clip_config.json"
+_QUICK = "-quickgelu"
+logger = logging.getLogger(__name__)
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
 
@@ -176,6 +180,10 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.file
     else:
         weights = wanted.folder
+    if weights is not None and weights.is_file():
+        check_weight_file(weights)
+    if wanted.file is not None:
+        _warn_of_activation(wanted.architecture, wanted.file)
     statistics = {key: settings[key] for key in ("mean", "std") if key in settings}
     entry = wanted.architecture if wanted.folder is None else f"local-dir:{wanted.folder}"
     try:
@@ -202,6 +210,38 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
             "Put tokenizer.json and tokenizer_config.json of the model's repository beside its weights.",
         )
     return OpenClipModel(name, model.to(device), tokenize)
+
+
+def _warn_of_activation(architecture: str, file: Path) -> None:
+    """A warning where a file may have been trained with QuickGELU and the architecture's name says GELU.
+
+    Both have the same tensors. OpenAI's own archives hold three numbers that tell; else the name of the file or its
+    folder may hold a tag that open_clip lists for one of both.
+    """
+    faithful = f"{architecture}{_QUICK}"
+    if faithful not in open_clip.list_models():
+        return
+    place = _plain(f"{file.parent.name} {file.name}")
+    tags = set(compat.pretrained_tags(architecture))
+    plain = {tag for tag in tags if not compat.pretrained_entry(architecture, tag).get("quick_gelu")}
+    quick = {"openai", "quickgelu", *(tags - plain), *(set(compat.pretrained_tags(faithful)) - plain)}
+    named_quick = any(_plain(tag) in place for tag in quick)
+    if not named_quick and any(_plain(tag) in place for tag in plain):
+        return
+    says = named_quick or compat.is_openai_archive(file)
+    logger.warning(
+        "%s: %s, and open_clip:%s computes GELU. If it was trained with QuickGELU, as OpenAI's, MetaCLIP's and DFN's "
+        "weights were, every embedding is wrong; name it open_clip:%s/%s then.",
+        file,
+        "seems to be trained with QuickGELU" if says else "does not say whether it was trained with GELU or QuickGELU",
+        architecture,
+        faithful,
+        file,
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _downloaded(wanted: Wanted, settings: dict[str, Any]) -> Path:
