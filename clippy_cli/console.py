@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.errors import ClippyError, ExitCode, encodable
+from clippy_cli.files import json_text
 from clippy_cli.notices import Notice, NoticeKind
 
 if TYPE_CHECKING:
@@ -20,8 +22,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.status import Status
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Stream:
+    """stdout or stderr as it is at each moment, where whatever its encoding cannot hold is escaped."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+    def write(self, text: str) -> int:
+        stream = getattr(sys, self._name)
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        written: int = stream.write(encodable(text).encode(encoding, "backslashreplace").decode(encoding))
+        return written
+
+
+out = Console(file=cast("IO[str]", _Stream("stdout")), highlight=False)
+err = Console(file=cast("IO[str]", _Stream("stderr")), highlight=False, stderr=True)
 
 LOG_VARIABLE = "CLIPPY_LOG"
 PREVIEW_LINES = 15
@@ -60,9 +79,7 @@ def print_notices(notices: Iterable[Notice]) -> None:
 
 def print_json(document: object) -> None:
     """Write one JSON document to stdout, unstyled and unwrapped; NaN is refused, since JSON has none."""
-    import json
-
-    out.out(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), highlight=False)
+    out.out(json_text(document, ascii_only=not out.encoding.startswith("utf")), highlight=False)
 
 
 class _LogHandler(logging.Handler):

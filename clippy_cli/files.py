@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -11,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, encodable
+
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -64,6 +69,16 @@ def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") 
     if there:
         more = ", ..." if len(there) > 6 else ""
         raise ClippyError(f"The directory {folder} is not empty: it holds {', '.join(there[:6])}{more}.", hint)
+
+
+def json_text(document: object, *, ascii_only: bool = False) -> str:
+    """JSON that is UTF-8 whatever file names are in it (see :func:`~clippy_cli.errors.encodable`); NaN is refused."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _SURROGATES.sub(lambda found: encodable(found[0]).replace("\\", "\\\\"), text)
+    return _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ascii_only else text
 
 
 def claim_folder(folder: Path, name: str, description: bytes, hint: str) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -93,7 +92,7 @@ class PeriodicEvaluation:
     def _write(self, path: Path) -> None:
         """Keep the whole results; a full disk does not end a training run."""
         document = {"command": "train", "step": self.step, "results": [result.model_dump() for result in self.results]}
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json_text(document) + "\n"
         try:
             write_whole(path, lambda stream: stream.write(text.encode()))
         except ClippyError as error:

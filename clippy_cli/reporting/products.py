@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from clippy_cli.files import write_whole
+from clippy_cli.errors import encodable
+from clippy_cli.files import json_text, write_whole
 from clippy_cli.inference.label_map import LabelMap
 from clippy_cli.reporting.overlay import LegendItem
 from clippy_cli.reporting.palette import colour
@@ -24,7 +24,7 @@ def save_picture(path: Path, picture: Image.Image) -> Path:
 
 def save_json(path: Path, document: dict[str, Any]) -> Path:
     """Write a JSON document; NaN is refused, since JSON has none."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(document) + "\n"
     return write_whole(path, lambda stream: stream.write(text.encode()))
 
 
@@ -34,7 +34,7 @@ def save_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_whole(path, lambda stream: stream.write(text.getvalue().encode()))
+    return write_whole(path, lambda stream: stream.write(encodable(text.getvalue()).encode()))
 
 
 def beside(base: Path, ending: str) -> Path:
