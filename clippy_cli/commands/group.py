@@ -36,6 +36,7 @@ def group(
     out: options.Out = options.DEFAULT_OUT,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Cut photos into groups of alike patches, without any words.
@@ -61,7 +62,7 @@ def group(
 
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
-    paths = input_files(images, out)
+    found = input_files(images, out, strict=strict)
     clip = load_clip(model, device, dense=dense, proxy=proxy)
     output = Output(out, kinds, json)
-    run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)
+    run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)

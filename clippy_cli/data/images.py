@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import io
-import logging
 import os
 import threading
 import warnings
@@ -19,14 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from clippy_cli.data.file_types import (
-    IMAGE_SUFFIXES,
-    LOOKED_FOR,
-    is_hidden,
-    is_image_name,
-    is_system_folder,
-    note_unread,
-)
+from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR
 from clippy_cli.data.pixels import note_what_is_unused, raw_mode, to_rgb
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
@@ -36,7 +27,6 @@ __all__ = ["IMAGE_SUFFIXES"]
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
 MAX_ASPECT = 100
 MAX_FILE_BYTES = 1 << 30
-_log = logging.getLogger(__name__)
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -84,11 +74,6 @@ def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
     """(H,W,3) as stored -> as it is to be seen, by its EXIF orientation 1-8."""
     turn = _UPRIGHT.get(orientation)
     return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn), dtype=np.uint8)
-
-
-def swaps_sides(orientation: int) -> bool:
-    """Whether an EXIF orientation 1-8 exchanges height and width."""
-    return orientation >= 5
 
 
 def as_pixels(photo: object, *, where: str, notices: Notices | None = None) -> NDArray[np.uint8]:
@@ -239,30 +224,6 @@ def orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def find_images(inputs: Sequence[str], *, notices: Notices | None = None) -> list[Path]:
-    """Expand files, folders (their own images only) and globs (``**`` descends) into a sorted list without doubles.
-
-    What is named but gives nothing, such as a missing file or an empty folder, stays in the list, so that reading it
-    reports it. What lies in folders or fits globs and is not read goes into ``notices``. ClippyError when no input is a
-    file and no folder or glob holds an image.
-    """
-    notices = Notices() if notices is None else notices
-    found: set[Path] = set()
-    unmatched: set[Path] = set()
-    for text in inputs:
-        matches = _matches(text, notices)
-        (found if matches else unmatched).update(matches or [Path(text)])
-    if not found:
-        unread = "".join(f"\n  {notice}" for notice in notices)
-        raise ClippyError(
-            f"No image found in: {', '.join(inputs) or 'nothing'}{unread}",
-            f"Name image files, a folder or a quoted pattern such as 'photos/**/*.jpg'. {LOOKED_FOR}",
-        )
-    by_place = {os.path.abspath(path): path for path in sorted(found | unmatched, reverse=True)}  # noqa: PTH100
-    _log.info("images: %d", len(by_place))
-    return sorted(by_place.values())
-
-
 def dense_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
     """(H,W) in pixels nearest to ``short_side`` at the image's aspect, both multiples of the patch, at least one."""
     scale = short_side / min(height, width)
@@ -318,45 +279,3 @@ def _tensor_pixels(photo: Tensor, where: str) -> NDArray[np.uint8]:
             raise ClippyError(f"{where}: tensor values from {low:g} to {high:g} are not in [0, 1]", hint)
         values = (values.float() * 255).round().to(torch.uint8)
     return np.array(values.permute(1, 2, 0).numpy(), order="C")  # (3,H,W) -> (H,W,3)
-
-
-def _matches(text: str, notices: Notices) -> list[Path]:
-    path = Path(text)
-    try:
-        if path.is_dir():
-            return _images_in(path, notices)
-        if path.exists() or not glob.has_magic(text):
-            return [path]
-        # Path.glob takes no absolute pattern
-        fitting = [Path(match) for match in glob.glob(text, recursive=True)]  # noqa: PTH207
-        fixed = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
-        return [match for match in fitting if _is_meant(match, match.parts[fixed:-1], notices)]
-    except OSError as error:
-        raise ClippyError(f"{text}: cannot be searched ({error})", "Check the path and its permissions.") from error
-
-
-def _images_in(folder: Path, notices: Notices) -> list[Path]:
-    """The images of a folder, not of those in it, which are counted unless they are hidden or a system's."""
-    found = []
-    for child in sorted(folder.iterdir()):
-        if child.is_dir():
-            if not is_hidden(child.name) and not is_system_folder(child.name):
-                hint = "Name it, or a quoted pattern such as 'photos/**/*.jpg'."
-                notices.ignored("folder", "below one that was named, not searched", str(child), hint=hint)
-        elif _is_meant(child, (), notices):
-            found.append(child)
-    return found
-
-
-def _is_meant(path: Path, folders: Sequence[str], notices: Notices) -> bool:
-    """Whether a file that was found, not named, is an image that is to be read; it is counted where not."""
-    if not path.is_file():
-        return False
-    if any(map(is_system_folder, folders)):
-        if is_image_name(path.name):
-            notices.ignored("file", "in a folder of the system", str(path))
-        return False
-    if is_image_name(path.name):
-        return True
-    note_unread(path, str(path), notices)
-    return False

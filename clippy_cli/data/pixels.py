@@ -1,4 +1,4 @@
-"""A decoded image of any kind -> 8-bit RGB: which range its values have, and what was assumed where files do not say."""
+"""A decoded image of any kind -> 8-bit RGB: the range of its values, and what is assumed where files do not say."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from clippy_cli.evaluation.result import TaskResult, measured_task
 from clippy_cli.evaluation.run import Progress
 from clippy_cli.evaluation.tasks import default_tasks, task_class
 from clippy_cli.evaluation.tasks.base import Options
-from clippy_cli.files import write_whole
+from clippy_cli.files import json_text, write_whole
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.schema import Recipe

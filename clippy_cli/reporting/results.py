@@ -18,6 +18,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import Guess
 from clippy_cli.inference.group import pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
+from clippy_cli.notices import Notice
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.files import COMMON_KINDS, GROUP_DEFAULT, GROUP_KINDS, SEGMENT_DEFAULT, SEGMENT_KINDS
 from clippy_cli.reporting.masks import coco_document, cut_out, region_records
@@ -46,6 +47,7 @@ class Divided:
         pixels: (L,) int64, pixels of each label.
         scores: (L,) float64, mean score of each label's pixels; nan where it has none.
         settings: everything that the result depends on, ready for JSON.
+        notices: what was assumed when the photo was read, such as the range of its values.
     """
 
     kinds: ClassVar[tuple[str, ...]] = COMMON_KINDS
@@ -60,6 +62,7 @@ class Divided:
     pixels: NDArray[np.int64] = field(repr=False)
     scores: NDArray[np.float64]
     settings: Mapping[str, Any] = field(repr=False)
+    notices: tuple[Notice, ...] = field(default=(), kw_only=True, repr=False)
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -126,7 +129,8 @@ class Divided:
         if "json" in wanted:  # last, since it names the other files
             path = beside(base, ".json")
             files["json"] = str(path)
-            save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files})
+            noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
+            save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
         return files
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
@@ -247,6 +251,7 @@ class Classification:
         image: (H,W,3) uint8 RGB, upright.
         guesses: best first: label, probability in [0, 1] among all labels, score in [-1, 1].
         settings: everything that the result depends on, ready for JSON.
+        notices: what was assumed when the photo was read.
 
     >>> import clippy_cli as clippy
     >>> found = clippy.load().classify(clippy.sample_photo(), ["car", "raccoon"])
@@ -260,6 +265,7 @@ class Classification:
     image: NDArray[np.uint8] = field(repr=False)
     guesses: tuple[Guess, ...]
     settings: Mapping[str, Any] = field(repr=False)
+    notices: tuple[Notice, ...] = field(default=(), kw_only=True, repr=False)
 
     @property
     def best(self) -> str:

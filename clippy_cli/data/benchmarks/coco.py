@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size
-from clippy_cli.data.benchmarks.masks import fill
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 _VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
-_AGAIN = "Unpack the data set again."
 
 
 class _Segment(BaseModel):
@@ -49,10 +49,12 @@ def open_panoptic(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     for annotation in _read_listing(listing).annotations:
         key = PurePosixPath(annotation.file_name).stem
         if key in segments:
-            raise ClippyError(f"{listing}: {annotation.file_name} is annotated twice", _AGAIN)
+            raise ClippyError(f"{listing}: {annotation.file_name} is annotated twice", AGAIN)
         segments[key] = _sorted_segments(annotation, targets, listing)
-    photos = _find(folder, spec.images, segments, "photo")
-    masks = _find(folder, spec.masks, segments, "annotation")
+    photos, masks = PatternFiles(folder, spec.images), PatternFiles(folder, spec.masks)
+    for files, what in ((photos, "photo"), (masks, "annotation")):
+        if not any(map(files.has, segments)):
+            raise ClippyError(f"{folder}: none of {len(segments)} {what} files is there; looked for {files}", AGAIN)
     return _Panoptic(name, spec, folder, photos, masks, segments)
 
 
@@ -62,14 +64,13 @@ class _Panoptic(SegmentationSet):
         name: str,
         spec: SetSpec,
         folder: Path,
-        photos: str,
-        masks: str,
+        photos: PatternFiles,
+        masks: PatternFiles,
         segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
     ) -> None:
         self.info = spec.info(name, folder)
         self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
-        self._folder = folder
         self._photos = photos
         self._masks = masks
         self._keys = tuple(segments)
@@ -82,11 +83,11 @@ class _Panoptic(SegmentationSet):
         return self._keys[index]
 
     def read(self, index: int) -> SegmentedImage:
-        key = self._keys[index]
-        image = read_image(self._folder / fill(self._photos, key))
-        path = self._folder / fill(self._masks, key)
+        key, notices = self._keys[index], Notices()
+        path = self._masks.path(key)
         red, green, blue = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)  # (H,W,3) -> 3 of (H,W)
         pixels = red + (green << 8) + (blue << 16)
+        image = read_photo_for(self._photos.path(key), [pixels], self.info.exif, notices)
         check_size(path, pixels, image)
         ids, targets = self._segments[index]
         place = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
@@ -97,7 +98,7 @@ class _Panoptic(SegmentationSet):
                 f"this photo, such as {unknown[0]}",
                 "Take the PNG files and the JSON file from the same archive.",
             )
-        return SegmentedImage(key, image, targets[place])
+        return SegmentedImage(key, image, targets[place], tuple(notices))
 
 
 def _read_listing(path: Path) -> _Document:
@@ -105,7 +106,7 @@ def _read_listing(path: Path) -> _Document:
     try:
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ClippyError(f"{path}: cannot be read ({error})", _AGAIN) from error
+        raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -121,7 +122,7 @@ def _sorted_segments(
     """Segment ids of one photo in rising order, VOID first, and the class index of each."""
     category_of = {_VOID: _VOID} | {segment.id: segment.category_id for segment in annotation.segments_info}
     if len(category_of) <= len(annotation.segments_info):
-        raise ClippyError(f"{listing}: {annotation.file_name} has two segments of one id", _AGAIN)
+        raise ClippyError(f"{listing}: {annotation.file_name} has two segments of one id", AGAIN)
     strange = sorted(set(category_of.values()) - set(targets))
     if strange:
         raise ClippyError(
@@ -130,12 +131,3 @@ def _sorted_segments(
         )
     ids = sorted(category_of)
     return np.array(ids, np.uint32), np.array([targets[category_of[one]] for one in ids], np.uint8)
-
-
-def _find(folder: Path, patterns: Sequence[str], keys: Mapping[str, object], what: str) -> str:
-    """The first pattern that any key has a file for."""
-    for pattern in patterns:
-        if any((folder / fill(pattern, key)).is_file() for key in keys):
-            return pattern
-    looked = " or ".join(patterns)
-    raise ClippyError(f"{folder}: none of {len(keys)} {what} files is there; looked for {looked}", _AGAIN)
