@@ -13,7 +13,8 @@ import typer
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.errors import ExitCode
+from clippy_cli.errors import ExitCode, encodable
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.evaluate import Host, SetEvaluation
@@ -40,6 +41,7 @@ class EvaluationRun:
         self._json, self._worst_first = json, worst_first
         self._evaluations: list[SetEvaluation] = []
         self._examples: list[list[Example]] = []
+        self._notices = Notices()
 
     def host(self) -> Host:
         """What the library calls meanwhile: spinners, progress, results as they come."""
@@ -67,12 +69,13 @@ class EvaluationRun:
         from clippy_cli.evaluation.evaluate import make_document
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
-        command = shlex.join(["clippy", *sys.argv[1:]])
+        command = encodable(shlex.join(["clippy", *sys.argv[1:]]))
         document = make_document(self._evaluations, seed=self._seed, command=command, suite=self._suite)
         document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
         written = save_document(self._out, document, self._examples)
         if not unfinished:
             remove_journals(self._out, self._evaluations)
+        self._notices = Notices(record.notice() for record in document.notices)
         if self._json:
             console.print_json(document.model_dump(by_alias=True))
             return
@@ -83,9 +86,11 @@ class EvaluationRun:
         console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
 
     def leave(self) -> None:
-        """Leave with the exit code for images that could not be used or sets that are missing; return without any."""
+        """Print the notices, and leave with the exit code where images or sets were not used; return without any."""
+        console.print_notices(self._notices)
         data = [result.data for evaluation in self._evaluations for result in evaluation.results]
-        if any(entry.failed for entry in data) or (self._suite is not None and self._suite.missing):
+        missing = self._suite is not None and self._suite.missing
+        if any(entry.failed for entry in data) or missing or self._notices.incomplete:
             raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
 
     def _show(self, evaluation: SetEvaluation) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
-from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, set_classes
+from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, Reading, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.journal import Journal, fingerprint
@@ -28,6 +28,7 @@ from clippy_cli.evaluation.result import (
     PublishedFigure,
     ResultTask,
     TaskResult,
+    notice_records,
 )
 from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
 from clippy_cli.evaluation.suites import OpenSuite
@@ -37,6 +38,7 @@ from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.model.sources import loading
+from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
 
 
@@ -59,6 +61,11 @@ class SetEvaluation:
     records: dict[ResultTask, list[ImageRecord]]
     device: str
     journal: Journal | None
+
+    @property
+    def notices(self) -> Notices:
+        """What was skipped, ignored or assumed of the set and of its images, those counted before too."""
+        return _notices(self.images, next(iter(self.records.values()), []))
 
     def released(self) -> SetEvaluation:
         """The same without the prepared tasks, so that the model's memory is free for the next one."""
@@ -105,6 +112,7 @@ def evaluate(
     overrides: Overrides | None = None,
     options: Options | None = None,
     model_loading: ModelLoading | None = None,
+    reading: Reading | None = None,
     host: Host | None = None,
 ) -> Document:
     """Measure models on sets under one protocol: what ``clippy evaluate`` does, without its files and tables.
@@ -120,6 +128,7 @@ def evaluate(
         overrides: what departs from the protocol, such as the resolution.
         options: batch size, limit, regions and the settings of single tasks.
         model_loading: device and dense mode of models that are named by a source.
+        reading: the EXIF rule of all named sets, and whether to refuse what would be skipped or assumed.
         host: processes, journals, and what is called meanwhile.
 
     Returns:
@@ -130,6 +139,7 @@ def evaluate(
             settings that do not fit together, a full disk. Images that cannot be used are no error: results name them.
     """
     host, how, options = host or Host(), model_loading or ModelLoading(), options or Options()
+    reading = reading or Reading()
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     requested = parse_tasks(tasks)
     root = None if data_root is None else Path(data_root)
@@ -142,7 +152,7 @@ def evaluate(
     if not named or not models:
         raise ClippyError("Nothing to evaluate: no set or no model is named", "Name one of each, such as voc20.")
     with host.busy("looking for data sets"):
-        opened = [open_benchmark(str(one), root) if isinstance(one, str | Path) else one for one in named]
+        opened = [open_benchmark(str(one), root, reading) if isinstance(one, str | Path) else one for one in named]
     jobs = list(zip(opened, tasks_of_sets(opened, requested), strict=True))
     reads_texts = any(task_class(task).reads_texts for _, chosen in jobs for task in chosen)
     for one in models:
@@ -152,6 +162,8 @@ def evaluate(
     evaluations: list[SetEvaluation] = []
     for one in models:
         evaluations += _evaluate_model(one, how, jobs, rules, overrides or Overrides(), options, host)
+        if reading.strict:
+            _all_notices(evaluations).refuse("What was measured on")
     return make_document(evaluations, seed=options.seed, suite=suite)
 
 
@@ -205,7 +217,23 @@ def make_document(
         seed=seed,
         results=results,
         suite=None if suite is None else suite.record(results),
+        notices=notice_records(_all_notices(evaluations)),
     )
+
+
+def _all_notices(evaluations: Sequence[SetEvaluation]) -> Notices:
+    """Those of each set once, however many models were measured on it."""
+    notices = Notices()
+    for evaluation in {id(evaluation.images): evaluation for evaluation in evaluations}.values():
+        notices.update(evaluation.notices)
+    return notices
+
+
+def _notices(images: ImageSet, records: Sequence[ImageRecord]) -> Notices:
+    notices = Notices(images.notices)
+    for record in records:
+        notices.update(noted.notice() for noted in record.notices)
+    return notices
 
 
 def evaluate_set(
@@ -265,6 +293,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         subset=count < (info.complete or len(images)),
         annotation=info.annotation,
         failed=failed,
+        notices=notice_records(_notices(images, records)),
     )
     return TaskResult(
         data=data,
@@ -273,7 +302,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         headline=task.headline,
         metrics=figures.metrics,
         definitions={metric: task.definitions[metric] for metric in figures.metrics},
-        protocol=common_record(task) | task.record(name),
+        protocol=common_record(task) | task.record(name) | ({} if info.exif is None else {"exif": str(info.exif)}),
         classes=figures.classes,
         absent=figures.absent,
         confusion=figures.confusion,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
+from clippy_cli.notices import Notice, NoticeKind
 
 SCHEMA = "clippy-result/1"
 WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
@@ -27,6 +29,28 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class NoticeRecord(Record):
+    """What was given and not used as it stood, counted by reason."""
+
+    kind: NoticeKind = Field(
+        description="skipped: asked for. ignored: not meant. assumed: used in some reading."
+    )
+    unit: str = Field(description="What is counted.")
+    reason: str
+    count: int
+    examples: tuple[str, ...] = Field((), description="The first names.")
+    hint: str = ""
+
+    def notice(self) -> Notice:
+        """As :class:`~clippy_cli.notices.Notices` takes it."""
+        return Notice(self.kind, self.unit, self.reason, self.count, self.examples, self.hint)
+
+
+def notice_records(notices: Iterable[Notice]) -> tuple[NoticeRecord, ...]:
+    """Notices as results hold them."""
+    return tuple(NoticeRecord.model_validate(notice.record()) for notice in notices)
+
+
 class DataRecord(Record):
     """The images that were measured on."""
 
@@ -38,6 +62,7 @@ class DataRecord(Record):
     subset: bool = Field(description="Whether images are missing from the whole split, or --limit left some out.")
     annotation: str = Field("", description="Which annotation was read, where there is a choice.")
     failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was skipped, ignored or assumed of the set.")
 
 
 class ModelRecord(Record):
@@ -124,6 +149,7 @@ class Document(Record):
     seed: int
     results: tuple[TaskResult, ...]
     suite: SuiteRecord | None = Field(None, description="The table of --suite, where one was asked for.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="Those of all sets together.")
 
 
 class ImageRecord(Record):
@@ -136,3 +162,4 @@ class ImageRecord(Record):
     )
     scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
     error: str | None = Field(None, description="Why the image does not count.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was assumed when the image was read.")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clippy_cli.data.captions import CaptionedImage
 from clippy_cli.data.images import read_stored, turn_upright
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notice, Notices
 
 DATA_VARIABLE = "CLIPPY_DATA"
@@ -36,6 +36,13 @@ class ExifRule(StrEnum):
 
     APPLY = "apply"
     IGNORE = "ignore"
+
+
+def parse_exif_rule(text: str | None) -> ExifRule | None:
+    """A rule by its name; ClippyError on any other."""
+    if text is not None and text not in list(ExifRule):
+        raise ClippyError(f"--exif cannot be {text!r}", f"Choose among {', '.join(ExifRule)}.", ExitCode.USAGE)
+    return None if text is None else ExifRule(text)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,6 @@ class MaskReader:
     def __init__(self, table: NDArray[np.int16], palette: str | None) -> None:
         self._table, self._palette = table, palette
         self._is_class = (table != UNKNOWN) & (table != IGNORE)
-        self._is_class = (table != UNKNOWN) & (table != IGNORE)
         self._first: tuple[Path, Colors] | None = None
 
     def __call__(self, path: Path, notices: Notices) -> NDArray[np.integer[Any]]:
