@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -88,6 +88,33 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = _LOG_STYLES.get(record.levelno, "bold red")
         err.print(Text.assemble((f"{record.levelname.lower()}: ", style), record.getMessage()), soft_wrap=True)
+
+
+class _LibraryHandler(logging.Handler):
+    """Warnings of other packages, each once, as clippy's own lines; Python's warnings only with --verbose."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        quiet = record.name == "py.warnings" and logging.getLogger("clippy_cli").getEffectiveLevel() > logging.INFO
+        if not quiet and text not in self._shown:
+            self._shown.add(text)
+            print_warning(f"{record.name}: {text.strip()}")
+
+
+def adopt_libraries(environment: MutableMapping[str, str]) -> None:
+    """Show what other packages warn of through this console; for a process that is the ``clippy`` command.
+
+    Pillow's messages are left out, since clippy itself says what is wrong with an image.
+    """
+    for variable in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        environment.setdefault(variable, "error")
+    logging.captureWarnings(True)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    logging.getLogger().addHandler(_LibraryHandler())
 
 
 def log_level(verbose: int, environment: Mapping[str, str]) -> int:

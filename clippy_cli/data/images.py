@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR
-from clippy_cli.data.pixels import note_what_is_unused, raw_mode, to_rgb
+from clippy_cli.data.pixels import note_what_is_unused, raw_mode, silence_libtiff, to_rgb
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.notices import Notices
@@ -42,6 +42,9 @@ _UPRIGHT = {
 }
 # warnings.catch_warnings swaps process-wide state, so two threads must not do it at once.
 _WARNING_FILTERS = threading.Lock()
+
+
+silence_libtiff()
 
 
 def _renew_lock() -> None:

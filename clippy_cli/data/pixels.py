@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 
 import cv2
@@ -19,6 +20,19 @@ _MIN_FLOAT_OF_255 = 16.0  # float values up to 255 whose maximum is lower might 
 _MAX_SAMPLE_VALUE = 281  # TIFF tag
 _FRAMED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 _SRGB = ("c2", "sgry")  # descriptions of small sRGB profiles that do not say so
+
+
+def silence_libtiff() -> None:
+    """Let libtiff report nothing by itself: it writes to the process's stderr, whatever thread or command decodes.
+
+    Damage still raises, since Pillow looks at return values. Where libtiff is built into Pillow, nothing changes.
+    """
+    try:
+        library = ctypes.CDLL(Image.core.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+    except (OSError, AttributeError, TypeError):
+        return
 
 
 def raw_mode(image: Image.Image) -> str:

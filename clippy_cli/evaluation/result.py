@@ -32,9 +32,7 @@ class Record(BaseModel):
 class NoticeRecord(Record):
     """What was given and not used as it stood, counted by reason."""
 
-    kind: NoticeKind = Field(
-        description="skipped: asked for. ignored: not meant. assumed: used in some reading."
-    )
+    kind: NoticeKind = Field(description="skipped: asked for. ignored: not meant. assumed: used in some reading.")
     unit: str = Field(description="What is counted.")
     reason: str
     count: int

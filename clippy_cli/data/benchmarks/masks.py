@@ -132,7 +132,16 @@ class MaskReader:
                 mask = read_mask(path)
             except ClippyError:
                 continue  # it fails when its image is read
-            found |= set(np.unique(mask.values).tolist())
+            values = np.unique(mask.values).tolist()
+            found |= set(values)
+            if mask.colors is not None and self._palette is None and _has_moved_voc_colors(values, mask.colors):
+                notices.assumed(
+                    "mask",
+                    "its palette has VOC's colors at other values; values count, not colors",
+                    str(path),
+                    hint="Take the set's own masks if a tool has sorted the palette; else write `palette: any` in the "
+                    "set's data file.",
+                )
             if mask.colors is not None and self._first is None:
                 self._first = path, mask.colors
             if mask.one_bit and np.unique(self._table[self._is_class]).size > 2:
@@ -254,6 +263,15 @@ def _require_voc_colors(path: Path, indices: NDArray[np.integer[Any]], colors: C
                 f"{path}: its palette is not VOC's, so its indices cannot be trusted as classes",
                 "Take the set's own SegmentationClass/*.png; an image editor may have sorted the palette.",
             )
+
+
+def _has_moved_voc_colors(values: Sequence[int], colors: Colors) -> bool:
+    """Whether all these values have colors of VOC, and not all of them their own."""
+    known = [_voc_color(index) for index in range(256)]
+    used = [_color(colors, value) for value in values]
+    return all(color in known for color in used) and any(
+        color != known[value] for value, color in zip(values, used, strict=True)
+    )
 
 
 def _voc_color(index: int) -> Colors:
