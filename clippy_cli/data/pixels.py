@@ -8,7 +8,7 @@ import struct
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
@@ -28,7 +28,7 @@ def silence_libtiff() -> None:
     Damage still raises, since Pillow looks at return values. Where libtiff is built into Pillow, nothing changes.
     """
     try:
-        library = ctypes.CDLL(Image.core.__file__)
+        library = ctypes.CDLL(_imaging.__file__)
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)
     except (OSError, AttributeError, TypeError):
@@ -115,7 +115,8 @@ def scale_to_8_bit(
             "Save it as an 8-bit or 16-bit image, or as floats in [0, 1].",
         )
     scaled = np.asarray(values, dtype=np.float64) * (255.0 / limit)
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return eight
 
 
 def profile_name(profile: bytes) -> str:
@@ -173,7 +174,7 @@ def _needs_low_bytes(image: Image.Image) -> bool:
         return True
     bands = image.getextrema()
     colors = bands[:3] if len(bands) >= 3 else bands[:1]
-    return max(high for _, high in colors) < _DEEP_LIMIT >> 8  # type: ignore[misc, str-format]
+    return max(high for _, high in colors) < _DEEP_LIMIT >> 8  # type: ignore[misc]
 
 
 def _deep_color(data: bytes, where: str, notices: Notices) -> NDArray[np.uint8] | None:
@@ -189,4 +190,5 @@ def _deep_color(data: bytes, where: str, notices: Notices) -> NDArray[np.uint8] 
         return rgb
     alpha = values[..., 3:].astype(np.float64)
     opacity = alpha / max(float(alpha.max()), 1.0)
-    return np.rint(255 + opacity * (rgb.astype(np.float64) - 255)).astype(np.uint8)
+    on_white: NDArray[np.uint8] = np.rint(255 + opacity * (rgb.astype(np.float64) - 255)).astype(np.uint8)
+    return on_white
