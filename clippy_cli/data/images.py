@@ -96,7 +96,9 @@ def as_pixels(photo: object, *, where: str, notices: Notices | None = None) -> N
     if isinstance(photo, Image.Image):
         with guard_decoding(where):
             check_shape(*photo.size, where=where)
-            return _upright(to_rgb(photo, where=where, notices=notices or Notices()), orientation(photo))
+            return _upright(
+                to_rgb(photo, where=where, notices=Notices() if notices is None else notices), orientation(photo)
+            )
     if isinstance(photo, Tensor):
         pixels = _tensor_pixels(photo, where)
     elif isinstance(photo, np.ndarray):

@@ -34,9 +34,7 @@ def test_types_that_are_not_read_are_counted_with_a_way_to_read_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(
-        tmp_path / "in", "a.png", "a.txt", "a.json", "b.DNG", "c.dng", "d.mov", "e.psd", "._a.png", "Thumbs.db", "f.xyz"
-    )
+    write(tmp_path / "in", "a.png", "a.txt", "b.DNG", "c.dng", "d.mov", "e.psd", "._a.png", "Thumbs.db", "f.xyz")
     write(tmp_path / "in", "IMG_0001", "clip.dat", content=encoded(noise(), "JPEG"))
     write(tmp_path / "in", "README")
     assert find_images(["in"]) == [Path("in/a.png")]
@@ -49,7 +47,7 @@ def test_types_that_are_not_read_are_counted_with_a_way_to_read_them(
         "in/f.xyz": ("ignored", 1),
     }
     (tmp_path / "in" / "a.png").unlink()
-    with pytest.raises(ClippyError, match=r"No image found in: in\n  2 files skipped: type \.dng"):
+    with pytest.raises(ClippyError, match=r"No image found in: in\n(.|\n)*2 files skipped: type \.dng"):
         find_images(["in"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
@@ -52,9 +52,10 @@ class PatternFiles:
         """Whether a key has a file."""
         return is_file(self.path(key))
 
-    def fits(self, name: str) -> bool:
-        """Whether a path below the folder, written with ``/``, is that of some key."""
-        return any(key_of(name, pattern) is not None for pattern in self._patterns)
+    def key_of(self, name: str) -> str | None:
+        """The key of a path below the folder, written with ``/``; None where it fits no pattern."""
+        keys = (key_of(name, pattern) for pattern in self._patterns)
+        return next((key for key in keys if key is not None), None)
 
     def tops(self) -> tuple[str, ...]:
         """The folders that patterns begin with."""
@@ -71,7 +72,7 @@ def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, no
     """
     for top in photos.tops():
         for name in _walk(folder, top, notices):
-            if photos.fits(name) or annotation.fits(name):
+            if photos.key_of(name) is not None or annotation.key_of(name) is not None:
                 continue
             path = folder / name
             key = path.relative_to(folder / top).with_suffix("").as_posix()
@@ -105,23 +106,22 @@ def find_keys(folder: Path, pattern: str) -> Iterator[str]:
 
 
 def parse_listing(
-    text: str, *, where: str, has: Callable[[str], bool] | None = None, notices: Notices | None = None
+    text: str, *, where: str, photos: PatternFiles | None = None, notices: Notices | None = None
 ) -> tuple[str, ...]:
     """The keys in a listing, one a line.
 
-    A line is a key, blanks in it included, or one with its suffix or folders, whichever ``has`` a photo; else its first
-    word, as further columns may follow. Blank lines do not count, nor do lines after ``#`` that have no photo, which
-    are counted in ``notices``. ClippyError on a key that leaves the folder or comes twice.
+    A line is a key, blanks in it included, or a photo's file name or path, whichever of ``photos`` is there; else its
+    first word, as further columns may follow. Blank lines do not count, nor do lines after ``#`` that have no photo,
+    which are counted in ``notices``. ClippyError on a key that leaves the folder or comes twice.
     """
-    keys: dict[str, int] = {}
+    notices, keys = Notices() if notices is None else notices, dict[str, int]()
     for number, line in enumerate(text.split("\n"), start=1):
         stripped = line.strip()
         if not stripped:
             continue
-        there = None if has is None else next(filter(has, filter(_stays_inside, _readings(stripped))), None)
-        if there is None and has is not None and stripped.startswith("#"):
-            if notices is not None:
-                notices.ignored("line", f"a comment in {where}", f"line {number}")
+        there = None if photos is None else _photo_of(stripped, photos, f"{where}:{number}", notices)
+        if there is None and photos is not None and stripped.startswith("#"):
+            notices.ignored("line", f"a comment in {where}", f"line {number}")
             continue
         key = stripped.split()[0] if there is None else there
         if not _stays_inside(key):
@@ -150,7 +150,7 @@ def read_listing(path: Path, photos: PatternFiles, notices: Notices) -> tuple[st
             text = content.decode("utf-8-sig", "surrogateescape")  # as file names that are no UTF-8 come in Python
     except (OSError, UnicodeDecodeError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
-    return parse_listing(text, where=str(path), has=photos.has, notices=notices)
+    return parse_listing(text, where=str(path), photos=photos, notices=notices)
 
 
 def is_file(path: Path) -> bool:
@@ -161,13 +161,18 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _readings(line: str) -> Iterator[str]:
-    """The keys that a line may mean, the most literal first."""
+def _photo_of(line: str, photos: PatternFiles, where: str, notices: Notices) -> str | None:
+    """The key of the photo that a line names, the most literal reading first; None where there is none."""
     for text in dict.fromkeys((line, line.split()[0])):
         path = PurePosixPath(text)
-        stems = [text] if not is_image_name(path.name) else [text, path.with_suffix("").as_posix()]
-        yield from stems
-        yield from (PurePosixPath(stem).name for stem in stems)
+        stem = path.with_suffix("") if is_image_name(path.name) else path
+        for key in (text, photos.key_of(path.as_posix()), stem.as_posix()):
+            if key is not None and _stays_inside(key) and photos.has(key):
+                return key
+        if len(path.parts) > 1 and ".." not in path.parts and photos.has(stem.name):
+            notices.assumed("line", "a path to elsewhere, read as the photo of that name", where)
+            return stem.name
+    return None
 
 
 def _stays_inside(key: str) -> bool:

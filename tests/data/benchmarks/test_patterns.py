@@ -65,6 +65,7 @@ def test_photos_that_fit_no_pattern_are_said(tmp_path: Path) -> None:
         ("IMG 1\r\n\r\nb\r\n", ["IMG 1", "b"]),
         ("b.jpg\nIMG 1.jpg\n", ["b", "IMG 1"]),
         ("p/b.jpg\n./p/IMG 2.jpg\n", ["b", "IMG 2"]),
+        ("/home/me/b.jpg\n", ["b"]),
         ("b 1\nIMG 2 0\n", None),
         ("b 1\nx/c\t-1\n", ["b", "x/c"]),
         ("# all of them\nb\n", ["b"]),
