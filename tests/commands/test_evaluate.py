@@ -218,6 +218,7 @@ def test_the_flags_are_these():
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
         "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
+        "--exif", "--strict",
     }  # fmt: skip
 
 

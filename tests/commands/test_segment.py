@@ -175,7 +175,7 @@ def test_the_flags_are_these():
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
         *("--scales", "--flip", "--window", "--stride", "--refine", "--regions"),
-        *("--out", "--batch-size", "--device", "--json", "--dense", "--proxy"),
+        *("--out", "--batch-size", "--device", "--json", "--dense", "--proxy", "--strict"),
     }
 
 
@@ -201,19 +201,20 @@ def test_a_photo_of_fewer_bits_is_said_and_refused_by_strict(clippy):
     Image.fromarray(np.full((48, 64), 1000, np.uint16)).save("deep.png")
     outcome = clippy("classify", "deep.png", "--labels", "red,blue", "--json")
     assert (outcome.code, outcome.document["notices"][0]["kind"]) == (0, "assumed")
-    outcome = clippy("group", "deep.png", "--strict", "--out", "strict")
+    outcome = clippy("group", "deep.png", "--groups", "1", "--strict", "--out", "strict")
     assert outcome.code == ExitCode.FAILED and "10 bits" in outcome.stderr and not Path("strict").exists()
     assert clippy("segment", "deep.png", "--labels", "red,blue").code == 0
     assert "10 bits" in json.loads(Path("clippy_out/deep.json").read_text())["notices"][0]["reason"]
 
 
 @pytest.mark.parametrize(
-    "command", [("segment", "--labels", "red,blue"), ("group",), ("classify", "--labels", "red,blue")]
+    "command", [("segment", "--labels", "red,blue"), ("group", "--groups", "2"), ("classify", "--labels", "red,blue")]
 )
 def test_file_names_that_are_no_utf_8(clippy, flag, command):
     names = [os.fsdecode(b"caf\xe9.png"), "new\nline.png", "plain.png"]
     for name in names:
         flag(f"in/{name}")
+    Path("in", "@eaDir").mkdir()
     Path("in", os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     outcome = clippy(command[0], "in", *command[1:])
     assert outcome.code == ExitCode.PARTIAL
