@@ -1,7 +1,7 @@
 """What was given and not used as it stood: counted by reason, with examples, in one form everywhere.
 
 Readers fill :class:`Notices`; commands print them once at the end, write them into their JSON, and exit with 3 where
-something was skipped that was asked for. ``--strict`` makes those an error, and assumptions.
+something was skipped that was asked for. ``--strict`` makes any of them an error.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class Notices:
         return [notice.record() for notice in self]
 
     def refuse(self, what: str) -> None:
-        """ClippyError that lists what was skipped or assumed, where there is any: what ``--strict`` does."""
-        lines = [str(notice) for notice in self if notice.kind is not NoticeKind.IGNORED]
+        """ClippyError that lists all of them, where there is any: what ``--strict`` does."""
+        lines = [str(notice) for notice in self]
         if lines:
             more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
             listed = "".join(f"\n  {line}" for line in [*lines[:_MOST_LINES], *more])

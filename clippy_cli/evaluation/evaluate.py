@@ -28,6 +28,7 @@ from clippy_cli.evaluation.result import (
     PublishedFigure,
     ResultTask,
     TaskResult,
+    all_notices,
     notice_records,
 )
 from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
@@ -65,7 +66,7 @@ class SetEvaluation:
     @property
     def notices(self) -> Notices:
         """What was skipped, ignored or assumed of the set and of its images, those counted before too."""
-        return _notices(self.images, next(iter(self.records.values()), []))
+        return all_notices(self.images.notices, next(iter(self.records.values()), []))
 
     def released(self) -> SetEvaluation:
         """The same without the prepared tasks, so that the model's memory is free for the next one."""
@@ -229,13 +230,6 @@ def _all_notices(evaluations: Sequence[SetEvaluation]) -> Notices:
     return notices
 
 
-def _notices(images: ImageSet, records: Sequence[ImageRecord]) -> Notices:
-    notices = Notices(images.notices)
-    for record in records:
-        notices.update(noted.notice() for noted in record.notices)
-    return notices
-
-
 def evaluate_set(
     model: VisionLanguageModel,
     images: ImageSet,
@@ -293,7 +287,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         subset=count < (info.complete or len(images)),
         annotation=info.annotation,
         failed=failed,
-        notices=notice_records(_notices(images, records)),
+        notices=notice_records(all_notices(images.notices, records)),
     )
     return TaskResult(
         data=data,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
-from clippy_cli.notices import Notice, NoticeKind
+from clippy_cli.notices import Notice, NoticeKind, Notices
 
 SCHEMA = "clippy-result/1"
 WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
@@ -161,3 +161,11 @@ class ImageRecord(Record):
     scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
     error: str | None = Field(None, description="Why the image does not count.")
     notices: tuple[NoticeRecord, ...] = Field((), description="What was assumed when the image was read.")
+
+
+def all_notices(of_set: Iterable[Notice], records: Iterable[ImageRecord]) -> Notices:
+    """The notices of an open set and those of its images."""
+    notices = Notices(of_set)
+    for record in records:
+        notices.update(noted.notice() for noted in record.notices)
+    return notices
