@@ -71,9 +71,9 @@ def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") 
         raise ClippyError(f"The directory {folder} is not empty: it holds {', '.join(there[:6])}{more}.", hint)
 
 
-def json_text(document: object, *, ascii_only: bool = False) -> str:
+def json_text(document: object, *, indent: int | None = 2, ascii_only: bool = False) -> str:
     """JSON that is UTF-8 whatever file names are in it (see :func:`~clippy_cli.errors.encodable`); NaN is refused."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR
-from clippy_cli.data.pixels import note_what_is_unused, raw_mode, silence_libtiff, to_rgb
+from clippy_cli.data.pixels import note_what_is_unused, raw_mode, silence_decoders, to_rgb
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.notices import Notices
@@ -44,7 +44,7 @@ _UPRIGHT = {
 _WARNING_FILTERS = threading.Lock()
 
 
-silence_libtiff()
+silence_decoders()
 
 
 def _renew_lock() -> None:

@@ -22,11 +22,12 @@ _FRAMED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 _SRGB = ("c2", "sgry")  # descriptions of small sRGB profiles that do not say so
 
 
-def silence_libtiff() -> None:
-    """Let libtiff report nothing by itself: it writes to the process's stderr, whatever thread or command decodes.
+def silence_decoders() -> None:
+    """Let libtiff and OpenCV report nothing by themselves: they write to the process's stderr, whoever decodes.
 
-    Damage still raises, since Pillow looks at return values. Where libtiff is built into Pillow, nothing changes.
+    Damage still raises, since Pillow looks at return values. Where libtiff is built into Pillow, it is left as it is.
     """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         library = ctypes.CDLL(_imaging.__file__)
         library.TIFFSetErrorHandler(None)
