@@ -105,7 +105,8 @@ class MeasureOptions(TypedDict, total=False):
 
     limit: take the first images only. batch_size: images of one size in a forward pass. workers: threads that decode.
     groups, method: of the task group. clusters: of the task cluster. seed: of the clusters. regions: folder of region
-    files, for a second result of the task segment.
+    files, for a second result of the task segment. exif: apply or ignore the EXIF orientation of annotated photos.
+    strict: refuse what would be skipped or assumed.
     """
 
     limit: int | None
@@ -116,6 +117,8 @@ class MeasureOptions(TypedDict, total=False):
     clusters: int | None
     seed: int
     regions: Path | None
+    exif: str | None
+    strict: bool
 
 
 def evaluate(
@@ -154,6 +157,7 @@ def evaluate(
     >>> 0 <= document.results[0].metrics["miou"] <= 1
     True
     """
+    from clippy_cli.data.benchmarks.base import Reading, parse_exif_rule
     from clippy_cli.evaluation.evaluate import evaluate as measure
     from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
@@ -167,6 +171,8 @@ def evaluate(
         named["scales"] = tuple(named["scales"])
     if suite is not None and (sets or tasks):
         raise ClippyError(f"suite={suite!r} names the sets and the task itself", "Leave out sets and tasks, or suite.")
+    measuring: dict[str, Any] = {**options}
+    reading = Reading(parse_exif_rule(measuring.pop("exif", None)), measuring.pop("strict", False))
     return measure(
         sets if suite is None else open_suite(suite, root),
         models,
@@ -174,7 +180,8 @@ def evaluate(
         tasks=tasks,
         protocol=protocol,
         overrides=Overrides(**named),
-        options=Options(**options),
+        options=Options(**measuring),
+        reading=reading,
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.errors import ClippyError, ExitCode, encodable
 from clippy_cli.files import json_text
 from clippy_cli.notices import Notice, NoticeKind
 
@@ -21,8 +22,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.status import Status
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Stream:
+    """stdout or stderr as it is at each moment, where whatever its encoding cannot hold is escaped."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+    def write(self, text: str) -> int:
+        stream = getattr(sys, self._name)
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        written: int = stream.write(encodable(text).encode(encoding, "backslashreplace").decode(encoding))
+        return written
+
+
+out = Console(file=cast("IO[str]", _Stream("stdout")), highlight=False)
+err = Console(file=cast("IO[str]", _Stream("stderr")), highlight=False, stderr=True)
 
 LOG_VARIABLE = "CLIPPY_LOG"
 PREVIEW_LINES = 15
@@ -61,7 +79,7 @@ def print_notices(notices: Iterable[Notice]) -> None:
 
 def print_json(document: object) -> None:
     """Write one JSON document to stdout, unstyled and unwrapped; NaN is refused, since JSON has none."""
-    out.out(json_text(document), highlight=False)
+    out.out(json_text(document, ascii_only=not out.encoding.startswith("utf")), highlight=False)
 
 
 class _LogHandler(logging.Handler):
@@ -70,6 +88,33 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = _LOG_STYLES.get(record.levelno, "bold red")
         err.print(Text.assemble((f"{record.levelname.lower()}: ", style), record.getMessage()), soft_wrap=True)
+
+
+class _LibraryHandler(logging.Handler):
+    """Warnings of other packages, each once, as clippy's own lines; Python's warnings only with --verbose."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        quiet = record.name == "py.warnings" and logging.getLogger("clippy_cli").getEffectiveLevel() > logging.INFO
+        if not quiet and text not in self._shown:
+            self._shown.add(text)
+            print_warning(f"{record.name}: {text.strip()}")
+
+
+def adopt_libraries(environment: MutableMapping[str, str]) -> None:
+    """Show what other packages warn of through this console; for a process that is the ``clippy`` command.
+
+    Pillow's messages are left out, since clippy itself says what is wrong with an image.
+    """
+    for variable in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        environment.setdefault(variable, "error")
+    logging.captureWarnings(True)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    logging.getLogger().addHandler(_LibraryHandler())
 
 
 def log_level(verbose: int, environment: Mapping[str, str]) -> int:

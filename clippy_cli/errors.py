@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ExitCode(IntEnum):
@@ -30,13 +33,31 @@ class ClippyError(Exception):
     """
 
     def __init__(self, message: str, hint: str | None = None, exit_code: int = ExitCode.FAILED) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = encodable(message)
+        self.hint = None if hint is None else encodable(hint)
+        super().__init__(self.message)
         self.exit_code = int(exit_code)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold: the bytes of a file name that are none (surrogates in Python) are written out.
+
+    >>> encodable("caf\\udce9.jpg")
+    'caf\\\\xe9.jpg'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub(_written_out, text)
+    return text
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def first_line(error: BaseException) -> str:

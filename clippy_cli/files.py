@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from clippy_cli.errors import ClippyError
-from clippy_cli.notices import printable
+from clippy_cli.errors import ClippyError, encodable
 from clippy_cli.own_files import before_replacing
 
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]+")  # of file names that are no UTF-8
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -69,18 +69,22 @@ def whole_folder(target: Path, *, replace: bool = False, overwrite: bool = False
         raise ClippyError(f"Cannot write to {target}: {error}", "Free some space, or choose another folder.") from error
 
 
-def json_text(document: object, *, indent: int | None = 2) -> str:
-    """A document as JSON that every reader takes: no NaN (ValueError), and UTF-8, names that are none escaped."""
-    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
-    return _LONE_SURROGATES.sub(lambda found: json.dumps(printable(found[0]))[1:-1], text)
-
-
 def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") -> None:
     """ClippyError where ``folder`` is a file, cannot be read, or holds anything but hidden files."""
     there = _visible(folder, hint)
     if there:
         more = ", ..." if len(there) > 6 else ""
         raise ClippyError(f"The directory {folder} is not empty: it holds {', '.join(there[:6])}{more}.", hint)
+
+
+def json_text(document: object, *, indent: int | None = 2, ascii_only: bool = False) -> str:
+    """JSON that is UTF-8 whatever file names are in it (see :func:`~clippy_cli.errors.encodable`); NaN is refused."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _SURROGATES.sub(lambda found: encodable(found[0]).replace("\\", "\\\\"), text)
+    return _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ascii_only else text
 
 
 def claim_folder(folder: Path, name: str, description: bytes, hint: str) -> bytes | None:

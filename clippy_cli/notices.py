@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, encodable
 
 MOST_EXAMPLES = 3
 _MOST_LINES = 8
@@ -151,8 +151,8 @@ def printable(name: str) -> str:
     >>> printable("caf\\udce9\\n.jpg")
     'caf\\\\xe9\\\\n.jpg'
     """
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    text = encodable(name)
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _plural(unit: str, count: int) -> str:

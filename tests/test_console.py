@@ -1,7 +1,9 @@
 """The terminal: previews, progress, logs."""
 
 import io
+import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -98,3 +100,29 @@ def test_each_level_shows_its_records_with_their_level(restored_logger, capsys, 
     captured = capsys.readouterr()
     assert captured.err.splitlines() == ["warning: one", "info: two [not markup]", "debug: three"][:shown]
     assert captured.out == ""
+
+
+def test_what_an_encoding_cannot_hold_is_escaped(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    console.out.print("caf\udce9 \u72ac", highlight=False)
+    console.print_json({"name": "caf\udce9 \u72ac \U0001f600\n"})
+    line, _, document = raw.getvalue().decode("ascii").partition("\n")
+    assert line == "caf\\xe9 \\u72ac"
+    assert json.loads(document) == {"name": "caf\\xe9 \u72ac \U0001f600\n"}
+
+
+def test_other_packages_warn_once_as_clippy_does(monkeypatch, capsys):
+    root = logging.Logger("root")
+    monkeypatch.setattr(
+        logging, "getLogger", lambda name=None: root if name is None else logging.Logger.manager.getLogger(name)
+    )
+    monkeypatch.setattr(logging, "captureWarnings", lambda capture: None)
+    environment = {"HF_HUB_VERBOSITY": "info"}
+    console.adopt_libraries(environment)
+    for _ in range(2):
+        root.handle(logging.LogRecord("transformers", logging.WARNING, "", 0, "weights are new", None, None))
+    root.handle(logging.LogRecord("py.warnings", logging.WARNING, "", 0, "deprecated", None, None))
+    root.handle(logging.LogRecord("timm", logging.INFO, "", 0, "loading", None, None))
+    assert capsys.readouterr().err == "warning: transformers: weights are new\n"
+    assert environment["HF_HUB_VERBOSITY"] == "info" and environment["TRANSFORMERS_VERBOSITY"] == "error"

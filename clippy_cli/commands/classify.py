@@ -33,6 +33,7 @@ def classify(
     ] = None,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Say which of your labels fit whole photos best.
@@ -53,15 +54,17 @@ def classify(
     from clippy_cli.reporting.products import save_csv
 
     request = ClassifyRequest.read(labels, top_k, templates, resolution)
-    paths = input_files(images)
+    found = input_files(images, strict=strict)
     clip = load_clip(model, device, texts=True)
     answer = clip.prepare(request)
-    results = clip.answer(answer, paths, batch_size=batch_size)
-    run = collect(results, paths, "classifying", lambda result, stem: result.record())
+    results = clip.answer(answer, found.paths, batch_size=batch_size)
+    run = collect(results, found, "classifying", lambda result, stem: result.record())
     if csv is not None:
         save_csv(csv, CSV_COLUMNS, _rows(run.done))
     if json:
-        console.print_json({**answer.settings, "images": run.done, "failed": run.failed})
+        console.print_json(
+            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records()}
+        )
     else:
         _print_guesses(run.done)
     run.finish()

@@ -27,19 +27,11 @@ _OUT = Path("clippy_out/evaluate")
 
 
 @options.in_panels(
-    Data=("data_root", "suite", "limit"),
+    Data=("data_root", "suite", "limit", "exif", "strict"),
     Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
     Protocol=(
-        "protocol",
-        "resolution",
-        "window",
-        "stride",
-        "window_average",
-        "scales",
-        "flip",
-        "refine",
-        "templates",
-        "background",
+        *("protocol", "resolution", "window", "stride", "window_average", "scales", "flip", "refine"),
+        *("templates", "background"),
     ),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
@@ -144,6 +136,15 @@ def evaluate(
         typer.Option(min=1, max=256, metavar="N", help="Clusters of the set, for the task cluster. Default: classes."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take the first N images only.")] = None,
+    exif: Annotated[
+        str | None,
+        typer.Option(
+            metavar="apply|ignore",
+            help="Turn photos by their EXIF orientation, their annotation being upright already, or use both as "
+            "stored. Default: as the set says, else as the annotation's size says.",
+        ),
+    ] = None,
+    strict: options.Strict = False,
     batch_size: options.BatchSize = _BATCH,
     workers: options.Workers = 2,
     device: options.Device = "auto",
@@ -208,6 +209,7 @@ def evaluate(
             )
         compare_results(Path(datasets[0]), Path(datasets[1]), json)
         return
+    from clippy_cli.data.benchmarks.base import Reading, parse_exif_rule
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
     from clippy_cli.evaluation.protocol import load_protocol
@@ -227,6 +229,7 @@ def evaluate(
     factors = None if scales is None else parse_scales(scales)
     if refine is not None:
         parse_refinement(refine)
+    reading = Reading(parse_exif_rule(exif), strict)
     if regions is not None:
         options.check_folder(regions, "--regions")
     opened = None if suite is None else open_suite(suite, data_root)
@@ -275,6 +278,7 @@ def evaluate(
                 overrides=overrides,
                 options=settings,
                 model_loading=ModelLoading(device, dense, proxy),
+                reading=reading,
                 host=run.host(shown=not json, worst_first=worst_first),
             )
         except KeyboardInterrupt:

@@ -12,7 +12,8 @@ import typer
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.errors import ExitCode
+from clippy_cli.errors import ExitCode, encodable
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.evaluate import Host
@@ -33,6 +34,7 @@ class EvaluationRun:
         self._seed, self._suite = seed, suite
         self._evaluations: list[SetEvaluation] = []
         self._examples: list[list[Example]] = []
+        self._notices = Notices()
 
     def host(self, *, shown: bool, worst_first: bool) -> Host:
         """What the library calls meanwhile: spinners, progress, results as they come, where they are ``shown``."""
@@ -59,11 +61,14 @@ class EvaluationRun:
         from clippy_cli.evaluation.evaluate import make_document
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
-        document = make_document(self._evaluations, seed=self._seed, command=self._command, suite=self._suite)
+        document = make_document(
+            self._evaluations, seed=self._seed, command=encodable(self._command), suite=self._suite
+        )
         document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
         written = save_document(self._out, document, self._examples)
         if not unfinished:
             remove_journals(self._out, self._evaluations)
+        self._notices = Notices(record.notice() for record in document.notices)
         if json:
             console.print_json(document.model_dump(by_alias=True))
             return
@@ -74,9 +79,11 @@ class EvaluationRun:
         console.out.print(Text(f"wrote {', '.join(map(str, written))}", "dim"), soft_wrap=True)
 
     def leave(self) -> None:
-        """Leave with the exit code for images that could not be used or sets that are missing; return without any."""
+        """Print the notices, and leave with the exit code where images or sets were not used; return without any."""
+        console.print_notices(self._notices)
         data = [result.data for evaluation in self._evaluations for result in evaluation.results]
-        if any(entry.failed for entry in data) or (self._suite is not None and self._suite.missing):
+        missing = self._suite is not None and self._suite.missing
+        if any(entry.failed for entry in data) or missing or self._notices.incomplete:
             raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
 
     def _keep(self, evaluation: SetEvaluation, *, shown: bool, worst_first: bool) -> None:

@@ -38,6 +38,7 @@ def group(
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Cut photos into groups of alike patches, without any words.
@@ -63,8 +64,8 @@ def group(
 
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
-    paths = input_files(images, out)
+    found = input_files(images, out, strict=strict)
     output = Output(out, kinds, json, overwrite)
-    output.check(paths, (GROUP_SUFFIX,))
+    output.check(found.paths, (GROUP_SUFFIX,))
     clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
-    run_divided(clip, clip.prepare(request), paths, output, verb="grouping", batch_size=batch_size)
+    run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
 from clippy_cli import console
-from clippy_cli.errors import ExitCode
+from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notice, Notices, printable
 
 if TYPE_CHECKING:
     from clippy_cli.api import Clip
@@ -20,32 +21,68 @@ if TYPE_CHECKING:
 MOST_TABLES = 3  # up to this many images get a table each, more get a line each
 
 Record = dict[str, Any]
-R = TypeVar("R")
+
+
+class Answered(Protocol):
+    """The result of one photo."""
+
+    @property
+    def notices(self) -> tuple[Notice, ...]: ...
+
+
+R = TypeVar("R", bound=Answered)
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The files that are to be done, and what was found beside them; with ``strict`` nothing may be noted."""
+
+    paths: list[Path]
+    notices: Notices
+    strict: bool = False
 
 
 @dataclass
 class ImageRun:
-    """Records of the images that were done and of those that failed, in the order of the files."""
+    """Records of the images that were done and of those that failed, in the order of the files, and all notices."""
 
+    notices: Notices
     done: list[Record] = field(default_factory=list)
     failed: list[Record] = field(default_factory=list)
 
     def finish(self) -> None:
-        """Leave with the exit code for a run in which some or all files failed; return where none did."""
-        if self.failed:
-            raise typer.Exit(ExitCode.PARTIAL if self.done else ExitCode.FAILED)
+        """Print the notices, and leave with the exit code where files failed or were skipped; else return."""
+        console.print_notices(self.notices)
+        if self.failed and not self.done:
+            raise typer.Exit(ExitCode.FAILED)
+        if self.failed or self.notices.incomplete:
+            raise typer.Exit(ExitCode.PARTIAL)
 
 
-def input_files(inputs: Sequence[str], out: Path | None = None) -> list[Path]:
-    """The files behind the arguments, without the pictures that clippy wrote to ``out``, unless named."""
-    from clippy_cli.data.images import find_images
+def input_files(inputs: Sequence[str], out: Path | None = None, *, strict: bool = False) -> ImageInput:
+    """The files behind the arguments, without the pictures that clippy wrote to ``out``, unless named.
+
+    ClippyError with ``strict`` where something beside them would be skipped.
+    """
+    from clippy_cli.data.image_files import find_images
     from clippy_cli.own_files import own_files
 
-    paths = find_images(inputs)
-    if out is None:
-        return paths
-    own, folder, named = own_files(out), out.resolve(), {Path(text) for text in inputs}
-    return [path for path in paths if path in named or path.parent.resolve() != folder or not own.is_own(path)]
+    notices = Notices()
+    paths = find_images(inputs, notices=notices)
+    if out is not None:
+        results, folder, named = own_files(out), out.resolve(), {Path(text) for text in inputs}
+        own = [path for path in paths if path not in named and path.parent.resolve() == folder and results.is_own(path)]
+        if own:
+            notices.ignored("file", "clippy's own results, in the folder of --out", *map(str, own))
+            paths = [path for path in paths if path not in own]
+            if not paths:
+                raise ClippyError(
+                    f"No image found in: {', '.join(inputs)}, but for {len(own)} of clippy's own results",
+                    "Name them to use them.",
+                )
+    if strict:
+        notices.refuse("The input")
+    return ImageInput(paths, notices, strict)
 
 
 def load_clip(
@@ -72,23 +109,28 @@ def load_bare_model(
 
 
 def collect(
-    results: Iterable[R | Failure], paths: Sequence[Path], verb: str, record: Callable[[R, str], Record]
+    results: Iterable[R | Failure], images: ImageInput, verb: str, record: Callable[[R, str], Record]
 ) -> ImageRun:
     """Turn each result, with a file name stem of its own, into its record.
 
     A file that cannot be used is reported at once and the others go on. Errors of ``record``, such as a full disk, end
-    the run.
+    the run; so does, with ``strict``, a photo that is used under an assumption.
     """
     from clippy_cli.reporting.answers import Failure
     from clippy_cli.reporting.files import output_stems
 
-    run = ImageRun()
+    run, paths = ImageRun(images.notices), images.paths
     with console.progress(verb, len(paths)) as advance:
         for result, stem, path in zip(results, output_stems(paths), paths, strict=True):
             if isinstance(result, Failure):
                 console.print_error(result.error)
-                run.failed.append({"image": str(path), "error": result.error.message, "hint": result.error.hint})
+                run.failed.append(
+                    {"image": printable(str(path)), "error": result.error.message, "hint": result.error.hint}
+                )
             else:
-                run.done.append({"image": str(path), **record(result, stem)})
+                if images.strict:
+                    Notices(result.notices).refuse(f"{path}")
+                run.notices.update(result.notices)
+                run.done.append({"image": printable(str(path)), **record(result, stem)})
             advance()
     return run

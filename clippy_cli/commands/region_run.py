@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.commands.image_run import MOST_TABLES, Record, collect
+from clippy_cli.commands.image_run import MOST_TABLES, ImageInput, Record, collect
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ class Output:
 def run_divided(
     clip: Clip,
     answer: Answer[Divided],
-    paths: Sequence[Path],
+    images: ImageInput,
     output: Output,
     *,
     verb: str,
@@ -66,7 +66,7 @@ def run_divided(
     from clippy_cli.reporting.results import Segmentation
 
     previews: list[NDArray[np.uint8]] = []
-    wants_preview = len(paths) == 1 and console.out.is_terminal and not output.json
+    wants_preview = len(images.paths) == 1 and console.out.is_terminal and not output.json
 
     def record(result: Divided, stem: str) -> Record:
         files = result.save(output.folder, output.kinds, stem=stem, overwrite=output.overwrite)
@@ -78,10 +78,12 @@ def run_divided(
             previews.append(tint(result.image, result.mask))
         return fields
 
-    results = clip.answer(answer, paths, regions=regions, batch_size=batch_size)
-    run = collect(results, paths, verb, record)
+    results = clip.answer(answer, images.paths, regions=regions, batch_size=batch_size)
+    run = collect(results, images, verb, record)
     if output.json:
-        console.print_json({**answer.settings, "images": run.done, "failed": run.failed})
+        console.print_json(
+            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records()}
+        )
     else:
         for picture in previews:
             console.out.print(console.half_blocks(picture, width=console.out.width))

@@ -54,6 +54,7 @@ def segment(
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Give every pixel of photos one of your labels.
@@ -104,16 +105,16 @@ def segment(
         check_label_count(len(request.vocabulary.labels))
     if regions is not None:
         options.check_folder(regions, "--regions")
-    paths = input_files(images, out)
+    found = input_files(images, out, strict=strict)
     if regions is not None:
-        _check_stems(paths)
+        _check_stems(found.paths)
     output = Output(out, kinds, json, overwrite)
-    output.check(paths, ("",) if regions is None else ("", WITH_REGIONS))
+    output.check(found.paths, ("",) if regions is None else ("", WITH_REGIONS))
     clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
     answer = clip.prepare(request)
     if answer.settings["score_kind"] == "cosine" and threshold is None:
         console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-    run_divided(clip, answer, paths, output, verb="segmenting", batch_size=batch_size, regions=regions)
+    run_divided(clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions)
 
 
 def _check_stems(paths: Sequence[Path]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import io
-import logging
 import os
 import threading
 import warnings
@@ -20,19 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR
+from clippy_cli.data.pixels import note_what_is_unused, raw_mode, silence_decoders, to_rgb
 from clippy_cli.errors import ClippyError
+from clippy_cli.extras import install_command
+from clippy_cli.notices import Notices
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
-)
-_LOOKED_FOR = f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
+__all__ = ["IMAGE_SUFFIXES"]
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
 MAX_ASPECT = 100
 LONGEST_EXACT = 2048
 MAX_FILE_BYTES = 1 << 30
-_log = logging.getLogger(__name__)
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +46,9 @@ _UPRIGHT = {
 _WARNING_FILTERS = threading.Lock()
 
 
+silence_decoders()
+
+
 def _renew_lock() -> None:
     global _WARNING_FILTERS
     _WARNING_FILTERS = threading.Lock()
@@ -56,33 +58,49 @@ if hasattr(os, "register_at_fork"):  # a thread that held it does not exist in t
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, *, notices: Notices | None = None) -> NDArray[np.uint8]:
     """Read one image file as (H,W,3) uint8 RGB, upright by its EXIF orientation.
 
-    Greyscale is repeated over the channels, transparency lies on white, 16-bit values are scaled to 8 bits, and of an
-    animation the first frame counts. ClippyError where the file is missing, damaged, truncated, empty, larger than
-    ``MAX_PIXELS`` or narrower than one to ``MAX_ASPECT``.
+    Greyscale is repeated over the channels, transparency lies on white, 16-bit values are scaled to 8 bits, color
+    profiles are not applied, and of an animation the first frame counts; ``notices`` get what was assumed. ClippyError
+    where the file is missing, damaged, truncated, empty, larger than ``MAX_PIXELS`` or narrower than one to
+    ``MAX_ASPECT``.
     """
-    return decode_image(read_image_bytes(path), where=str(path))
+    return decode_image(read_image_bytes(path), where=str(path), notices=notices)
 
 
-def as_pixels(photo: object, *, where: str) -> NDArray[np.uint8]:
+def read_stored(path: Path, *, notices: Notices | None = None) -> tuple[NDArray[np.uint8], int]:
+    """As :func:`read_image`, but the pixels as they are stored, and the EXIF orientation 1-8 they are to be seen in."""
+    rgb, turn = _decode(read_image_bytes(path), str(path), notices)
+    return np.array(rgb, dtype=np.uint8), turn
+
+
+def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """(H,W,3) as stored -> as it is to be seen, by its EXIF orientation 1-8."""
+    turn = _UPRIGHT.get(orientation)
+    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn), dtype=np.uint8)
+
+
+def as_pixels(photo: object, *, where: str, notices: Notices | None = None) -> NDArray[np.uint8]:
     """A photo in any of the forms that Python callers have -> (H,W,3) uint8 RGB.
 
     Args:
         photo: a path (read as by :func:`read_image`); a Pillow image (turned and flattened as a file is); a NumPy array
             (H,W,3) uint8 RGB; a torch tensor (3,H,W), uint8 or floating point in [0, 1].
         where: what errors call it.
+        notices: get what was assumed of a file or a Pillow image.
 
     Raises:
         ClippyError: any other type, shape, dtype or range, and whatever :func:`read_image` refuses.
     """
     if isinstance(photo, str | os.PathLike):
-        return read_image(Path(photo))
+        return read_image(Path(photo), notices=notices)
     if isinstance(photo, Image.Image):
         with guard_decoding(where):
             check_shape(*photo.size, where=where)
-            return _upright_rgb(photo)
+            return _upright(
+                to_rgb(photo, where=where, notices=Notices() if notices is None else notices), orientation(photo)
+            )
     if isinstance(photo, Tensor):
         pixels = _tensor_pixels(photo, where)
     elif isinstance(photo, np.ndarray):
@@ -106,7 +124,7 @@ def read_image_bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise ClippyError(f"{path}: a folder without images", _LOOKED_FOR)
+            raise ClippyError(f"{path}: a folder without images", LOOKED_FOR)
         if not path.is_file():
             raise ClippyError(f"{path}: not a regular file", "Name an image file.")
         if size > MAX_FILE_BYTES:
@@ -118,13 +136,40 @@ def read_image_bytes(path: Path) -> bytes:
         raise ClippyError(f"{path}: cannot be read ({error})", "Check the path and its permissions.") from error
 
 
-def decode_image(data: bytes, *, where: str) -> NDArray[np.uint8]:
-    """Decode an encoded image held in memory as :func:`read_image` does; ``where`` names it in errors."""
+def decode_image(data: bytes, *, where: str, notices: Notices | None = None) -> NDArray[np.uint8]:
+    """Decode an encoded image held in memory as :func:`read_image` does; ``where`` names it in errors and notices."""
+    return _upright(*_decode(data, where, notices))
+
+
+def _decode(data: bytes, where: str, notices: Notices | None) -> tuple[Image.Image, int]:
+    """The RGB image as stored, and its EXIF orientation 1-8."""
     if not data:
         raise ClippyError(f"{where}: the file is empty", "Copy or download it again.")
+    notices = Notices() if notices is None else notices
+    if is_heic(data):
+        _read_heic(where)
     with guard_decoding(where), io.BytesIO(data) as stream, open_image(stream, where=where) as image:
+        note_what_is_unused(image, where, notices)
+        raw = raw_mode(image)
         image.load()
-        return _upright_rgb(image)
+        return to_rgb(image, where=where, notices=notices, raw=raw, data=data), orientation(image)
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether an image is HEIC or HEIF by its first bytes (ISO 23008-12, brands of the box ``ftyp``)."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+def _read_heic(where: str) -> None:
+    """Let Pillow read HEIC; ClippyError where the package that does so is missing."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ClippyError(
+            f"{where}: HEIC is read by the package pillow-heif, which is not installed",
+            f"Run {install_command('heic')}, or save the photo as JPEG.",
+        ) from None
+    register_heif_opener()
 
 
 @contextmanager
@@ -186,27 +231,6 @@ def orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Expand files, folders (their own images only) and globs (``**`` descends) into a sorted list without doubles.
-
-    What is named but gives nothing, such as a missing file or an empty folder, stays in the list, so that reading it
-    reports it. ClippyError when no input is a file and no folder or glob holds an image.
-    """
-    found: set[Path] = set()
-    unmatched: set[Path] = set()
-    for text in inputs:
-        matches = _matches(text)
-        (found if matches else unmatched).update(matches or [Path(text)])
-    if not found:
-        raise ClippyError(
-            f"No image found in: {', '.join(inputs) or 'nothing'}",
-            f"Name image files, a folder or a quoted pattern such as 'photos/**/*.jpg'. {_LOOKED_FOR}",
-        )
-    by_place = {os.path.abspath(path): path for path in sorted(found | unmatched, reverse=True)}  # noqa: PTH100
-    _log.info("images: %d", len(by_place))
-    return sorted(by_place.values())
-
-
 def dense_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
     """(H,W) in pixels nearest to ``short_side`` at the image's aspect, both multiples of the patch, at least one."""
     scale = short_side / min(height, width)
@@ -257,10 +281,9 @@ def _too_large(where: str, what: str) -> ClippyError:
     )
 
 
-def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """A decoded Pillow image -> (H,W,3) uint8, turned as its EXIF orientation says."""
-    turn = _UPRIGHT.get(orientation(image))
-    rgb = _as_rgb(image)
+def _upright(rgb: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    """A Pillow image in RGB -> (H,W,3) uint8, turned as its EXIF orientation says."""
+    turn = _UPRIGHT.get(orientation)
     return np.array(rgb if turn is None else rgb.transpose(turn), dtype=np.uint8)
 
 
@@ -277,41 +300,3 @@ def _tensor_pixels(photo: Tensor, where: str) -> NDArray[np.uint8]:
             raise ClippyError(f"{where}: tensor values from {low:g} to {high:g} are not in [0, 1]", hint)
         values = (values.float() * 255).round().to(torch.uint8)
     return np.array(values.permute(1, 2, 0).numpy(), order="C")  # (3,H,W) -> (H,W,3)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> RGB with full 8-bit range, transparency over white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_deep_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _deep_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """(H,W) integers of 16 or 32 bits, or floats in [0,1] or [0,255] -> (H,W) uint8 by scaling, never by clipping."""
-    low, high = float(values.min()), float(values.max())
-    limits = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0, 4294967295.0)
-    limit = next((limit for limit in limits if high <= limit), None)
-    if limit is None or not low >= 0:
-        raise ValueError(f"pixel values from {low:g} to {high:g} have no agreed meaning as brightness")
-    return np.rint(np.asarray(values, dtype=np.float64) * (255.0 / limit)).astype(np.uint8)
-
-
-def _matches(text: str) -> list[Path]:
-    path = Path(text)
-    try:
-        if path.is_dir():
-            return [child for child in path.iterdir() if _is_image_file(child)]
-        if path.exists() or not glob.has_magic(text):
-            return [path]
-        # Path.glob takes no absolute pattern
-        return [match for match in map(Path, glob.glob(text, recursive=True)) if _is_image_file(match)]  # noqa: PTH207
-    except OSError as error:
-        raise ClippyError(f"{text}: cannot be searched ({error})", "Check the path and its permissions.") from error
-
-
-def _is_image_file(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

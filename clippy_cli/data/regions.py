@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clippy_cli.data.benchmarks.masks import read_values
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
+from clippy_cli.notices import Notices
 
 NO_REGION = 0
 MAX_JSON_BYTES = 64 << 20
@@ -36,14 +37,14 @@ def find_regions(folder: Path, name: str) -> Path:
     )
 
 
-def read_regions(path: Path, height: int, width: int) -> NDArray[np.int32]:
+def read_regions(path: Path, height: int, width: int, *, notices: Notices | None = None) -> NDArray[np.int32]:
     """One file of regions of a photo of height x width pixels -> (H,W) int32, 0 for none, regions from 1 to R.
 
     In a PNG each value but 0 is a region. In JSON each mask is one, as ``{"size", "counts"}`` or with these below
     ``"segmentation"``, counts compressed or not; where masks overlap the smaller lies on top. ClippyError where the
     file is damaged or of another size.
     """
-    values = _from_json(path, height, width) if path.suffix == ".json" else _from_png(path)
+    values = _from_json(path, height, width) if path.suffix == ".json" else _from_png(path, notices)
     return number_regions(values, height, width, where=str(path))
 
 
@@ -95,9 +96,9 @@ def decode_counts(counts: str) -> list[int]:
     return runs
 
 
-def _from_png(path: Path) -> NDArray[np.integer[Any]]:
+def _from_png(path: Path, notices: Notices | None) -> NDArray[np.integer[Any]]:
     try:
-        return read_values(path)
+        return read_values(path, notices=notices)
     except ClippyError as error:  # which speaks of a data set's masks
         raise ClippyError(error.message, "Write a PNG of one channel, its values the regions' numbers.") from error
 

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clippy_cli.data.benchmarks import open_benchmark
-from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet
+from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, Reading
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.protocol import Protocol, load_protocol
 from clippy_cli.evaluation.provenance import library_versions
 from clippy_cli.evaluation.result import (
     Document,
+    notice_records,
 )
 from clippy_cli.evaluation.run import Progress
 from clippy_cli.evaluation.set_evaluation import SetEvaluation, evaluate_set
@@ -29,6 +30,7 @@ from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.model.sources import loading
+from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
 
 
@@ -72,6 +74,7 @@ def evaluate(
     overrides: Overrides | None = None,
     options: Options | None = None,
     model_loading: ModelLoading | None = None,
+    reading: Reading | None = None,
     host: Host | None = None,
 ) -> Document:
     """Measure models on sets under one protocol: what ``clippy evaluate`` does, without its files and tables.
@@ -87,6 +90,7 @@ def evaluate(
         overrides: what departs from the protocol, such as the resolution.
         options: batch size, limit, regions and the settings of single tasks.
         model_loading: device and dense mode of models that are named by a source.
+        reading: the EXIF rule of all named sets, and whether to refuse what would be skipped or assumed.
         host: processes, journals, and what is called meanwhile.
 
     Returns:
@@ -97,6 +101,7 @@ def evaluate(
             settings that do not fit together, a full disk. Images that cannot be used are no error: results name them.
     """
     host, how, options = host or Host(), model_loading or ModelLoading(), options or Options()
+    reading = reading or Reading()
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     requested = parse_tasks(tasks)
     root = None if data_root is None else Path(data_root)
@@ -109,7 +114,7 @@ def evaluate(
     if not named or not models:
         raise ClippyError("Nothing to evaluate: no set or no model is named", "Name one of each, such as voc20.")
     with host.busy("looking for data sets"):
-        opened = [open_benchmark(str(one), root) if isinstance(one, str | Path) else one for one in named]
+        opened = [open_benchmark(str(one), root, reading) if isinstance(one, str | Path) else one for one in named]
     jobs = list(zip(opened, tasks_of_sets(opened, requested), strict=True))
     reads_texts = any(task_class(task).reads_texts for _, chosen in jobs for task in chosen)
     for one in models:
@@ -119,6 +124,8 @@ def evaluate(
     evaluations: list[SetEvaluation] = []
     for one in models:
         evaluations += _evaluate_model(one, how, jobs, rules, overrides or Overrides(), options, host)
+        if reading.strict:
+            _all_notices(evaluations).refuse("What was measured on")
     return make_document(evaluations, seed=options.seed, suite=suite)
 
 
@@ -172,4 +179,13 @@ def make_document(
         seed=seed,
         results=results,
         suite=None if suite is None else suite.record(results),
+        notices=notice_records(_all_notices(evaluations)),
     )
+
+
+def _all_notices(evaluations: Sequence[SetEvaluation]) -> Notices:
+    """Those of each set once, however many models were measured on it."""
+    notices = Notices()
+    for evaluation in {id(evaluation.images): evaluation for evaluation in evaluations}.values():
+        notices.update(evaluation.notices)
+    return notices

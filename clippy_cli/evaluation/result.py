@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
-from clippy_cli.notices import printable
+from clippy_cli.notices import Notice, NoticeKind, Notices, printable
 
 SCHEMA = "clippy-result/1"
 WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
@@ -33,6 +34,26 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class NoticeRecord(Record):
+    """What was given and not used as it stood, counted by reason."""
+
+    kind: NoticeKind = Field(description="skipped: asked for. ignored: not meant. assumed: used in some reading.")
+    unit: str = Field(description="What is counted.")
+    reason: str
+    count: int
+    examples: tuple[str, ...] = Field((), description="The first names.")
+    hint: str = ""
+
+    def notice(self) -> Notice:
+        """As :class:`~clippy_cli.notices.Notices` takes it."""
+        return Notice(self.kind, self.unit, self.reason, self.count, self.examples, self.hint)
+
+
+def notice_records(notices: Iterable[Notice]) -> tuple[NoticeRecord, ...]:
+    """Notices as results hold them."""
+    return tuple(NoticeRecord.model_validate(notice.record()) for notice in notices)
+
+
 class DataRecord(Record):
     """The images that were measured on."""
 
@@ -45,6 +66,7 @@ class DataRecord(Record):
     split: str = Field("", description="Which split of a published set, such as val.")
     annotation: str = Field("", description="Which annotation was read, where there is a choice.")
     failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was skipped, ignored or assumed of the set.")
 
 
 class ModelRecord(Record):
@@ -136,6 +158,7 @@ class Document(Record):
     seed: int
     results: tuple[TaskResult, ...]
     suite: SuiteRecord | None = Field(None, description="The table of --suite, where one was asked for.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="Those of all sets together.")
 
 
 class ImageRecord(Record):
@@ -151,3 +174,12 @@ class ImageRecord(Record):
         0, description="Pixels of all annotators together, by which pooled figures weight it."
     )
     error: str | None = Field(None, description="Why the image does not count.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was assumed when the image was read.")
+
+
+def all_notices(of_set: Iterable[Notice], records: Iterable[ImageRecord]) -> Notices:
+    """The notices of an open set and those of its images."""
+    notices = Notices(of_set)
+    for record in records:
+        notices.update(noted.notice() for noted in record.notices)
+    return notices

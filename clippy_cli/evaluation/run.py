@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import ImageSet, Sample, set_classes
 from clippy_cli.evaluation.journal import Counted, Journal, Records, file_stamp
-from clippy_cli.evaluation.result import ImageRecord, ResultTask
+from clippy_cli.evaluation.result import ImageRecord, ResultTask, notice_records
 from clippy_cli.evaluation.tasks.base import EvaluationTask, Setup
 from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Encode, Failed, encode_images
@@ -201,8 +201,9 @@ def _measured_blocks(
                 records[index] = Counted(dict.fromkeys(names, failed))
             else:
                 outputs = _outputs(tasks, result.output)
+                noted = notice_records(getattr(result.sample.sample, "notices", ()))
                 measured = {
-                    name: record
+                    name: record.model_copy(update={"notices": noted}) if noted else record
                     for task, output in zip(tasks, outputs, strict=True)
                     for name, record in task.measure(index, result.sample.sample, output).items()
                 }

@@ -23,6 +23,8 @@ from clippy_cli.evaluation.result import (
     PublishedFigure,
     ResultTask,
     TaskResult,
+    all_notices,
+    notice_records,
 )
 from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
 from clippy_cli.evaluation.settings import Overrides, Settings, resolve_settings
@@ -31,6 +33,7 @@ from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
 from clippy_cli.inference.choices import Sizes, WindowAverage
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_pool_prefix, with_positions
+from clippy_cli.notices import Notices
 from clippy_cli.processes import Processes
 
 
@@ -53,6 +56,11 @@ class SetEvaluation:
     records: dict[ResultTask, list[ImageRecord]]
     device: str
     journals: tuple[Journal, ...]
+
+    @property
+    def notices(self) -> Notices:
+        """What was skipped, ignored or assumed of the set and of its images, those counted before too."""
+        return all_notices(self.images.notices, next(iter(self.records.values()), []))
 
     def released(self) -> SetEvaluation:
         """The same without the prepared tasks, so that the model's memory is free for the next one."""
@@ -153,6 +161,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         split=info.split,
         annotation=info.annotation,
         failed=failed,
+        notices=notice_records(all_notices(images.notices, records)),
     )
     return TaskResult(
         data=data,
@@ -161,7 +170,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
         headline=task.headline,
         metrics=figures.metrics,
         definitions={metric: task.definitions[metric] for metric in figures.metrics},
-        protocol=common_record(task) | task.record(name),
+        protocol=common_record(task) | task.record(name) | ({} if info.exif is None else {"exif": str(info.exif)}),
         classes=figures.classes,
         absent=figures.absent,
         confusion=figures.confusion,

@@ -20,6 +20,7 @@ from clippy_cli.data.images import as_pixels, centre_crop, dense_size, resize_im
 from clippy_cli.data.regions import find_regions, number_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.notices import Notice, Notices
 
 MAX_PATCHES = 16_384  # attention takes time quadratic in this; 2048x2048 pixels at patch 16
 _WINDOW_PIXELS = 64_000_000
@@ -45,11 +46,13 @@ S = TypeVar("S", bound=Sample)
 
 @dataclass(frozen=True)
 class DecodedPhoto:
-    """A decoded photo, its path or name, and regions (H,W) from 1 that came with it, if any; 0 is none."""
+    """A decoded photo, its path or name, regions (H,W) from 1 that came with it, if any (0 is none), and what was
+    assumed when it was read."""
 
     key: str
     image: NDArray[np.uint8]
     regions: NDArray[np.int32] | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,17 +135,19 @@ def read_photo(photo: object, number: int = 1, *, regions: object = None) -> Dec
     ``regions`` is (H,W) whole numbers, 0 for none; or a folder of region files named as the photo (see
     :func:`~clippy_cli.data.regions.read_regions`). ClippyError where either cannot be used.
     """
+    notices = Notices()
     if isinstance(photo, DecodedPhoto):
         name, image = photo.key, photo.image
+        notices.update(photo.notices)
     else:
         name = photo_name(photo, number)
-        image = as_pixels(photo, where=name)
-    if regions is None:
-        return DecodedPhoto(name, image)
+        image = as_pixels(photo, where=name, notices=notices)
+    found = None
     if isinstance(regions, str | os.PathLike):
-        path = find_regions(Path(regions), Path(name).stem)
-        return DecodedPhoto(name, image, read_regions(path, *image.shape[:2]))
-    return DecodedPhoto(name, image, number_regions(np.asarray(regions), *image.shape[:2], where=f"regions of {name}"))
+        found = read_regions(find_regions(Path(regions), Path(name).stem), *image.shape[:2], notices=notices)
+    elif regions is not None:
+        found = number_regions(np.asarray(regions), *image.shape[:2], where=f"regions of {name}")
+    return DecodedPhoto(name, image, found, tuple(notices))
 
 
 def encode_images(

@@ -159,6 +159,7 @@ class SegmentAnswer(_Looked):
             patches.numpy(),
             explanation,
             by_region,
+            notices=photo.notices,
         )
 
 
@@ -182,7 +183,17 @@ class GroupAnswer(_Looked):
         label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
         names = tuple(f"group {code}" for code in range(1, len(label_map.pixels)))
         pixels, scores = label_map.pixels[1:], label_map.scores[1:]
-        return Groups(photo.key, photo.image, label_map.codes, names, pixels, scores, self.settings, output.numpy())
+        return Groups(
+            photo.key,
+            photo.image,
+            label_map.codes,
+            names,
+            pixels,
+            scores,
+            self.settings,
+            output.numpy(),
+            notices=photo.notices,
+        )
 
 
 class ClassifyAnswer:
@@ -211,7 +222,7 @@ class ClassifyAnswer:
         vocabulary, top_k = self._request.vocabulary, self._request.top_k
         scale = self.model.defaults.logit_scale
         guesses = rank_labels(output, vocabulary, logit_scale=scale, top_k=top_k)
-        return Classification(photo.key, photo.image, tuple(guesses), self.settings)
+        return Classification(photo.key, photo.image, tuple(guesses), self.settings, notices=photo.notices)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from clippy_cli.errors import encodable
 from clippy_cli.files import json_text, write_whole
 from clippy_cli.inference.label_map import LabelMap
 from clippy_cli.reporting.overlay import LegendItem
@@ -33,7 +34,7 @@ def save_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_whole(path, lambda stream: stream.write(text.getvalue().encode()))
+    return write_whole(path, lambda stream: stream.write(encodable(text.getvalue()).encode()))
 
 
 def beside(base: Path, ending: str) -> Path:

@@ -19,6 +19,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import Guess
 from clippy_cli.inference.group import pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
+from clippy_cli.notices import Notice
 from clippy_cli.own_files import replacing_own
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.files import (
@@ -56,6 +57,7 @@ class Divided:
         pixels: (L,) int64, pixels of each label.
         scores: (L,) float64, mean score of each label's pixels; nan where it has none.
         settings: everything that the result depends on, ready for JSON.
+        notices: what was assumed when the photo was read, such as the range of its values.
     """
 
     kinds: ClassVar[tuple[str, ...]] = COMMON_KINDS
@@ -70,6 +72,7 @@ class Divided:
     pixels: NDArray[np.int64] = field(repr=False)
     scores: NDArray[np.float64]
     settings: Mapping[str, Any] = field(repr=False)
+    notices: tuple[Notice, ...] = field(default=(), kw_only=True, repr=False)
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -141,12 +144,13 @@ class Divided:
         """
         wanted = self._wanted(kinds)
         base = Path(folder) / ((stem or self._stem()) + self.suffix)
+        noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
         with replacing_own(Path(folder), os.path.abspath(self.source), overwrite=overwrite):  # noqa: PTH100
             files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
             if "json" in wanted:  # last, since it names the other files
                 path = beside(base, ENDINGS["json"])
                 files["json"] = str(path)
-                save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files})
+                save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
         return files
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
@@ -275,6 +279,7 @@ class Classification:
         image: (H,W,3) uint8 RGB, upright.
         guesses: best first: label, probability in [0, 1] among all labels, score in [-1, 1].
         settings: everything that the result depends on, ready for JSON.
+        notices: what was assumed when the photo was read.
 
     >>> import clippy_cli as clippy
     >>> found = clippy.load().classify(clippy.sample_photo(), ["car", "raccoon"])
@@ -288,6 +293,7 @@ class Classification:
     image: NDArray[np.uint8] = field(repr=False)
     guesses: tuple[Guess, ...]
     settings: Mapping[str, Any] = field(repr=False)
+    notices: tuple[Notice, ...] = field(default=(), kw_only=True, repr=False)
 
     @property
     def best(self) -> str:

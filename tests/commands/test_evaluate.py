@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
+from clippy_cli.errors import ExitCode
 from clippy_cli.evaluation.result import Document
 from clippy_cli.locks import hold_folder
 from clippy_cli.model.store import save_model
@@ -220,7 +222,7 @@ def test_the_flags_are_these():
         "--templates", "--background", "--patches", "--positions", "--pool-prefix",
         "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--overwrite", "--worst-first", "--list", "--download",
-        "--compare", "--json",
+        "--compare", "--json", "--exif", "--strict",
     }  # fmt: skip
 
 
@@ -271,3 +273,32 @@ def test_a_suite_measures_what_is_there_and_names_what_is_missing(run, data):
     assert r"\toprule" in Path("out/suite.tex").read_text(encoding="utf-8")
     refused = run("scenes", "--suite", "pair.yaml", "--data-root", data)
     assert refused.exit_code == 1 and "scenes was given too" in refused.output
+
+
+def test_what_was_not_used_of_a_set_is_said_written_and_refused_by_strict(run, data):
+    folder = data / "VOCdevkit" / "VOC2012"
+    mine = folder / "mine.yaml"
+    mine.write_text("title: t\nimages: JPEGImages/{}.jpg\nmasks: SegmentationClass/{}.png\nclasses: [a, b, c, d, e]\n")
+    for number in (1, 2):
+        (folder / "JPEGImages" / f"photo_{number}.jpg").replace(folder / "JPEGImages" / f"photo_{number}.JPG")
+    white = np.full((40, 60), 255, np.uint8)
+    Image.fromarray(white).save(folder / "SegmentationClass" / "photo_3.png")
+    outcome = run(mine, "--out", "out", "--task", "segment", model=("model", "model"))
+    assert outcome.exit_code == ExitCode.PARTIAL
+    assert outcome.stderr.count("2 photos skipped: fits none of the patterns") == 1
+    document = Document.model_validate_json(Path("out/result.json").read_text())
+    assert [(notice.kind, notice.count) for notice in document.notices] == [("skipped", 2), ("assumed", 1)]
+    assert document.results[0].data.notices == document.notices
+    lines = Path("out", document.results[0].images_file).read_text().splitlines()
+    assert ["notices" in json.loads(line) for line in lines] == [False, True]
+    refused = run(mine, "--out", "strict", "--strict")
+    assert refused.exit_code == ExitCode.FAILED and "photo_1.JPG" in refused.stderr
+    assert not Path("strict").exists()
+
+
+def test_the_exif_rule_is_part_of_the_protocol(run, data):
+    outcome = run("voc", "--data-root", data, "--task", "segment", "--limit", "1", "--exif", "ignore", "--out", "out")
+    assert outcome.exit_code == 0, outcome.output
+    document = Document.model_validate_json(Path("out/result.json").read_text())
+    assert document.results[0].protocol["exif"] == "ignore"
+    assert run("voc", "--data-root", data, "--exif", "maybe").exit_code == ExitCode.USAGE

@@ -1,6 +1,7 @@
 """``clippy segment`` from the command line to the files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -189,5 +190,62 @@ def test_the_flags_are_these():
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
         *("--scales", "--flip", "--window", "--stride", "--refine", "--regions"),
-        *("--out", "--overwrite", "--batch-size", "--device", "--json", "--dense", "--proxy", "--positions"),
+        *(
+            "--out",
+            "--overwrite",
+            "--batch-size",
+            "--device",
+            "--json",
+            "--dense",
+            "--proxy",
+            "--positions",
+            "--strict",
+        ),
     }
+
+
+def test_what_was_not_read_is_said_and_refused_by_strict(clippy, flag):
+    flag("in/a.png")
+    flag("in/__MACOSX/b.png")
+    for name in ("b.dng", "c.dng", "d.mp4", "notes.txt"):
+        Path("in", name).write_bytes(b"")
+    outcome = clippy("segment", "in", "--labels", "red,blue", "--save", "none", "--json")
+    assert outcome.code == ExitCode.PARTIAL
+    assert [(notice["kind"], notice["count"]) for notice in outcome.document["notices"]] == [
+        ("skipped", 2),
+        ("skipped", 1),
+    ]
+    assert "2 files skipped: type .dng" in outcome.stderr
+    refused = clippy("segment", "in", "--labels", "red,blue", "--strict", "--out", "strict")
+    assert refused.code == ExitCode.FAILED
+    assert "d.mp4" in refused.stderr and not Path("strict").exists()
+    assert clippy("segment", "in/a.png", "--labels", "red,blue", "--strict").code == 0
+
+
+def test_a_photo_of_fewer_bits_is_said_and_refused_by_strict(clippy):
+    Image.fromarray(np.full((48, 64), 1000, np.uint16)).save("deep.png")
+    outcome = clippy("classify", "deep.png", "--labels", "red,blue", "--json")
+    assert (outcome.code, outcome.document["notices"][0]["kind"]) == (0, "assumed")
+    outcome = clippy("group", "deep.png", "--groups", "1", "--strict", "--out", "strict")
+    assert outcome.code == ExitCode.FAILED and "10 bits" in outcome.stderr and not Path("strict").exists()
+    assert clippy("segment", "deep.png", "--labels", "red,blue").code == 0
+    assert "10 bits" in json.loads(Path("clippy_out/deep.json").read_text())["notices"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "command", [("segment", "--labels", "red,blue"), ("group", "--groups", "2"), ("classify", "--labels", "red,blue")]
+)
+def test_file_names_that_are_no_utf_8(clippy, flag, command):
+    names = [os.fsdecode(b"caf\xe9.png"), "new\nline.png", "plain.png"]
+    for name in names:
+        flag(f"in/{name}")
+    Path("in", "@eaDir").mkdir()
+    Path("in", os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
+    outcome = clippy(command[0], "in", *command[1:])
+    assert outcome.code == ExitCode.PARTIAL
+    assert all(name in outcome.stdout for name in ("in/caf\\xe9.png", "in/new\\nline.png", "in/plain.png"))
+    assert "bad\\xe9.png" in outcome.stderr
+    document = clippy(command[0], "in", *command[1:], "--json").document
+    assert (len(document["images"]), len(document["failed"])) == (3, 1)
+    for path in Path("clippy_out").glob("*.json") if command[0] != "classify" else ():
+        json.loads(path.read_bytes().decode("utf-8"))

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from clippy_cli.data.image_files import IMAGE_SUFFIXES, find_images
 from clippy_cli.data.images import (
-    IMAGE_SUFFIXES,
     decode_image,
     dense_size,
-    find_images,
     read_image,
     resize_image,
     to_tensor,

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,12 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clippy_cli.data.captions import CaptionedImage
-from clippy_cli.errors import ClippyError
+from clippy_cli.data.images import read_stored, turn_upright
+from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notice, Notices
 
 DATA_VARIABLE = "CLIPPY_DATA"
 IGNORE = 255  # class maps of more than 254 classes do not occur; a reader maps whatever its set uses to this
 
 Kind = Literal["segmentation", "boundaries", "classification", "retrieval"]
+
+
+class ExifRule(StrEnum):
+    """What the EXIF orientation of a photo means for its annotation.
+
+    APPLY: the photo is turned upright, and its annotation is upright already. IGNORE: both are used as stored.
+    """
+
+    APPLY = "apply"
+    IGNORE = "ignore"
+
+
+def parse_exif_rule(text: str | None) -> ExifRule | None:
+    """A rule by its name; ClippyError on any other."""
+    if text is not None and text not in list(ExifRule):
+        raise ClippyError(f"--exif cannot be {text!r}", f"Choose among {', '.join(ExifRule)}.", ExitCode.USAGE)
+    return None if text is None else ExifRule(text)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sets are read, whatever they are: the EXIF rule in place of their own, and whether to refuse notices."""
+
+    exif: ExifRule | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +68,7 @@ class SegmentedImage:
     key: str
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +78,7 @@ class AnnotatedRegions:
     key: str
     image: NDArray[np.uint8]
     annotations: tuple[NDArray[np.int32], ...]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +88,7 @@ class ClassifiedImage:
     key: str
     image: NDArray[np.uint8]
     target: int
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +104,7 @@ class SetInfo:
         catalogued: whether this is a set of the catalogue, rather than one of a user's that may have the same name.
         digest: changes with anything that the set's data file says.
         split: which split of a published set it is, such as ``val``; empty where that is not known.
+        exif: what the EXIF orientation of photos means; None where the annotation's size decides.
     """
 
     name: str
@@ -81,12 +115,18 @@ class SetInfo:
     catalogued: bool = False
     digest: str = ""
     split: str = ""
+    exif: ExifRule | None = None
 
 
 class AnnotatedSet(ABC):
     """What every set has: information, a length, and a key for each image that needs no reading."""
 
     info: SetInfo
+
+    @cached_property
+    def notices(self) -> Notices:
+        """What was found beside the images and is not used, filled when the set is opened."""
+        return Notices()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -163,13 +203,37 @@ def set_classes(images: ImageSet) -> tuple[BenchmarkClass, ...]:
     return images.classes if images.kind == "segmentation" or images.kind == "classification" else ()
 
 
+def read_photo_for(
+    path: Path, annotations: Sequence[NDArray[Any]], rule: ExifRule | None, notices: Notices
+) -> NDArray[np.uint8]:
+    """The photo (H,W,3) uint8 RGB in ``path``, turned by its EXIF orientation where its annotation is, too.
+
+    Without a rule it is turned, unless the annotation has the size of the photo as stored and not as turned; where the
+    sizes are the same, as for a half turn, that is an assumption. ``notices`` get both.
+    """
+    stored, orientation = read_stored(path, notices=notices)
+    if orientation == 1 or rule is ExifRule.IGNORE:
+        return stored
+    upright = turn_upright(stored, orientation)
+    hint = "Settle it by `exif: apply` or `exif: ignore` in the set's data file, or by --exif."
+    sizes = {annotation.shape for annotation in annotations}
+    if rule is None and sizes == {stored.shape[:2]}:
+        if upright.shape != stored.shape:
+            reason = "turned by their EXIF orientation while the annotation has the stored size, both used as stored"
+            notices.assumed("photo", reason, str(path), hint=hint)
+            return stored
+        reason = "turned by their EXIF orientation, and sizes do not show whether the annotation is turned likewise"
+        notices.assumed("photo", f"{reason}; taken as turned", str(path), hint=hint)
+    return upright
+
+
 def check_size(path: Path, annotation: NDArray[Any], image: NDArray[np.uint8]) -> None:
     """ClippyError where the annotation in ``path`` and its photo have not the same height and width."""
     if annotation.shape != image.shape[:2]:
         sizes = " and ".join(f"{width}x{height}" for height, width in (annotation.shape, image.shape[:2]))
         raise ClippyError(
             f"{path}: the annotation and its photo differ in size ({sizes} pixels)",
-            "Unpack the set again; a photo turned by its EXIF orientation needs a mask turned likewise.",
+            "Unpack the set again; where photos are turned by their EXIF orientation, see `exif` and --exif.",
         )
 
 

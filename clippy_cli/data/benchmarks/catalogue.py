@@ -18,12 +18,13 @@ from types import MappingProxyType
 import yaml
 
 from clippy_cli.checked_yaml import load_checked
-from clippy_cli.data.benchmarks.base import ImageSet, Kind
+from clippy_cli.data.benchmarks.base import ExifRule, ImageSet, Kind
 from clippy_cli.data.benchmarks.bsds import open_bsds
 from clippy_cli.data.benchmarks.class_folders import open_class_folders
 from clippy_cli.data.benchmarks.coco import open_panoptic
 from clippy_cli.data.benchmarks.context_mat import open_context
-from clippy_cli.data.benchmarks.masks import find_keys, open_masks
+from clippy_cli.data.benchmarks.masks import open_masks
+from clippy_cli.data.benchmarks.patterns import find_keys
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.data.benchmarks.spec import Reader, SetSpec
 from clippy_cli.errors import ClippyError
@@ -120,9 +121,11 @@ def find_set(name: str, root: Path) -> tuple[SetSpec, Path]:
     raise missing_error(name, load_spec(name), root)
 
 
-def open_set(name: str, spec: SetSpec, folder: Path) -> ImageSet:
-    """The set that ``spec`` describes, in ``folder``, by the reader that ``spec`` names."""
+def open_set(name: str, spec: SetSpec, folder: Path, exif: ExifRule | None = None) -> ImageSet:
+    """The set that ``spec`` describes, in ``folder``, by the reader that ``spec`` names; ``exif`` replaces its own."""
     _, reader = _READERS[spec.reader]
+    if exif is not None:
+        spec = spec.model_copy(update={"exif": exif})
     opened = reader(name, spec, folder)
     _log.info("set %s: %d images below %s", name, len(opened), folder)
     return opened
@@ -133,7 +136,7 @@ def open_scenes() -> SceneBenchmark:
     return SceneBenchmark(count=200, resolution=64)
 
 
-def open_own_set(path: Path) -> ImageSet:
+def open_own_set(path: Path, exif: ExifRule | None = None) -> ImageSet:
     """Your own set, from a YAML file with the fields of :class:`SetSpec`; its paths begin at the file's folder.
 
     The file's stem is the set's name. A greenhouse, with masks of 0 leaf, 1 tomato, 2 everything else::
@@ -162,7 +165,7 @@ def open_own_set(path: Path) -> ImageSet:
             f"in {_listed(places(spec, path.parent))}",
             "Paths in the file begin at the file's own folder; {} stands for an image's name.",
         )
-    return open_set(path.stem, spec, folder)
+    return open_set(path.stem, spec, folder, exif)
 
 
 def describe_all(root: Path | None) -> list[SetStatus]:

@@ -15,8 +15,10 @@ from pydantic import RootModel
 from clippy_cli.checked_yaml import load_checked
 from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassificationSet, ClassifiedImage, SetInfo
 from clippy_cli.data.benchmarks.spec import Prompts, SetSpec
-from clippy_cli.data.images import IMAGE_SUFFIXES, read_image
-from clippy_cli.errors import ClippyError
+from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is_system_folder, note_unread
+from clippy_cli.data.images import read_image
+from clippy_cli.errors import ClippyError, encodable
+from clippy_cli.notices import Notices, printable
 
 WORDS_FILE = "classes.yaml"
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -34,24 +36,26 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassFo
     instead; with neither, ``_`` and ``-`` in a folder's name turn into spaces. What a file ``classes.yaml`` among the
     folders says goes before all that. ClippyError where there is no class folder, no image, or an unknown class.
     """
-    folders = _visible(folder, directories=True)
+    notices = Notices()
+    folders = _class_folders(folder, notices)
     if not folders:
         raise ClippyError(f"{folder}: holds no class folders", "Sort the images into one folder a class.")
-    words = _words(spec, folder, folders)
-    order = {name: index for index, name in enumerate(words)}
-    files, targets = [], []
-    for name_of_class in folders:
-        names = _visible(folder / name_of_class, directories=False)
-        files += [f"{name_of_class}/{file}" for file in names]
-        targets += [order[name_of_class]] * len(names)
-    if not files:
+    images = {name: _images(folder, name, notices) for name in folders}
+    if not any(images.values()):
+        unread = "".join(f"\n  {notice}" for notice in notices)
         raise ClippyError(
-            f"{folder}: none of {len(folders)} class folders ({', '.join(folders[:3])}, ...) holds an image",
-            f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}.",
+            f"{folder}: none of {len(folders)} class folders ({', '.join(folders[:3])}, ...) holds an image{unread}",
+            LOOKED_FOR,
         )
-    title = f"{folder.name}, class folders"
+    words = _words(spec, folder, _without_empty(folder, images, spec, notices), notices)
+    order = {name: index for index, name in enumerate(words)}
+    files = tuple(f"{name}/{file}" for name, names in images.items() for file in names)
+    targets = [order[name] for name, names in images.items() for _ in names]
+    title = f"{printable(folder.name)}, class folders"
     info = spec.info(name, folder) if spec else SetInfo(name, title, folder)
-    return ClassFolders(info, folder, _classes(words), tuple(files), np.array(targets, np.int32))
+    opened = ClassFolders(info, folder, _classes(words), files, np.array(targets, np.int32))
+    opened.notices.update(notices)
+    return opened
 
 
 class ClassFolders(ClassificationSet):
@@ -75,7 +79,7 @@ class ClassFolders(ClassificationSet):
         return len(self._files)
 
     def key(self, index: int) -> str:
-        return self._files[index]
+        return encodable(self._files[index])
 
     def path(self, index: int) -> Path:
         """The file of image ``index``."""
@@ -89,28 +93,65 @@ class ClassFolders(ClassificationSet):
         return self.classes[int(self._targets[index])].prompts
 
     def read(self, index: int) -> ClassifiedImage:
-        return ClassifiedImage(self.key(index), read_image(self.path(index)), int(self._targets[index]))
+        notices = Notices()
+        image = read_image(self.path(index), notices=notices)
+        return ClassifiedImage(self.key(index), image, int(self._targets[index]), tuple(notices))
 
 
-def _visible(folder: Path, *, directories: bool) -> list[str]:
-    """Names of the folders or of the images in ``folder``, sorted, without those that start with a dot."""
+def _class_folders(folder: Path, notices: Notices) -> list[str]:
+    """Names of the folders in ``folder``, sorted, but for hidden ones and those of a system; images are skipped."""
+    found = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            if is_system_folder(entry.name):
+                notices.ignored("folder", "of the system, no class", entry.name)
+            elif not is_hidden(entry.name):
+                found.append(entry.name)
+        elif is_image_name(entry.name):
+            notices.skipped("image", "in no class folder", entry.name, hint="Move it into the folder of its class.")
+        elif entry.name != WORDS_FILE:
+            note_unread(folder / entry.name, entry.name, notices)
+    return found
+
+
+def _images(folder: Path, name: str, notices: Notices) -> list[str]:
+    """Names of the images in a class folder, sorted; what else lies there is counted."""
+    found = []
+    for entry in _entries(folder / name):
+        shown = f"{name}/{entry.name}"
+        if is_image_name(entry.name) and entry.is_file():
+            found.append(entry.name)
+        elif not entry.is_dir():
+            note_unread(folder / name / entry.name, shown, notices)
+        elif is_system_folder(entry.name):
+            notices.ignored("folder", "of the system", shown)
+        elif not is_hidden(entry.name) and any(is_image_name(one.name) for one in _entries(folder / name / entry.name)):
+            hint = "Move its images up, into the folder of their class."
+            notices.skipped("folder", "holds images, below a class folder", shown, hint=hint)
+    return found
+
+
+def _without_empty(
+    folder: Path, images: Mapping[str, Sequence[str]], spec: SetSpec | None, notices: Notices
+) -> list[str]:
+    """The folders that are classes: those with images, and empty ones that are named as a class elsewhere."""
+    named = {*_own_words(folder / WORDS_FILE), *(spec.classes if spec else ())}
+    empty = [name for name, names in images.items() if not names and name not in named]
+    if empty:
+        hint = f"To ask for a class without images, name it in {WORDS_FILE} beside the folders."
+        notices.assumed("folder", "without images, no class", *empty, hint=hint)
+    return [name for name in images if name not in empty]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if not entry.name.startswith(".")
-                and (
-                    entry.is_dir()
-                    if directories
-                    else os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122
-                )
-            )
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise ClippyError(f"{folder}: cannot be read ({error})", "Check the folder and its permissions.") from error
 
 
-def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str], notices: Notices) -> dict[str, tuple[str, ...]]:
     """The words of every class, by the name that its folder has or would have, in the order of the class indices."""
     known = set(folders)
     own = _own_words(folder / WORDS_FILE)
@@ -122,7 +163,7 @@ def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str]) -> dict[s
         if not imagenet and not words.keys() >= known:
             words = {}  # ids of another set say nothing to a model; only the file can
     else:
-        words = {name: (" ".join(re.split(r"[\s_-]+", name)).strip() or name,) for name in folders}
+        words = {name: (_plain_words(name, notices),) for name in folders}
     unknown = [name for name in own if name not in words.keys() | known]
     if unknown:
         raise ClippyError(
@@ -139,6 +180,14 @@ def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str]) -> dict[s
             f"Move them elsewhere, or write `folder: words` for each in {WORDS_FILE} beside them.",
         )
     return words
+
+
+def _plain_words(name: str, notices: Notices) -> str:
+    """What a model is asked for a folder's name; one that is no UTF-8 is read as Latin-1."""
+    if encodable(name) != name:
+        notices.assumed("class", "its folder's name is no UTF-8, read as Latin-1", name)
+        name = os.fsencode(name).decode("latin-1")
+    return " ".join(re.split(r"[\s_-]+", name)).strip() or name
 
 
 def _own_words(path: Path) -> dict[str, tuple[str, ...]]:

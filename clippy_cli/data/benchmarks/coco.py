@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size
-from clippy_cli.data.benchmarks.masks import fill
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 _VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
 MAX_JSON_BYTES = 1 << 30  # panoptic_train2017.json has half of it
-_AGAIN = "Unpack the data set again."
 
 
 class _Segment(BaseModel):
@@ -50,10 +50,12 @@ def open_panoptic(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     for annotation in _read_listing(listing).annotations:
         key = PurePosixPath(annotation.file_name).stem
         if key in segments:
-            raise ClippyError(f"{listing}: {annotation.file_name} is annotated twice", _AGAIN)
+            raise ClippyError(f"{listing}: {annotation.file_name} is annotated twice", AGAIN)
         segments[key] = _sorted_segments(annotation, targets, listing)
-    photos = _find(folder, spec.images, segments, "photo")
-    masks = _find(folder, spec.masks, segments, "annotation")
+    photos, masks = PatternFiles(folder, spec.images), PatternFiles(folder, spec.masks)
+    for files, what in ((photos, "photo"), (masks, "annotation")):
+        if not any(map(files.has, segments)):
+            raise ClippyError(f"{folder}: none of {len(segments)} {what} files is there; looked for {files}", AGAIN)
     return _Panoptic(name, spec, folder, photos, masks, segments)
 
 
@@ -63,14 +65,13 @@ class _Panoptic(SegmentationSet):
         name: str,
         spec: SetSpec,
         folder: Path,
-        photos: str,
-        masks: str,
+        photos: PatternFiles,
+        masks: PatternFiles,
         segments: Mapping[str, tuple[NDArray[np.uint32], NDArray[np.uint8]]],
     ) -> None:
         self.info = spec.info(name, folder)
         self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
-        self._folder = folder
         self._photos = photos
         self._masks = masks
         self._listing = folder / (spec.listing or "")
@@ -85,14 +86,14 @@ class _Panoptic(SegmentationSet):
 
     def files(self, index: int) -> tuple[Path, ...]:
         key = self._keys[index]
-        return self._folder / fill(self._photos, key), self._folder / fill(self._masks, key), self._listing
+        return self._photos.path(key), self._masks.path(key), self._listing
 
     def read(self, index: int) -> SegmentedImage:
-        key = self._keys[index]
-        image = read_image(self._folder / fill(self._photos, key))
-        path = self._folder / fill(self._masks, key)
+        key, notices = self._keys[index], Notices()
+        path = self._masks.path(key)
         red, green, blue = np.moveaxis(read_image(path).astype(np.uint32), 2, 0)  # (H,W,3) -> 3 of (H,W)
         pixels = red + (green << 8) + (blue << 16)
+        image = read_photo_for(self._photos.path(key), [pixels], self.info.exif, notices)
         check_size(path, pixels, image)
         ids, targets = self._segments[index]
         place = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
@@ -103,17 +104,17 @@ class _Panoptic(SegmentationSet):
                 f"this photo, such as {unknown[0]}",
                 "Take the PNG files and the JSON file from the same archive.",
             )
-        return SegmentedImage(key, image, targets[place])
+        return SegmentedImage(key, image, targets[place], tuple(notices))
 
 
 def _read_listing(path: Path) -> _Document:
     """The annotations of the JSON file; pydantic parses it without making objects of other fields."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", _AGAIN)
+            raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", AGAIN)
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ClippyError(f"{path}: cannot be read ({error})", _AGAIN) from error
+        raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -129,7 +130,7 @@ def _sorted_segments(
     """Segment ids of one photo in rising order, VOID first, and the class index of each."""
     category_of = {_VOID: _VOID} | {segment.id: segment.category_id for segment in annotation.segments_info}
     if len(category_of) <= len(annotation.segments_info):
-        raise ClippyError(f"{listing}: {annotation.file_name} has two segments of one id", _AGAIN)
+        raise ClippyError(f"{listing}: {annotation.file_name} has two segments of one id", AGAIN)
     strange = sorted(set(category_of.values()) - set(targets))
     if strange:
         raise ClippyError(
@@ -138,12 +139,3 @@ def _sorted_segments(
         )
     ids = sorted(category_of)
     return np.array(ids, np.uint32), np.array([targets[category_of[one]] for one in ids], np.uint8)
-
-
-def _find(folder: Path, patterns: Sequence[str], keys: Mapping[str, object], what: str) -> str:
-    """The first pattern that any key has a file for."""
-    for pattern in patterns:
-        if any((folder / fill(pattern, key)).is_file() for key in keys):
-            return pattern
-    looked = " or ".join(patterns)
-    raise ClippyError(f"{folder}: none of {len(keys)} {what} files is there; looked for {looked}", _AGAIN)

@@ -15,6 +15,7 @@ from clippy_cli.data.benchmarks.matlab import read_variable
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import MAX_PIXELS
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 _VARIABLE = "LabelMap"
 _NAMES = "labels.txt"
@@ -40,7 +41,7 @@ def open_context(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     table[[0, *numbers.values()]] = IGNORE if spec.background is None else order.index(spec.background)
     for one in classes:
         table[numbers[one]] = order.index(one)
-    return MaskSet(name, spec, folder, table, read_label_map)
+    return MaskSet(name, spec, folder, table, _load)
 
 
 def parse_names(path: Path) -> dict[str, int]:
@@ -58,6 +59,10 @@ def parse_names(path: Path) -> dict[str, int]:
             raise ClippyError(f"{path}:{line}: {text.strip()!r} is no `number: name`", f"Take the release's {_NAMES}.")
         names["".join(name.split())] = int(number)
     return names
+
+
+def _load(path: Path, notices: Notices) -> NDArray[np.integer[Any]]:
+    return read_label_map(path)
 
 
 def read_label_map(path: Path) -> NDArray[np.integer[Any]]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size
+from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_strays, read_listing
 from clippy_cli.data.benchmarks.spec import SetSpec
-from clippy_cli.data.images import open_image, read_image
-from clippy_cli.errors import ClippyError
+from clippy_cli.data.images import open_image, orientation
+from clippy_cli.data.pixels import raw_mode
+from clippy_cli.errors import ClippyError, encodable
+from clippy_cli.notices import Notices
 
 MAX_VALUES = 1 << 16
 UNKNOWN = -1
-_AGAIN = "Unpack the data set again."
 _LOSSLESS = ("PNG", "TIFF", "BMP")
 _ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")
+_LOOKED_AT = 8  # masks that are looked at when a set is opened
+_KINDS = {"LA": "LA, greyscale with transparency", "RGBA": "RGBA, colors with transparency", "RGB": "RGB, colors"}
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits over 0 to 255
 
 
@@ -29,13 +32,17 @@ def open_masks(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     """The set below ``folder`` whose photos, masks, listing and values ``spec`` names.
 
     An image that is listed but missing fails when it is read; ClippyError here where the listing cannot be used, or no
-    image is there with its mask. Mask values that are neither a class's nor ignored fail when read, too.
+    image is there with its mask. Mask values that are neither a class's nor ignored fail when read, too. What a few
+    masks tell of how all are encoded is looked at here, so that ``notices`` say it before the work.
     """
     table = np.full(MAX_VALUES, UNKNOWN, np.int16)
     table[list(spec.ignore)] = IGNORE
     for index, values in enumerate(spec.values_of().values()):
         table[list(values)] = index
-    return MaskSet(name, spec, folder, table, partial(read_values, palette=spec.palette))
+    reader = MaskReader(table, spec.palette)
+    opened = MaskSet(name, spec, folder, table, reader)
+    reader.look_at(opened.some_masks(_LOOKED_AT), opened.notices)
+    return opened
 
 
 class MaskSet(SegmentationSet):
@@ -52,127 +59,175 @@ class MaskSet(SegmentationSet):
         spec: SetSpec,
         folder: Path,
         table: NDArray[np.int16],
-        load: Callable[[Path], NDArray[np.integer[Any]]],
+        load: Callable[[Path, Notices], NDArray[np.integer[Any]]],
     ) -> None:
         self.info = spec.info(name, folder)
         self.classes, self.background = spec.benchmark_classes(), spec.background_index()
         self.context = spec.context
-        self._folder = folder
         self._table = table
         self._load = load
+        self._images, self._masks = PatternFiles(folder, spec.images), PatternFiles(folder, spec.masks)
         if spec.listing is None:
-            self._images, self._keys = _matching(folder, spec.images)
+            self._keys = self._images.keys(self.notices)
+            note_strays(folder, self._images, self._masks, self.notices)
         else:
-            self._keys = read_listing(folder / spec.listing)
-            self._images = _first_used(folder, spec.images, self._keys)
-        self._masks = _first_used(folder, spec.masks, self._keys)
-        if not any(_is_file(self._image(key)) and _is_file(self._mask(key)) for key in self._keys):
+            self._keys = read_listing(folder / spec.listing, self._images, self.notices)
+        if not any(self._images.has(key) and self._masks.has(key) for key in self._keys):
             raise ClippyError(
                 f"{folder}: none of {len(self._keys)} photos is there with its mask; looked for "
-                f"{fill(self._images, self._keys[0])} with {fill(self._masks, self._keys[0])}, and so on",
-                _AGAIN,
+                f"{self._images.path(self._keys[0])} with {self._masks.path(self._keys[0])}, and so on",
+                AGAIN,
             )
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def key(self, index: int) -> str:
-        return self._keys[index]
+        return encodable(self._keys[index])
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return self._image(self._keys[index]), self._mask(self._keys[index])
+        return self._images.path(self._keys[index]), self._masks.path(self._keys[index])
 
     def read(self, index: int) -> SegmentedImage:
-        key = self._keys[index]
-        image = read_image(self._image(key))
-        path = self._mask(key)
-        values = self._load(path)
+        key, notices = self._keys[index], Notices()
+        path = self._masks.path(key)
+        values = self._load(path, notices)
+        image = read_photo_for(self._images.path(key), [values], self.info.exif, notices)
         check_size(path, values, image)
-        return SegmentedImage(key, image, look_up(values, self._table, where=str(path)))
+        indices = look_up(values, self._table, where=str(path))
+        if indices.min() == IGNORE:
+            notices.assumed("mask", "all its values are ignored, so the image counts nowhere", str(path))
+        return SegmentedImage(self.key(index), image, indices, tuple(notices))
 
-    def _image(self, key: str) -> Path:
-        return self._folder / fill(self._images, key)
-
-    def _mask(self, key: str) -> Path:
-        return self._folder / fill(self._masks, key)
-
-
-def fill(pattern: str, key: str) -> str:
-    """The path that ``pattern`` stands for with this key."""
-    return pattern.replace("{}", key)
+    def some_masks(self, count: int) -> list[Path]:
+        """Up to ``count`` masks that are there, spread over the set."""
+        step = -(-len(self._keys) // count)
+        return [path for path in map(self._masks.path, self._keys[::step]) if is_file(path)]
 
 
-def find_keys(folder: Path, pattern: str) -> Iterator[str]:
-    """Keys of the files below ``folder`` that ``pattern`` fits, in no order; hidden files and folders do not count."""
-    before, _, after = pattern.partition("{}")
-    beginning = before.rpartition("/")[2]
-    top = folder / before.removesuffix(beginning)
-    for path, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(path).relative_to(top).as_posix()
-        for file in files:
-            name = file if below == "." else f"{below}/{file}"
-            fits = name.startswith(beginning) and name.endswith(after) and len(name) > len(beginning) + len(after)
-            if fits and not file.startswith("."):
-                yield name[len(beginning) : len(name) - len(after)]
+class MaskReader:
+    """Reads mask files of one set, and compares their palettes: with VOC's, or with that of the first mask looked at.
 
-
-def parse_listing(text: str, *, where: str) -> tuple[str, ...]:
-    """The first word of each line that is not blank; ClippyError on a word that leaves the folder or comes twice."""
-    keys: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        key = words[0]
-        if "\\" in key or not key.isprintable() or set(key.split("/")) & {"", ".", ".."}:
-            raise ClippyError(f"{where}:{number}: {key!r} does not name an image in the set's folder", _AGAIN)
-        if key in keys:
-            raise ClippyError(f"{where}:{number}: {key!r} is listed twice, in line {keys[key]} already", _AGAIN)
-        keys[key] = number
-    if not keys:
-        raise ClippyError(f"{where}: lists no image", _AGAIN)
-    return tuple(keys)
-
-
-def read_listing(path: Path) -> tuple[str, ...]:
-    """:func:`parse_listing` of a file; ClippyError where it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClippyError(f"{path}: cannot be read ({error})", _AGAIN) from error
-    return parse_listing(text, where=str(path))
-
-
-def read_values(path: Path, *, palette: str | None = None) -> NDArray[np.integer[Any]]:
-    """The integers (H,W) that a PNG, TIFF or BMP file of one channel holds: palette indices, or grey of 1 to 32 bits.
-
-    With ``palette="voc"`` palette images must have VOC's colours. ClippyError on everything else.
+    Args:
+        table: (MAX_VALUES,) class index, ``IGNORE`` or ``UNKNOWN`` of each mask value.
+        palette: ``voc``, ``any`` for no comparison, or None for the first mask's.
     """
+
+    def __init__(self, table: NDArray[np.int16], palette: str | None) -> None:
+        self._table, self._palette = table, palette
+        self._is_class = (table != UNKNOWN) & (table != IGNORE)
+        self._first: tuple[Path, Colors] | None = None
+
+    def __call__(self, path: Path, notices: Notices) -> NDArray[np.integer[Any]]:
+        """The values (H,W) of a mask; ClippyError where its palette shows that they are not what other masks mean."""
+        mask = read_mask(path, notices=notices)
+        if mask.colors is not None and self._palette == "voc":
+            _require_voc_colors(path, mask.values, mask.colors)
+        elif mask.colors is not None and self._palette is None and self._first is not None:
+            self._compare(path, mask.values, mask.colors, notices)
+        return mask.values
+
+    def look_at(self, paths: Sequence[Path], notices: Notices) -> None:
+        """Take the first palette as the set's, and note what these masks tell of the encoding of all."""
+        found: set[int] = set()
+        for path in paths:
+            try:
+                mask = read_mask(path)
+            except ClippyError:
+                continue  # it fails when its image is read
+            values = np.unique(mask.values).tolist()
+            found |= set(values)
+            if mask.colors is not None and self._palette is None and _has_moved_voc_colors(values, mask.colors):
+                notices.assumed(
+                    "mask",
+                    "its palette has VOC's colors at other values; values count, not colors",
+                    str(path),
+                    hint="Take the set's own masks if a tool has sorted the palette; else write `palette: any` in the "
+                    "set's data file.",
+                )
+            if mask.colors is not None and self._first is None:
+                self._first = path, mask.colors
+            if mask.one_bit and np.unique(self._table[self._is_class]).size > 2:
+                notices.assumed("mask", "1 bit a pixel: black is value 0, white is value 1", str(path))
+        if found == {0, 255} and self._table[255] == IGNORE and 0 <= self._table[0] < IGNORE:
+            notices.assumed(
+                "mask",
+                "these hold 0 and 255 only, and 255 is ignored: what it marks counts nowhere",
+                *map(str, paths),
+                hint="If 255 marks an object, write `values: {background: 0, object: 255}` and `ignore: []` in the "
+                "set's data file.",
+            )
+
+    def _compare(self, path: Path, values: NDArray[np.integer[Any]], colors: Colors, notices: Notices) -> None:
+        assert self._first is not None
+        first, theirs = self._first
+        if colors == theirs:
+            return
+        meant = np.flatnonzero(self._is_class[:256]).tolist()
+        used = set(np.unique(values).tolist())
+        differing = [value for value in meant if value in used and _color(colors, value) != _color(theirs, value)]
+        for value in differing:
+            color = _color(colors, value)
+            other = [index for index in meant if _color(theirs, index) == color]
+            if color is not None and len(other) == 1 and sum(_color(colors, index) == color for index in meant) == 1:
+                raise ClippyError(
+                    f"{path}: color {color} is value {value} in its palette and {other[0]} in that of {first}, so the "
+                    "values of one of them are not the classes' numbers",
+                    "Take the set's own masks, a tool may have sorted these palettes. If values count whatever their "
+                    "colors, write `palette: any` in the set's data file.",
+                )
+        if differing:
+            notices.assumed("mask", f"its palette is not that of {first}; values count, not colors", str(path))
+
+
+Colors = tuple[int, ...]  # R, G, B of index 0, 1, ...
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What a mask file holds: values (H,W), its palette where it has one, whether a pixel has one bit."""
+
+    values: NDArray[np.integer[Any]]
+    colors: Colors | None
+    one_bit: bool
+
+
+def read_values(path: Path, *, notices: Notices | None = None) -> NDArray[np.integer[Any]]:
+    """The values of :func:`read_mask`."""
+    return read_mask(path, notices=notices).values
+
+
+def read_mask(path: Path, *, notices: Notices | None = None) -> Mask:
+    """A PNG, TIFF or BMP file of one channel: palette indices, or grey of 1 to 32 bits; ClippyError on any other."""
+    notices = Notices() if notices is None else notices
     try:
         with path.open("rb") as file, open_image(file, where=str(path), formats=_LOSSLESS) as image:
             if image.mode not in _ONE_CHANNEL or image.info.get("compression") == "jpeg":
+                kind = "compressed with loss" if image.mode in _ONE_CHANNEL else _KINDS.get(image.mode, image.mode)
                 raise ClippyError(
-                    f"{path}: a mask must hold class indices (palette or greyscale), this one is "
-                    f"{image.mode if image.mode not in _ONE_CHANNEL else 'compressed with loss'}",
+                    f"{path}: a mask must hold class indices (palette or greyscale), this one is {kind}",
                     "Take the set's own mask files; a viewer or editor may have saved colours instead.",
                 )
-            step = _GREY_STEP.get(_raw_mode(image), 1)
+            if getattr(image, "is_animated", False):
+                notices.assumed("mask", "holds several frames or pages, the first one is used", str(path))
+            step, one_bit = _GREY_STEP.get(raw_mode(image), 1), image.mode == "1"
             values = np.array(image)
-            colours = image.getpalette() if image.mode == "P" else None
+            colors = image.getpalette() if image.mode == "P" else None
+            if orientation(image) != 1:
+                notices.assumed("mask", "has an EXIF orientation, which is not applied", str(path))
     except ClippyError:
         raise
     except FileNotFoundError:
-        raise ClippyError(f"{path}: no such file, so this photo has no mask", _AGAIN) from None
+        raise ClippyError(f"{path}: no such file, so this photo has no mask", AGAIN) from None
     except UnidentifiedImageError:
-        raise ClippyError(f"{path}: a mask must be a {', '.join(_LOSSLESS)} file, this one is not", _AGAIN) from None
+        raise ClippyError(f"{path}: a mask must be a {', '.join(_LOSSLESS)} file, this one is not", AGAIN) from None
     except (
         Exception
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError, ... on bad data
-        raise ClippyError(f"{path}: cannot be read as a mask ({error})", _AGAIN) from error
-    if palette == "voc" and colours is not None:
-        _require_voc_colours(path, values, colours)
-    return values.astype(np.uint8) // step if values.dtype == bool or step > 1 else values
+        raise ClippyError(f"{path}: cannot be read as a mask ({error})", AGAIN) from error
+    if values.dtype == bool or step > 1:
+        values = values.astype(np.uint8) // step
+    return Mask(values, None if colors is None else tuple(colors), one_bit)
 
 
 def look_up(values: NDArray[np.integer[Any]], table: NDArray[np.int16], *, where: str) -> NDArray[np.uint8]:
@@ -184,48 +239,44 @@ def look_up(values: NDArray[np.integer[Any]], table: NDArray[np.int16], *, where
         strange = np.unique(values[unknown] if inside else values[(values < 0) | (values >= len(table))])
         listed = ", ".join(map(str, strange[:5].tolist())) + (", ..." if strange.size > 5 else "")
         raise ClippyError(
-            f"{where}: mask value {listed} is neither a class's nor ignored", "Check that this is the set's own mask."
+            f"{where}: mask value {listed} is neither a class's nor ignored",
+            f"{_guess(strange)}Check that this is the set's own mask.",
         )
     return indices.astype(np.uint8)
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The first pattern that any file fits, and the sorted keys of those files."""
-    for pattern in patterns:
-        keys = tuple(sorted(find_keys(folder, pattern)))
-        if keys:
-            return pattern, keys
-    raise ClippyError(f"{folder}: no photo fits {' or '.join(patterns)}", _AGAIN)
+def _guess(strange: NDArray[np.integer[Any]]) -> str:
+    """What may have been done to masks with these unknown values."""
+    if strange.min() > 255 and not (strange % 257).any():
+        return "These are multiples of 257, as of 8-bit values that were stretched to 16 bits. "
+    steps = set(np.diff(strange).tolist())
+    if strange.max() <= 255 and len(steps) == 1 and max(steps) > 1:
+        return "These are evenly spaced, as of indices that were stretched to be seen. "
+    return ""
 
 
-def _first_used(folder: Path, patterns: Sequence[str], keys: Sequence[str]) -> str:
-    """The first pattern that any key has a file for, else the first."""
-    used = (pattern for pattern in patterns if any(_is_file(folder / fill(pattern, key)) for key in keys))
-    return next(used, patterns[0])
+def _color(colors: Colors, index: int) -> Colors | None:
+    return colors[3 * index : 3 * index + 3] or None
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False
-
-
-def _raw_mode(image: Image.Image) -> str:
-    tiles = getattr(image, "tile", ())  # what a decoder gets, before the file is decoded
-    arguments = tiles[0][3] if tiles else ""
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
-
-
-def _require_voc_colours(path: Path, indices: NDArray[np.integer[Any]], colours: list[int]) -> None:
+def _require_voc_colors(path: Path, indices: NDArray[np.integer[Any]], colors: Colors) -> None:
     for index in np.flatnonzero(np.bincount(indices.ravel())).tolist():
-        if colours[3 * index : 3 * index + 3] != _voc_colour(index):
+        if _color(colors, index) != _voc_color(index):
             raise ClippyError(
                 f"{path}: its palette is not VOC's, so its indices cannot be trusted as classes",
                 "Take the set's own SegmentationClass/*.png; an image editor may have sorted the palette.",
             )
 
 
-def _voc_colour(index: int) -> list[int]:
-    """VOC's colour of a class: three bits of the index at a time, lowest first, fill red, green, blue from the top."""
-    return [sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
+def _has_moved_voc_colors(values: Sequence[int], colors: Colors) -> bool:
+    """Whether all these values have colors of VOC, and not all of them their own."""
+    known = [_voc_color(index) for index in range(256)]
+    used = [_color(colors, value) for value in values]
+    return all(color in known for color in used) and any(
+        color != known[value] for value, color in zip(values, used, strict=True)
+    )
+
+
+def _voc_color(index: int) -> Colors:
+    """VOC's color of a class: three bits of the index at a time, lowest first, fill red, green, blue from the top."""
+    return tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.checked_yaml import conflict
-from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, SetInfo
+from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, ExifRule, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
 
@@ -74,11 +74,19 @@ class SetSpec(BaseModel):
     fallback: str | None = Field(None, description="Data file of the same set in another layout, tried when not found.")
     roots: Words = Field((".",), description="Folders to try below the data folder, first found wins.")
     images: Patterns = Field(
-        (), description="Pattern of the photos, such as images/{}.jpg; of several the first found."
+        (), description="Pattern of the photos, such as images/{}.jpg; several mean all files that fit one of them."
     )
-    masks: Patterns = Field((), description="Pattern of the masks, such as masks/{}.png; of several the first found.")
+    masks: Patterns = Field((), description="Pattern of the masks, such as masks/{}.png; several as for images.")
     listing: str | None = Field(None, description="A text file of keys, one a line; without it every photo counts.")
-    palette: Literal["voc"] | None = Field(None, description="Refuse palette masks whose colours are not these.")
+    palette: Literal["voc", "any"] | None = Field(
+        None,
+        description="Refuse palette masks whose colours are not VOC's; any: do not compare them with the first mask's.",
+    )
+    exif: ExifRule | None = Field(
+        None,
+        description="Turn photos by their EXIF orientation (apply) or not (ignore); without, as the size of the "
+        "annotation says.",
+    )
     classes: Annotated[dict[str, Prompts], BeforeValidator(_own_words)] = Field(
         {}, description="Class name to the words a model is asked for, in order; a list where those are the names."
     )
@@ -103,7 +111,7 @@ class SetSpec(BaseModel):
         """What results say about the set that this describes, found in ``folder``."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
         return SetInfo(
-            name, self.title, folder, self.annotation, self.complete, self._catalogued, digest, split=self.split
+            name, self.title, folder, self.annotation, self.complete, self._catalogued, digest, self.split, self.exif
         )
 
     def benchmark_classes(self) -> tuple[BenchmarkClass, ...]:

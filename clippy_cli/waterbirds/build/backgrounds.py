@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clippy_cli.data.images import IMAGE_SUFFIXES
+from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is_system_folder
 from clippy_cli.waterbirds.dataset import PLACES
 from clippy_cli.errors import ClippyError
 
@@ -51,7 +51,11 @@ def open_backgrounds(root: Path) -> Backgrounds:
         if any(folder is not None and len(folder.parts[0]) == 1 for folder in found.values()):
             raise ClippyError(f"{top}: Places' categories {', '.join(missing)} are missing", _OBTAIN)
     try:
-        folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(
+            path.name
+            for path in root.iterdir()
+            if path.is_dir() and not is_hidden(path.name) and not is_system_folder(path.name)
+        )
     except OSError as error:
         raise ClippyError(f"{root}: no such folder, or it cannot be read ({error.strerror})", _OBTAIN) from error
     if len(folders) != 2:
@@ -77,20 +81,20 @@ def _listed(top: Path, places: tuple[str, str], folders: tuple[list[Path], list[
         if not names:
             raise ClippyError(
                 f"{top}: no image of {place} in {', '.join(map(str, of_place))}",
-                f"Looked for {', '.join(sorted(IMAGE_SUFFIXES))}.",
+                LOOKED_FOR,
             )
     return Backgrounds(top, places, (first, second))
 
 
 def _images(top: Path, folder: Path) -> list[str]:
-    """The images in ``folder`` and below, as names from ``top`` on; hidden ones do not count."""
+    """The images in ``folder`` and below, as names from ``top`` on; hidden ones and those in folders of a system do not count."""
     found: list[str] = []
     for path, folders, files in os.walk(top / folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name) and not is_system_folder(name)]
         below = Path(path).relative_to(top)
         found += [
             (below / name).as_posix()
             for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            if is_image_name(name)
         ]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -25,14 +26,47 @@ def test_names_of_folders_are_asked_for(tmp_path: Path) -> None:
     (root / "README.md").write_text("")
     found = pickle.loads(pickle.dumps(open_class_folders("mine", None, root)))
     assert [(one.name, one.prompts) for one in found.classes] == [
-        ("_", ("_",)),
         ("hot dog", ("hot dog",)),
         ("t shirt", ("t shirt",)),
     ]
     assert [found.key(index) for index in range(len(found))] == ["hot_dog/a.PNG", "hot_dog/b.png", "t-shirt/a.png"]
-    assert [found.read(index).target for index in range(3)] == [1, 1, 2]
+    assert [found.read(index).target for index in range(3)] == [0, 0, 1]
     np.testing.assert_array_equal(found.read(1).image, noise(seed=0))
     assert (found.info.name, found.kind, found.info.complete) == ("mine", "classification", None)
+
+
+def test_what_lies_beside_the_images_is_named(tmp_path: Path) -> None:
+    files = {"cat": ["a.png", "b.heic", "c.NEF"], "dog": ["a.png"], "__MACOSX": ["a.png"], "lost+found": [], "owl": []}
+    root = write_class_folders(tmp_path, files)
+    (root / "stray.png").write_bytes(b"")
+    write_class_folders(root / "dog", {"puppies": ["a.png"], "@eaDir": ["a.png"]})
+    (root / "cat" / "._a.png").write_bytes(b"")
+    found = open_class_folders("mine", None, root)
+    assert [one.name for one in found.classes] == ["cat", "dog"]
+    told = {(str(notice.kind), notice.examples) for notice in found.notices}
+    assert {kind for kind, _ in told} == {"skipped", "ignored", "assumed"}
+    for kind, examples in (
+        ("skipped", ("stray.png",)),
+        ("skipped", ("cat/c.NEF",)),
+        ("skipped", ("dog/puppies",)),
+        ("ignored", ("__MACOSX", "lost+found")),
+        ("ignored", ("dog/@eaDir",)),
+        ("ignored", ("cat/._a.png",)),
+        ("assumed", ("owl",)),
+    ):
+        assert (kind, examples) in told
+    (root / "classes.yaml").write_text("owl: owl\n")
+    named = open_class_folders("mine", None, root)
+    assert [one.name for one in named.classes] == ["cat", "dog", "owl"]
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path, {"dog": ["a.png"], os.fsdecode(b"caf\xe9"): [os.fsdecode(b"\xe9t\xe9.png")]})
+    found = open_class_folders("mine", None, root)
+    assert [one.prompts for one in found.classes] == [("caf\u00e9",), ("dog",)]
+    assert found.key(0) == "caf\\xe9/\\xe9t\\xe9.png"
+    assert found.read(0).target == 0
+    assert "Latin-1" in "".join(map(str, found.notices))
 
 
 def test_a_file_beside_the_folders_says_what_to_ask(tmp_path: Path) -> None:
