@@ -17,11 +17,12 @@ import sys, time
 from pathlib import Path
 from clippy_cli.locks import hold_folder
 with hold_folder(Path(sys.argv[1]), "clippy train"):
-    print("held", flush=True)
     if len(sys.argv) > 2:  # a worker that outlives its parent must not keep the lock
         import os
         if os.fork() == 0:
             time.sleep(60)
+            os._exit(0)
+    print("held", flush=True)
     time.sleep(60)
 """
 

@@ -51,6 +51,9 @@ class Photos:
     def key(self, index):
         return f"photo-{index}"
 
+    def files(self, index):
+        return ()
+
     def read(self, index):
         image = self.images[index]
         return SegmentedImage(self.key(index), image, np.zeros(image.shape[:2], np.uint8))

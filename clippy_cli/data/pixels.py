@@ -8,7 +8,7 @@ import struct
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, _imaging
+from PIL import Image
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
@@ -29,7 +29,7 @@ def silence_decoders() -> None:
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        library = ctypes.CDLL(_imaging.__file__)
+        library = ctypes.CDLL(Image.core.__file__)
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)
     except (OSError, AttributeError, TypeError):

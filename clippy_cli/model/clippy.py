@@ -69,9 +69,7 @@ class Clippy(nn.Module):
 
     def joint_tokens(self, features: Tensor) -> Tensor:
         """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
-        tokens = self.image.project(features)
-        if not torch.is_grad_enabled():  # inference; a training step looks at its loss
-            finite(tokens, self.name)
+        tokens = self._checked(self.image.project(features))
         inference = self.config.inference
         if inference.affinity_block is None:
             return tokens
@@ -99,12 +97,12 @@ class Clippy(nn.Module):
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""
-        vectors = self.text.project(self.text.features(token_ids))
-        return normalized(vectors if torch.is_grad_enabled() else finite(vectors, self.name))
+        return normalized(self._checked(self.text.project(self.text.features(token_ids))))
 
     def patch_text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D) for patches, unit norm; under cls+avg the second half, (K,D/2)."""
-        return normalized(self.text.project(self.text.features(token_ids))[:, -self.config.patch_dim :])
+        vectors = self._checked(self.text.project(self.text.features(token_ids)))
+        return normalized(vectors[:, -self.config.patch_dim :])
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -118,6 +116,10 @@ class Clippy(nn.Module):
         That half is brought to unit norm by itself, text by text, as dino.txt's public notebooks do.
         """
         return self._in_batches(self.patch_text_vectors, texts, self.config.patch_dim)
+
+    def _checked(self, vectors: Tensor) -> Tensor:
+        """ClippyError for NaN and inf in inference; a training step looks at its loss."""
+        return vectors if torch.is_grad_enabled() or self.training else finite(vectors, self.name)
 
     def _in_batches(self, embed: Callable[[Tensor], Tensor], texts: Sequence[str], width: int) -> Tensor:
         vectors = [

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -33,13 +31,11 @@ from clippy_cli.reporting.files import (
     WITH_REGIONS,
 )
 from clippy_cli.reporting.masks import coco_document, cut_out, region_records
+from clippy_cli.reporting.notebook import encoded, figure, swatch
 from clippy_cli.reporting.overlay import draw_overlay, shown_size
 from clippy_cli.reporting.palette import colour
 from clippy_cli.reporting.products import beside, legend_items, save_json
 from clippy_cli.reporting.writers import WRITERS
-
-_SHOWN = 640  # pixels of the longer side in a notebook
-_JPEG_QUALITY = 88
 
 Record = dict[str, Any]
 Files = dict[str, Any]
@@ -169,7 +165,7 @@ class Divided:
         return self.labels.index(label) + 1
 
     def _repr_png_(self) -> bytes:
-        return _encoded(self.overlay(), "PNG")
+        return encoded(self.overlay(), "PNG")
 
     def _repr_html_(self) -> str:
         order = sorted(range(len(self.labels)), key=lambda index: -int(self.pixels[index]))
@@ -177,11 +173,11 @@ class Divided:
         rows = []
         for index in order:
             score = "" if np.isnan(self.scores[index]) else f"{self.scores[index]:.3f}"
-            cells = [_swatch(colour(index + 1)), escape(self.labels[index]), f"{100 * self.shares[index]:.1f} %", score]
+            cells = [swatch(colour(index + 1)), escape(self.labels[index]), f"{100 * self.shares[index]:.1f} %", score]
             rows.append(cells[: len(heads)])
         if self.unlabelled > 0:
             rows.append(["", "<i>unlabelled</i>", f"{100 * self.unlabelled:.1f} %", ""][: len(heads)])
-        return _figure(self.overlay(), self.source, heads, rows)
+        return figure(self.overlay(), self.source, heads, rows)
 
 
 @dataclass(frozen=True, repr=False)
@@ -324,32 +320,8 @@ class Classification:
         return {"guesses": [dict(vars(guess)) for guess in self.guesses]}
 
     def _repr_png_(self) -> bytes:
-        return _encoded(Image.fromarray(self.image), "PNG")
+        return encoded(Image.fromarray(self.image), "PNG")
 
     def _repr_html_(self) -> str:
         rows = [[escape(g.label), f"{100 * g.probability:.1f} %", f"{g.score:.3f}"] for g in self.guesses]
-        return _figure(Image.fromarray(self.image), self.source, ("label", "probability", "score"), rows)
-
-
-def _encoded(picture: Image.Image, form: str) -> bytes:
-    """A picture as a file of that format, reduced to what a notebook shows."""
-    small = picture.copy()
-    small.thumbnail((_SHOWN, _SHOWN))
-    stream = io.BytesIO()
-    small.save(stream, format=form, quality=_JPEG_QUALITY)
-    return stream.getvalue()
-
-
-def _swatch(rgb: tuple[int, int, int]) -> str:
-    return '<span style="display:inline-block;width:1.2em;height:1em;background:rgb({},{},{})"></span>'.format(*rgb)
-
-
-def _figure(picture: Image.Image, source: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Picture and table in HTML, self-contained; cells are HTML already."""
-    data = base64.b64encode(_encoded(picture, "JPEG")).decode("ascii")
-    top = "".join(f"<th>{head}</th>" for head in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f'<figure style="margin:0"><img alt="{escape(source, quote=True)}" src="data:image/jpeg;base64,{data}">'
-        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></figure>"
-    )
+        return figure(Image.fromarray(self.image), self.source, ("label", "probability", "score"), rows)

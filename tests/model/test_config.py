@@ -20,6 +20,6 @@ def test_pixel_statistics_are_those_of_timm(name: str) -> None:
 
     config = load_architecture(name)
     assert (config.preprocess.mean, config.preprocess.std) in STATISTICS
-    if config.image.pretrained_tag is not None:
+    if config.image.pretrained_tag is not None and name != "clippy-b16":  # whose authors take OpenAI CLIP's
         settings = timm.get_pretrained_cfg(config.image.pretrained_tag)
         assert (config.preprocess.mean, config.preprocess.std) == (settings.mean, settings.std)

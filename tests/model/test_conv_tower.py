@@ -67,7 +67,7 @@ def test_trunk_weights_come_from_timms_file_statistics_included(used, tmp_path):
         ({"pooling": "cls+avg"}, "no class token"),
         ({"head_blocks": 1}, "is convolutional"),
         ({"blocks": (2,)}, "no transformer blocks"),
-        ({"trunk": "efficientnet_b99"}, "cannot build the trunk 'efficientnet_b99'"),
+        ({"trunk": "efficientnet_b99"}, "timm has no trunk 'efficientnet_b99'"),
         ({"trunk": "swin_tiny_patch4_window7_224"}, "no plain vision transformer"),
     ],
 )

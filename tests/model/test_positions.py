@@ -139,6 +139,7 @@ def test_the_default_is_timms_own_forward_and_a_view_leaves_the_model_alone(tmp_
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     del config["image"]["positions"]  # as earlier versions wrote it
     (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "saved" / "checksums.json").unlink()  # as in folders of earlier versions
     assert torch.equal(load_directory(tmp_path / "saved").eval().embed_patches(images), before)
 
 

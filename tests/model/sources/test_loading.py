@@ -126,7 +126,10 @@ def test_a_released_checkpoint_of_dinov2_with_registers(tmp_path):
         "mask_token": torch.zeros(1, 384),
     }
     released |= {
-        key.replace("blocks.0", f"blocks.{i}"): released[key] for i in range(1, 12) for key in state if "blocks" in key
+        key.replace("blocks.0", f"blocks.{i}"): released[key].clone()
+        for i in range(1, 12)
+        for key in state
+        if "blocks" in key
     }
     torch.save(released, tmp_path / "dinov2.pth")
     loaded = load_model(f"timm:{name}@{tmp_path / 'dinov2.pth'}", device="cpu").module
