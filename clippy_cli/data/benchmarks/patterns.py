@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
@@ -83,6 +83,13 @@ def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, no
                 notices.skipped("photo", f"fits none of the patterns {photos}", name, hint=hint)
             else:
                 notices.ignored("image", f"fits none of the patterns {photos}", name)
+
+
+def note_lonely(folder: Path, keys: Iterable[str], annotation: Sequence[str], notices: Notices) -> None:
+    """Count the annotation files that have no photo among ``keys``; a set that has a listing leaves others out."""
+    lonely = {key for pattern in annotation for key in find_keys(folder, pattern)}.difference(keys)
+    if lonely:
+        notices.ignored("mask", "without a photo", *sorted(lonely))
 
 
 def fill(pattern: str, key: str) -> str:
