@@ -25,7 +25,8 @@ from typing import Any
 from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.packing import Packing, pack_shards
+from clippy_cli.data.pack_claim import Packing
+from clippy_cli.data.packing import pack_shards
 from clippy_cli.data.scenes import SceneSource
 
 STEPS, CHECKPOINT_EVERY, BATCH, SHARDS, SCENES = 40, 8, 16, 8, 400
@@ -152,7 +153,7 @@ class Ground:
         self._count = 0
         self.architecture = folder / "drill.yaml"
         self.architecture.write_text(ARCHITECTURE, encoding="utf-8")
-        images = folder / "images"
+        images = self.images_folder = folder / "images"
         images.mkdir()
         scenes = SceneSource(SCENES, 1, 64)
         for number in range(SCENES):

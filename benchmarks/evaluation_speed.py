@@ -30,10 +30,11 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import IGNORE
 from clippy_cli.data.images import dense_size, resize_image
-from clippy_cli.data.prompts import prompt_embeddings
-from clippy_cli.evaluation.evaluate import evaluate_set
+from clippy_cli.data.prompts import patch_prompt_embeddings
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
-from clippy_cli.evaluation.protocol import Overrides, class_entries, load_protocol, resolve_settings
+from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
+from clippy_cli.evaluation.settings import Overrides, class_entries, resolve_settings
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.choices import Competition
 from clippy_cli.inference.class_map import class_map
@@ -90,7 +91,7 @@ def after_the_encoder(model: VisionLanguageModel, images: Any, options: argparse
     """Class of each pixel and counting, against features upsampled; and counting alone, against torchmetrics."""
     settings = resolve_settings(load_protocol("clippy"), images.info, model, Overrides())
     asked = class_entries(images, replace(settings, competition=Competition.TEXTS))
-    texts = prompt_embeddings(model, asked.texts, settings.templates).float()
+    texts = patch_prompt_embeddings(model, asked.texts, settings.templates).float()
     classes, lookup = len(images.classes), np.array(asked.codes)
     checking = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
     trusting = MulticlassConfusionMatrix(classes, ignore_index=IGNORE, validate_args=False)

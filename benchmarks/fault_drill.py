@@ -3,6 +3,8 @@
     python benchmarks/fault_drill.py                  # all drills, about five minutes on two cores
     python benchmarks/fault_drill.py --only disk url  # some of them
 
+Data that changed, a second run in one folder and a flipped bit are among it: each must be refused or named.
+
 Tiny models train on generated shards through the command line, as a user runs it, and are killed, filled up, cut off
 and preempted on the way. Each is then resumed and compared with a run that nothing happened to: the SHA-256 of the
 weights, and every step's loss, accuracies, learning rate and gradient norm in log.jsonl, once each and in order. The
@@ -43,6 +45,7 @@ from drill_ground import (
 from results_file import write_results
 from rich.console import Console
 from rich.table import Table
+from trust_drills import changed_before_resume, flipped_bit, masks_replaced, repacked_after_edits, two_at_once
 
 from clippy_cli.errors import ExitCode
 
@@ -305,6 +308,7 @@ DRILLS: dict[str, tuple[Callable[[Ground, Drill], None], ...]] = {
     ),
     "process": (functools.partial(process_removed, rank=1), functools.partial(process_removed, rank=0)),
     "url": (url_vanishes, shard_gone),
+    "trust": (two_at_once, changed_before_resume, flipped_bit, masks_replaced, repacked_after_edits),
 }
 
 if __name__ == "__main__":

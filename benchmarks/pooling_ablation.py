@@ -23,8 +23,8 @@ from clippy_cli.data.benchmarks.scenes import HELD_OUT_SEED, SceneBenchmark
 from clippy_cli.data.images import to_tensor
 from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
 from clippy_cli.data.scenes import BACKGROUNDS, Scene, draw_scene
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.patch_forms import with_patch_form

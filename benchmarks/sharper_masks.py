@@ -18,8 +18,9 @@ from rich.table import Table
 
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import evaluate_set
-from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.inference.refine.crf import check_crf
 from clippy_cli.model import DEFAULT_MODEL

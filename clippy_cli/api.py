@@ -42,6 +42,7 @@ def load(
     device: str = "auto",
     dense: str | None = None,
     proxy: str | None = None,
+    positions: str | None = None,
     texts: bool = False,
 ) -> Clip:
     """Load a model, ready to be asked.
@@ -51,8 +52,9 @@ def load(
             ``open_clip:ViT-B-16/openai``; ``clippy models`` lists them.
         device: auto, cpu, cuda, cuda:N or mps.
         dense: attention of the last block where patches are wanted, for models not trained for patches: plain,
-            maskclip, sclip, naclip or proxyclip.
+            maskclip, sclip, naclip, clearclip, resclip or proxyclip.
         proxy: source of the model whose patches steer proxyclip.
+        positions: how the position table is resampled to other grids: timm, dino or plain; None takes the model's.
         texts: refuse, before anything is loaded, a model that cannot read texts.
 
     Raises:
@@ -63,7 +65,8 @@ def load(
     """
     if texts:
         check_source(model, texts=True)
-    return Clip(ModelChoice(load_model(model, device=device, dense=dense, proxy=proxy), model, dense, proxy))
+    loaded = load_model(model, device=device, dense=dense, proxy=proxy, positions=positions)
+    return Clip(ModelChoice(loaded, model, dense, proxy))
 
 
 def sample_photo() -> Path:
@@ -92,6 +95,9 @@ class ProtocolOptions(TypedDict, total=False):
     scales: Sequence[float] | None
     flip: bool | None
     refine: str | None
+    positions: str | None
+    pool_prefix: bool | None
+    window_average: str | None
 
 
 class MeasureOptions(TypedDict, total=False):
@@ -153,7 +159,7 @@ def evaluate(
     """
     from clippy_cli.data.benchmarks.base import Reading, parse_exif_rule
     from clippy_cli.evaluation.evaluate import evaluate as measure
-    from clippy_cli.evaluation.protocol import Overrides
+    from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
 

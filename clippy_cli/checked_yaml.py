@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 
 Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 _FORM = "write it as section.field=value, for example train.lr=3e-4"
+MAX_BYTES = 4 << 20
+MAX_VALUES = 1_000_000
 AFTER_THE_FILE = 2**31  # where problems of overrides are sorted
 
 
@@ -55,6 +57,49 @@ def conflict(message: str, *fields: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", "{message}", {"message": message, "fields": fields})
 
 
+def read_yaml(path: Path, what: str) -> tuple[yaml.Node | None, Any]:
+    """The nodes of a YAML file and what they stand for; both None where it is empty.
+
+    ClippyError where it is no YAML, nested too deeply, or large: more than ``MAX_BYTES`` as it stands, or more than
+    ``MAX_VALUES`` values once each alias is read out.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ClippyError(f"The {what} {path} is larger than {MAX_BYTES >> 20} MiB.", "Check the path.")
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is not None and _values(node, {}) > MAX_VALUES:
+            raise ClippyError(
+                f"{path}: its aliases (*name) stand for more than {MAX_VALUES:,} values, or for themselves.",
+                "Write out what they stand for.",
+            )
+        return node, loader.construct_document(node) if node is not None else None
+    except ClippyError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClippyError(f"The {what} {path} cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ClippyError(f"{where}: this is not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ClippyError(f"{path}: this is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ClippyError(f"{path}: the {what} is nested too deeply.") from error
+    except Exception as error:  # of values that look like a date, a number or a set and are none
+        raise ClippyError(f"{path}: the {what} holds a value that YAML cannot read: {first_line(error)}") from error
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases read out; more than the limit where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # meanwhile, for a node that comes across itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
+
+
 class _Document:
     """The raw mapping, and for every key the place that it was written at."""
 
@@ -67,20 +112,7 @@ class _Document:
 
     @classmethod
     def read(cls, path: Path, what: str) -> _Document:
-        try:
-            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-            node = loader.get_single_node()
-            data = loader.construct_document(node) if node is not None else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ClippyError(f"The {what} {path} cannot be read: {error}") from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise ClippyError(f"{where}: this is not YAML: {error.problem or error.context}") from error
-        except yaml.YAMLError as error:
-            raise ClippyError(f"{path}: this is not YAML: {error}") from error
-        except RecursionError as error:
-            raise ClippyError(f"{path}: the {what} is nested too deeply.") from error
+        node, data = read_yaml(path, what)
         if not isinstance(data, dict):
             raise ClippyError(
                 f"The {what} {path} holds {_show(data)}, not fields.",
@@ -103,8 +135,8 @@ class _Document:
             return
         try:
             value = yaml.safe_load(written)
-        except yaml.YAMLError as error:
-            self._refuse(text, f"the value is not YAML: {str(error).splitlines()[0]}")
+        except Exception as error:  # YAMLError, and what values lead to that look like a date or a number
+            self._refuse(text, f"the value is not YAML: {first_line(error)}")
             return
         self.put(field.strip(), value, text)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clippy_cli.errors import ClippyError, encodable
+from clippy_cli.own_files import before_replacing
 
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -22,8 +23,8 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it; nothing is left behind on any failure.
 
-    Missing folders are made; threads may write into one folder at once. ClippyError where the disk is full, or the
-    folder is none or forbids writing.
+    Missing folders are made; threads may write into one folder at once. ClippyError where the disk is full, the folder
+    is none or forbids writing, or the file is somebody's (see :func:`~clippy_cli.own_files.replacing_own`).
     """
     temporary = path.with_name(f".{path.name[:40]}-{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -31,6 +32,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         try:
             with temporary.open("wb") as stream:
                 write(stream)
+            before_replacing(path, temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -42,21 +44,25 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 
 
 @contextmanager
-def whole_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_folder(target: Path, *, replace: bool = False, overwrite: bool = False) -> Iterator[Path]:
     """Give a hidden folder beside ``target`` that is renamed to it when the block ends without an error, else removed.
 
-    With ``replace`` an older folder of that name is removed once the new one is in its place; without, ``target`` must
-    be new or empty. ClippyError where it is not, or cannot be written; an OSError of the block counts as that.
+    With ``replace`` an older folder of that name is removed once the new one is in its place; with ``overwrite`` what
+    else it holds stays, and files of the same names are replaced one by one; with neither, ``target`` must be new or
+    empty. ClippyError where it is not, or cannot be written; an OSError of the block counts as that.
     """
-    if not replace:
-        require_empty(target)
+    if not replace and not overwrite:
+        require_empty(target, "Choose a new or an empty folder, or replace files of the same names with --overwrite.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
         try:
             yield staging
             staging.chmod(0o755)
-            _replace_folder(staging, target)
+            if overwrite and target.is_dir():
+                _move_files(staging, target)
+            else:
+                _replace_folder(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -123,6 +129,14 @@ def _visible(folder: Path, hint: str) -> list[str]:
         )
     except OSError as error:
         raise ClippyError(f"{folder}: cannot be read ({error.strerror})", hint) from error
+
+
+def _move_files(new: Path, target: Path) -> None:
+    """Move the files below ``new`` to the same places below ``target``, over what is there."""
+    for path in sorted(path for path in new.rglob("*") if path.is_file()):
+        place = target / path.relative_to(new)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
 
 
 def _replace_folder(new: Path, target: Path) -> None:

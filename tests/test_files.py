@@ -111,3 +111,20 @@ def test_accepted_names_stay_in_their_folder(name):
     plain = PurePosixPath(name)
     harmless = bool(name) and not plain.is_absolute() and ".." not in plain.parts and str(plain) == name != "."
     assert stays_below(name) == (harmless and not set(name) & set("\\\0"))
+
+
+def test_a_folder_in_use_is_written_to_only_when_asked_and_keeps_what_else_it_holds(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "config.json").write_text("old")
+    with pytest.raises(ClippyError, match=r"holds config\.json, notes\.txt") as refused, whole_folder(tmp_path):
+        pass
+    assert "--overwrite" in refused.value.hint
+    with pytest.raises(RuntimeError), whole_folder(tmp_path, overwrite=True) as folder:
+        (folder / "config.json").write_text("half")
+        raise RuntimeError
+    with whole_folder(tmp_path, overwrite=True) as folder:
+        (folder / "config.json").write_text("new")
+        (folder / "tokenizer").mkdir()
+        (folder / "tokenizer" / "vocab.txt").write_text("new")
+    found = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert found == {"notes.txt": "mine", "config.json": "new", "tokenizer/vocab.txt": "new"}

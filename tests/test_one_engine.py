@@ -8,9 +8,10 @@ from PIL import Image
 
 from clippy_cli.clip import Clip
 from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
-from clippy_cli.evaluation.protocol import Overrides, Protocol
+from clippy_cli.evaluation.protocol import Protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks import segment as segment_task
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.reporting.answers import ModelChoice

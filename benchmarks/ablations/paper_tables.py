@@ -28,8 +28,9 @@ from torch import Tensor
 
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.errors import ClippyError, ExitCode
-from clippy_cli.evaluation.evaluate import evaluate_set
-from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.protocol import load_protocol
+from clippy_cli.evaluation.set_evaluation import evaluate_set
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks import Task
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.files import write_whole

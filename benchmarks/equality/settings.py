@@ -21,6 +21,7 @@ ONE_PRODUCT = (
     "the cosines of patches and texts come from the matrix product that evaluation made, whose sums round otherwise "
     "for few texts"
 )
+RENAMED = "jaccard_best is called average_best_overlap, and is the same figure"
 ANNOUNCED: dict[str, str] = {
     "segment: one label, --threshold 0.2": ONE_PRODUCT,
     "segment: --refine none": ONE_PATH,
@@ -31,6 +32,9 @@ ANNOUNCED: dict[str, str] = {
     "figures: --background 0.4, *": ONE_PATH,
     "figures: --background words+0.1, *": ONE_PATH,
     "figures: --protocol *": ONE_PATH,
+    "figures: defaults": RENAMED,
+    "figures: --task segment,group,cluster": RENAMED,
+    "figures: kmeans, plain patches": RENAMED,
 }
 
 LABELS = "person|man|woman,car|bus|truck,dog|cat,tree,road|street,raccoon"

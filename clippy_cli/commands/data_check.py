@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.errors import ExitCode
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
     from clippy_cli.data.checking import CheckReport, Distribution, Repeats
@@ -47,7 +48,8 @@ def data_check(
 ) -> None:
     """Count what training data holds: broken samples, caption lengths, image sizes, duplicates.
 
-    The exit code is 3 where a sample is broken, a shard is damaged, or image or caption is missing.
+    The exit code is 3 where a sample is broken, a shard is damaged, image or caption is missing, or rows of a table do
+    not fit its header.
 
     \b
     Examples:
@@ -55,7 +57,8 @@ def data_check(
       clippy data check cc12m/ --limit 10000 --processes 32
       clippy data check captions.csv --no-images
     """
-    from clippy_cli.data.checking import check_captioned_data, open_captioned_data
+    from clippy_cli.data.captioned_inputs import open_captioned_data
+    from clippy_cli.data.checking import check_captioned_data
 
     with console.status("reading the index"):
         source = open_captioned_data(inputs, image_column, caption_column, root)
@@ -66,18 +69,18 @@ def data_check(
         )
     if json:
         fed = {} if processes is None else {"processes": processes, "fed": report.feeds(processes)}
-        console.print_json({"command": "data check", **asdict(report), **fed})
+        found = asdict(replace(report, notices=Notices()))
+        console.print_json({"command": "data check", **found, "notices": report.notices.records(), **fed})
     else:
         _print_report(report)
         if processes is not None:
             _print_processes(report, processes)
-    if report.broken or report.problems:
+    if report.faulty:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _print_report(report: CheckReport) -> None:
-    for problem in report.problems:
-        console.print_warning(problem)
+    console.print_notices(report.notices)
     if report.broken:
         console.print_warning(f"{report.broken:,} samples are broken; training skips them, such as")
         for example in report.broken_examples:
@@ -119,6 +122,8 @@ def _print_counts(report: CheckReport) -> None:
     table.add_row(
         "samples checked", f"{report.checked:,}", "" if report.checked == report.samples else f"of {report.samples:,}"
     )
+    if report.doubtful is not None:
+        table.add_row("doubtful rows", f"{report.doubtful:,}", f"of {report.rows:,}: they do not fit the header")
     table.add_row("broken samples", f"{report.broken:,}", "")
     if images is not None:
         formats = ", ".join(f"{count:,} {name}" for name, count in images.formats.items())
@@ -134,7 +139,9 @@ def _print_counts(report: CheckReport) -> None:
         )
     if captions is not None:
         table.add_row("captions", f"{captions.count:,}", "")
-        table.add_row("long captions", f"{captions.long:,}", f"over {LONG_WORDS} words; text towers cut at 77 tokens")
+        table.add_row(
+            "long captions", f"{captions.long:,}", f"over {LONG_WORDS} words; most text towers cut at 77 tokens"
+        )
         most = "".join(f"; most often, {count:,} x {_short(text)!r}" for text, count in captions.most_repeated[:1])
         table.add_row("repeated captions", f"{captions.repeated:,}", f"word for word an earlier one{most}")
     console.out.print(table)

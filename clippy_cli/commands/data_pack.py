@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_format
 import os
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
     from clippy_cli.data.packing import PackReport
@@ -58,13 +59,19 @@ def data_pack(
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Threads that check images. Default: one a core.")
     ] = None,
+    max_doubtful: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Refuse a table of which more rows do not fit the header."),
+    ] = 0.01,
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Write tar shards, as training reads them, from image files and their captions.
 
     Captions of one image become one sample. Every image is decoded to see that it is whole; those that cannot be used
-    are skipped and the exit code is 3. A .tsv beside each shard says which file is behind which key. After Ctrl-C the
-    same command goes on where it stopped.
+    are skipped, and so is what a table or folder does not caption; the exit code is then 3. A .tsv beside each shard
+    says which file is behind which key. After Ctrl-C the same command goes on where it stopped; images that have
+    changed meanwhile are named, and nothing is packed.
 
     \b
     Examples:
@@ -84,11 +91,17 @@ def data_pack(
         )
 
     from clippy_cli.data.image_folder import FolderSource
-    from clippy_cli.data.packing import Packing, pack_shards, shards_for
+    from clippy_cli.data.pack_claim import Packing
+    from clippy_cli.data.packing import pack_shards, shards_for
     from clippy_cli.data.tables import TableSource
+    from clippy_cli.locks import hold_folder
 
     with console.status(f"reading {table}"):
         source = FolderSource(table) if table.is_dir() else TableSource(table, image_column, caption_column, root)
+    if isinstance(source, TableSource):
+        source.refuse_doubtful(max_doubtful, "pass a larger --max-doubtful")
+    if strict:
+        source.notices.refuse(str(table))
     packing = Packing(
         shards=shards or shards_for(len(source), samples_per_shard or SAMPLES_PER_SHARD),
         max_side=max_side,
@@ -97,19 +110,19 @@ def data_pack(
         seed=seed,
         prefix=prefix,
     )
-    with console.progress("packing", len(source), unit="images") as advance:
+    with hold_folder(out, "clippy data pack"), console.progress("packing", len(source), unit="images") as advance:
         report = pack_shards(source, out, packing, workers=workers or os.cpu_count() or 1, on_progress=advance)
     if json:
-        console.print_json({"command": "data pack", **packing.model_dump(), **asdict(report), "folder": str(out)})
+        packed = asdict(replace(report, notices=Notices())) | {"notices": report.notices.records()}
+        console.print_json({"command": "data pack", **packing.model_dump(), **packed, "folder": str(out)})
     else:
         _print_report(report)
-    if report.skipped:
+    if report.skipped or report.notices.incomplete:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _print_report(report: PackReport) -> None:
-    for problem in report.problems:
-        console.print_warning(problem)
+    console.print_notices(report.notices)
     if report.skipped:
         console.print_warning(
             f"{report.skipped:,} images cannot be used and were skipped (all: {report.folder}/*.tsv), such as"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +14,11 @@ from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.compare import compare as compare_results
 from clippy_cli.commands.evaluation_run import EvaluationRun
+from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
+from clippy_cli.inference.choices import WindowAverage
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.choices import PatchForm
 
@@ -23,11 +28,14 @@ _OUT = Path("clippy_out/evaluate")
 
 @options.in_panels(
     Data=("data_root", "suite", "limit", "exif", "strict"),
-    Models=("model", "dense", "proxy", "patches"),
-    Protocol=("protocol", "resolution", "window", "stride", "scales", "flip", "refine", "templates", "background"),
+    Models=("model", "dense", "proxy", "patches", "positions", "pool_prefix"),
+    Protocol=(
+        *("protocol", "resolution", "window", "stride", "window_average", "scales", "flip", "refine"),
+        *("templates", "background"),
+    ),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
     Run=("batch_size", "workers", "device"),
-    Output=("out", "worst_first", "json"),
+    Output=("out", "overwrite", "worst_first", "json"),
 )
 def evaluate(
     datasets: Annotated[
@@ -57,7 +65,8 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME|YAML", help="clippy, tcl, sclip, or a file of your own.")
+        str,
+        typer.Option(metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, sclip, dinotxt, or a file of your own."),
     ] = "clippy",
     resolution: Annotated[
         int | None,
@@ -75,6 +84,14 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="Step between windows. Default: the protocol's.")
+    ] = None,
+    window_average: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(WindowAverage),
+            help="Where overlapping windows are averaged: embeddings on the patch grid, which is quicker, or scores at "
+            "pixels. Default: the protocol's.",
+        ),
     ] = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -103,6 +120,15 @@ def evaluate(
             "that look alike to the trunk. Default: the model's.",
         ),
     ] = None,
+    positions: options.Positions = None,
+    pool_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--pool-prefix/--no-pool-prefix",
+            help="Whether max and avg pooling take in the class token. Default: the model's.",
+            show_default=False,
+        ),
+    ] = None,
     groups: Annotated[int, typer.Option(min=1, metavar="N", help="Groups an image, for the task group.")] = 8,
     method: Annotated[str, typer.Option(metavar="pca|kmeans|spectral", help="How images are grouped.")] = "pca",
     clusters: Annotated[
@@ -124,8 +150,15 @@ def evaluate(
     device: options.Device = "auto",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the task cluster.")] = 0,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for result.json, report.html, report.md and images/.")
-    ] = _OUT,
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Folder for result.json, report.html, report.md and images/. Default: {_OUT}, or {_OUT}-2 and so on "
+            "where that holds earlier results.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
     json: options.Json = False,
     list_all: Annotated[bool, typer.Option("--list", hidden=True)] = False,
@@ -179,13 +212,15 @@ def evaluate(
     from clippy_cli.data.benchmarks.base import Reading, parse_exif_rule
     from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
-    from clippy_cli.evaluation.protocol import Overrides, load_protocol
+    from clippy_cli.evaluation.protocol import load_protocol
+    from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
     from clippy_cli.evaluation.tasks.base import Options
     from clippy_cli.inference.choices import GroupMethod
     from clippy_cli.inference.refine.refinement import parse_refinement
     from clippy_cli.inference.views import parse_scales
     from clippy_cli.processes import launched_processes
+    from clippy_cli.reporting.evaluation.files import FILES, is_unfinished
 
     if method not in list(GroupMethod):
         raise ClippyError(f"--method cannot be {method!r}", f"Choose among {', '.join(GroupMethod)}.")
@@ -198,15 +233,41 @@ def evaluate(
     if regions is not None:
         options.check_folder(regions, "--regions")
     opened = None if suite is None else open_suite(suite, data_root)
-    overrides = Overrides(resolution, window, stride, templates, background, patches, factors, flip, refine)
+    overrides = Overrides(
+        resolution,
+        window,
+        stride,
+        templates,
+        background,
+        patches,
+        factors,
+        flip,
+        refine,
+        positions,
+        pool_prefix,
+        window_average,
+    )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
-    with launched_processes() as processes:
+    command = shlex.join(["clippy", *sys.argv[1:]])
+    with launched_processes() as processes, ExitStack() as stack:
         if not processes.first:
             console.be_silent()
         elif download:
             fetch_missing(datasets, data_root)
         processes.gather(None)  # the others wait for the download
-        run = EvaluationRun(out, processes, seed=seed, json=json, worst_first=worst_first, suite=opened)
+        folder = processes.in_first(
+            lambda: stack.enter_context(
+                results_folder(
+                    out,
+                    _OUT,
+                    FILES,
+                    work="clippy evaluate",
+                    overwrite=overwrite,
+                    continues=lambda begun: is_unfinished(begun, command),
+                )
+            )
+        )
+        run = EvaluationRun(folder, processes, command=command, seed=seed, suite=opened)
         try:
             evaluate_models(
                 opened or datasets,
@@ -218,16 +279,16 @@ def evaluate(
                 options=settings,
                 model_loading=ModelLoading(device, dense, proxy),
                 reading=reading,
-                host=run.host(),
+                host=run.host(shown=not json, worst_first=worst_first),
             )
         except KeyboardInterrupt:
             raise ClippyError(
                 "Interrupted.", "The same command continues from what was counted.", ExitCode.INTERRUPTED
             ) from None
         except ClippyError:
-            run.finish(unfinished=True)
+            run.finish(json=json, unfinished=True)
             raise
-        run.finish()
+        run.finish(json=json)
         processes.gather(None)  # torchrun would end the first process with the others
         if processes.first:
             run.leave()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ from clippy_cli.errors import ExitCode, encodable
 from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
-    from clippy_cli.evaluation.evaluate import Host, SetEvaluation
+    from clippy_cli.evaluation.evaluate import Host
     from clippy_cli.evaluation.run import Progress
+    from clippy_cli.evaluation.set_evaluation import SetEvaluation
     from clippy_cli.evaluation.suites import OpenSuite
     from clippy_cli.processes import Processes
     from clippy_cli.reporting.evaluation.report import Example
@@ -28,37 +28,29 @@ class EvaluationRun:
     """What the command line adds to :func:`~clippy_cli.evaluation.evaluate.evaluate`: progress, tables and files."""
 
     def __init__(
-        self,
-        out: Path,
-        processes: Processes,
-        *,
-        seed: int,
-        json: bool,
-        worst_first: bool,
-        suite: OpenSuite | None = None,
+        self, out: Path, processes: Processes, *, command: str, seed: int, suite: OpenSuite | None = None
     ) -> None:
-        self._out, self._processes, self._seed, self._suite = out, processes, seed, suite
-        self._json, self._worst_first = json, worst_first
+        self._out, self._processes, self._command = out, processes, command
+        self._seed, self._suite = seed, suite
         self._evaluations: list[SetEvaluation] = []
         self._examples: list[list[Example]] = []
         self._notices = Notices()
 
-    def host(self) -> Host:
-        """What the library calls meanwhile: spinners, progress, results as they come."""
+    def host(self, *, shown: bool, worst_first: bool) -> Host:
+        """What the library calls meanwhile: spinners, progress, results as they come, where they are ``shown``."""
         from clippy_cli.evaluation.evaluate import Host
-        from clippy_cli.files import prepare_folder
-        from clippy_cli.reporting.evaluation.files import JOURNALS
+        from clippy_cli.reporting.evaluation.files import JOURNALS, note_command
 
         return Host(
             processes=self._processes,
             journals=self._out / JOURNALS,
-            checked=lambda: prepare_folder(self._out),
+            checked=lambda: note_command(self._out, self._command) if self._processes.first else None,
             busy=console.status,
             progress=_shown_progress,
-            evaluated=self._show,
+            evaluated=partial(self._keep, shown=shown, worst_first=worst_first),
         )
 
-    def finish(self, *, unfinished: bool = False) -> None:
+    def finish(self, *, json: bool, unfinished: bool = False) -> None:
         """Write the files of what was measured, and show results side by side.
 
         Where the run is ``unfinished``, since something failed later, what was counted stays noted for the next try.
@@ -69,14 +61,15 @@ class EvaluationRun:
         from clippy_cli.evaluation.evaluate import make_document
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
-        command = encodable(shlex.join(["clippy", *sys.argv[1:]]))
-        document = make_document(self._evaluations, seed=self._seed, command=command, suite=self._suite)
+        document = make_document(
+            self._evaluations, seed=self._seed, command=encodable(self._command), suite=self._suite
+        )
         document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
         written = save_document(self._out, document, self._examples)
         if not unfinished:
             remove_journals(self._out, self._evaluations)
         self._notices = Notices(record.notice() for record in document.notices)
-        if self._json:
+        if json:
             console.print_json(document.model_dump(by_alias=True))
             return
         if document.suite is not None:
@@ -93,15 +86,15 @@ class EvaluationRun:
         if any(entry.failed for entry in data) or missing or self._notices.incomplete:
             raise typer.Exit(ExitCode.PARTIAL if any(entry.images for entry in data) else ExitCode.FAILED)
 
-    def _show(self, evaluation: SetEvaluation) -> None:
+    def _keep(self, evaluation: SetEvaluation, *, shown: bool, worst_first: bool) -> None:
         from clippy_cli.commands.evaluation_tables import print_result
         from clippy_cli.reporting.evaluation.examples import draw_examples
 
         if self._processes.first:
             self._examples += draw_examples(evaluation)
-            if not self._json:
+            if shown:
                 for result in evaluation.results:
-                    print_result(result, worst_first=self._worst_first)
+                    print_result(result, worst_first=worst_first)
                     console.out.print()
         self._evaluations.append(evaluation.released())
 

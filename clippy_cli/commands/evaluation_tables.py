@@ -17,6 +17,7 @@ from clippy_cli.reporting.evaluation.figures import (
     counts_pixels,
     figure,
     metric_name,
+    nothing_compares,
     percent,
     points,
     printed,
@@ -37,6 +38,7 @@ _MANY_CLASSES = 40
 _SHOWN_CLASSES = 15
 _SHOWN_FAILURES = 3
 _SHOWN_FIGURES = 4
+_SHOWN_REASONS = 4
 
 
 def print_summary(document: Document) -> None:
@@ -159,17 +161,20 @@ def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
 
 def _print_published(result: TaskResult) -> None:
     """One line for each metric and reason, so that a long list stays short."""
+    if nothing_compares(result):
+        _note("no published figure here was measured as this one was, as far as is known")
     for group in published_groups(result):
         figures = _some([f"{entry.model} {printed(entry.value)}" for entry in group.figures], _SHOWN_FIGURES)
         if group.why_not:
-            _note(f"published {metric_name(group.metric)}, not comparable ({group.why_not}): {figures}")
+            reasons = _some(group.why_not.split("; "), _SHOWN_REASONS, between="; ")
+            _note(f"published {metric_name(group.metric)}, not comparable ({reasons}): {figures}")
         else:
             console.out.print(Text(f"published {metric_name(group.metric)}: {figures}"), soft_wrap=True)
 
 
-def _some(texts: Sequence[str], most: int) -> str:
+def _some(texts: Sequence[str], most: int, between: str = ", ") -> str:
     more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
+    return between.join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _note(text: str) -> None:

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped model's name, a model directory or a run folder.")
 ]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must be new or empty.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty, or see --overwrite.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write into a folder that is not empty, over files of the same names.")
+]
 
 
 def onnx(
     model: Source,
     out: Out,
     opset: Annotated[int, typer.Option(min=18, max=99, metavar="N", help="ONNX operator set of both graphs.")] = 18,
+    overwrite: Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Write both towers as ONNX graphs, and compare them with the model on ONNX Runtime.
@@ -55,11 +59,11 @@ def onnx(
 
     source = _own_model(model)
     with console.status("exporting and comparing"):
-        report = export_onnx(source, out, opset=opset)
+        report = export_onnx(source, out, opset=opset, overwrite=overwrite)
     _show(report, "export onnx", model, json)
 
 
-def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
+def open_clip(model: Source, out: Out, overwrite: Overwrite = False, json: options.Json = False) -> None:
     """Write a folder that open_clip loads, and compare what it embeds with the model.
 
     Takes class-token or mean pooling of the last block with a linear projection or none; where open_clip cannot
@@ -74,17 +78,17 @@ def open_clip(model: Source, out: Out, json: options.Json = False) -> None:
 
     source = _own_model(model)
     with console.status("exporting and comparing"):
-        report = export_open_clip(source, out)
+        report = export_open_clip(source, out, overwrite=overwrite)
     _show(report, "export open-clip", model, json)
 
 
 def _own_model(source: str) -> Clippy:
     from clippy_cli.model.clippy import Clippy
     from clippy_cli.model.sources.loading import load_model, split_source
-    from clippy_cli.model.sources.registry import OWN
+    from clippy_cli.model.sources.registry import OWN_CLASS
 
     with console.status(f"loading {source}"):
-        model = load_model(source, device="cpu") if split_source(source)[0] == OWN else None
+        model = load_model(source, device="cpu") if split_source(source)[0] in OWN_CLASS else None
     if not isinstance(model, Clippy):
         raise ClippyError(
             f"{source} is not one of clippy's own models, which alone can be exported.",

@@ -11,7 +11,7 @@ from clippy_cli.commands.image_run import input_files, load_clip
 from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS
+from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS, GROUP_SUFFIX
 
 
 def group(
@@ -28,12 +28,14 @@ def group(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     save: Annotated[
         str,
         typer.Option(metavar="KINDS", help=options.kinds_help(GROUP_KINDS)),
     ] = ",".join(GROUP_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
+    overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     strict: options.Strict = False,
@@ -63,6 +65,7 @@ def group(
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
     found = input_files(images, out, strict=strict)
-    clip = load_clip(model, device, dense=dense, proxy=proxy)
-    output = Output(out, kinds, json)
+    output = Output(out, kinds, json, overwrite)
+    output.check(found.paths, (GROUP_SUFFIX,))
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
     run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)

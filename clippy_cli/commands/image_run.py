@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from clippy_cli.reporting.answers import Failure
 
 MOST_TABLES = 3  # up to this many images get a table each, more get a line each
-_OWN_ENDINGS = ("_overlay.png", "_mask.png", "_pca.png")
 
 Record = dict[str, Any]
 
@@ -61,27 +60,24 @@ class ImageRun:
 
 
 def input_files(inputs: Sequence[str], out: Path | None = None, *, strict: bool = False) -> ImageInput:
-    """The files behind the arguments, without the pictures that an earlier run wrote to ``out``, unless named.
+    """The files behind the arguments, without the pictures that clippy wrote to ``out``, unless named.
 
     ClippyError with ``strict`` where something beside them would be skipped.
     """
     from clippy_cli.data.image_files import find_images
+    from clippy_cli.own_files import own_files
 
     notices = Notices()
     paths = find_images(inputs, notices=notices)
     if out is not None:
-        folder, named = out.resolve(), {Path(text) for text in inputs}
-        own = [
-            path
-            for path in paths
-            if path.name.endswith(_OWN_ENDINGS) and path not in named and path.parent.resolve() == folder
-        ]
+        results, folder, named = own_files(out), out.resolve(), {Path(text) for text in inputs}
+        own = [path for path in paths if path not in named and path.parent.resolve() == folder and results.is_own(path)]
         if own:
-            notices.ignored("file", "named as clippy's own results, in the folder of --out", *map(str, own))
+            notices.ignored("file", "clippy's own results, in the folder of --out", *map(str, own))
             paths = [path for path in paths if path not in own]
             if not paths:
                 raise ClippyError(
-                    f"No image found in: {', '.join(inputs)}, but for {len(own)} named as clippy's own results",
+                    f"No image found in: {', '.join(inputs)}, but for {len(own)} of clippy's own results",
                     "Name them to use them.",
                 )
     if strict:
@@ -90,13 +86,19 @@ def input_files(inputs: Sequence[str], out: Path | None = None, *, strict: bool 
 
 
 def load_clip(
-    source: str, device: str, *, dense: str | None = None, proxy: str | None = None, texts: bool = False
+    source: str,
+    device: str,
+    *,
+    dense: str | None = None,
+    proxy: str | None = None,
+    positions: str | None = None,
+    texts: bool = False,
 ) -> Clip:
     """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
     with console.status(f"loading {source}"):
         from clippy_cli import api
 
-        return api.load(source, device=device, dense=dense, proxy=proxy, texts=texts)
+        return api.load(source, device=device, dense=dense, proxy=proxy, positions=positions, texts=texts)
 
 
 def load_bare_model(

@@ -26,6 +26,9 @@ def models(
     open_clip:ARCH/FILE     a local checkpoint of one of its architectures
     hf:NAME, hf:FOLDER      CLIP, SigLIP, ALIGN or GroupViT of transformers
     timm:NAME, timm:NAME@FILE  an image-only trunk (DINO, DINOv2, MoCo, DeiT)
+    dinotxt:NAME, dinotxt:FILES  dino.txt: texts aligned with DINOv2 or DINOv3
+    talk2dino:FILE          CLIP's texts mapped to DINOv2; [,text=][,trunk=]
+    clip-dinoiser:FILE      CLIP with pooled patches; [,clip=]
     PREFIX:NAME             a model of another installed package's source
 
     \b

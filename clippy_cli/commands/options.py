@@ -13,6 +13,7 @@ import typer
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense import DenseMode
 
 Images = Annotated[
@@ -29,7 +30,7 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME|DIR|SOURCE",
-        help="A shipped model's name, a model directory, a run folder, or open_clip:, hf: and timm: models; "
+        help="A shipped model's name, a model directory, a run folder, or open_clip:, hf:, timm: and other models; "
         "clippy models lists them.",
     ),
 ]
@@ -46,6 +47,13 @@ Proxy = Annotated[
     typer.Option(
         metavar="SOURCE",
         help="Model whose patches steer --dense proxyclip, such as timm:vit_base_patch16_224.dino.",
+    ),
+]
+Positions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(PositionResampling),
+        help="How the position table is resampled to other grids. Default: as the model's own code does.",
     ),
 ]
 Models = Annotated[
@@ -140,6 +148,9 @@ CaptionColumn = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that clippy did not write, or made from another photo.")
+]
 DEFAULT_OUT = Path("clippy_out")
 
 C = TypeVar("C", bound=Callable[..., object])

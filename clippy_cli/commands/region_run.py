@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,27 @@ _IN_A_LINE = 5  # regions that a line names
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go: the ``kinds`` of files into ``folder``, and one JSON document instead of tables to stdout."""
+    """Where results go: the ``kinds`` of files into ``folder``, and one JSON document instead of tables to stdout.
+
+    ``overwrite`` replaces files that clippy did not write.
+    """
 
     folder: Path
     kinds: tuple[str, ...]
     json: bool
+    overwrite: bool = False
+
+    def check(self, paths: Sequence[Path], suffixes: Sequence[str]) -> None:
+        """ClippyError, before any work, that names files in the way which clippy did not make from the same photo."""
+        from clippy_cli.own_files import own_files
+        from clippy_cli.reporting.files import existing_files, output_stems
+
+        own = own_files(self.folder)
+        if not self.overwrite and self.folder.is_dir():
+            for path, stem in zip(paths, output_stems(paths), strict=True):
+                for suffix in suffixes:
+                    there = existing_files(self.folder / (stem + suffix), self.kinds)
+                    own.check(there, os.path.abspath(path))  # noqa: PTH100
 
 
 def run_divided(
@@ -44,14 +61,15 @@ def run_divided(
     regions: Path | None = None,
 ) -> None:
     """Save the result of every photo, print tables or JSON, and leave with the exit code due."""
+    from clippy_cli.reporting.files import WITH_REGIONS
     from clippy_cli.reporting.overlay import tint
-    from clippy_cli.reporting.results import WITH_REGIONS, Segmentation
+    from clippy_cli.reporting.results import Segmentation
 
     previews: list[NDArray[np.uint8]] = []
     wants_preview = len(images.paths) == 1 and console.out.is_terminal and not output.json
 
     def record(result: Divided, stem: str) -> Record:
-        files = result.save(output.folder, output.kinds, stem=stem)
+        files = result.save(output.folder, output.kinds, stem=stem, overwrite=output.overwrite)
         voted_files = files.pop(WITH_REGIONS, None)
         fields: Record = {**result.record(), "files": files}
         if isinstance(result, Segmentation) and result.by_region is not None:

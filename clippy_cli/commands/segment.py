@@ -15,7 +15,7 @@ from clippy_cli.commands.region_run import Output, run_divided
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS
+from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS, WITH_REGIONS
 
 
 def segment(
@@ -38,6 +38,7 @@ def segment(
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
+    positions: options.Positions = None,
     resolution: options.Resolution = None,
     scales: options.Scales = None,
     flip: options.Flip = None,
@@ -50,6 +51,7 @@ def segment(
         typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
     ] = ",".join(SEGMENT_DEFAULT),
     out: options.Out = options.DEFAULT_OUT,
+    overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     strict: options.Strict = False,
@@ -106,11 +108,12 @@ def segment(
     found = input_files(images, out, strict=strict)
     if regions is not None:
         _check_stems(found.paths)
-    clip = load_clip(model, device, dense=dense, proxy=proxy, texts=True)
+    output = Output(out, kinds, json, overwrite)
+    output.check(found.paths, ("",) if regions is None else ("", WITH_REGIONS))
+    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
     answer = clip.prepare(request)
     if answer.settings["score_kind"] == "cosine" and threshold is None:
         console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-    output = Output(out, kinds, json)
     run_divided(clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions)
 
 

@@ -47,13 +47,15 @@ def train(
         typer.Option(
             "--inexact",
             help="Resume although the number of processes, the chunk size or compilation changed: samples and draws "
-            "stay, rounding and dropout differ. Or although samples came or went: all are drawn anew.",
+            "stay, rounding and dropout differ. Or although the data changed, which is named: where samples came or "
+            "went, all are drawn anew.",
         ),
     ] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="The same recipe, shrunk to seconds on generated data.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print what the run would cost, and leave.")] = False,
+    strict: options.Strict = False,
     device: options.Device = "auto",
 ) -> None:
     """Train a model by a recipe, from image-caption pairs alone.
@@ -61,7 +63,8 @@ def train(
     The run folder, the recipe's output, gets the resolved recipe, a log, a loss plot, checkpoints, and at the end the
     model, which --model of the other commands takes. Ctrl-C saves a checkpoint, and so does SIGTERM or SIGUSR1, which
     announce that the machine is needed elsewhere; --resume goes on from it. Several processes share each batch when
-    launched by torchrun --nproc-per-node N -m clippy_cli train ...
+    launched by torchrun --nproc-per-node N -m clippy_cli train ... The exit code is 3 where the run is finished and
+    some of the data that the recipe names could not be used.
 
     \b
     Examples:
@@ -100,11 +103,14 @@ def train(
                 resume=resume,
                 processes=processes,
                 inexact=inexact,
+                strict=strict,
                 on_event=display.show,
                 should_stop=should_stop,
                 evaluate=evaluation,
             )
         if processes.first:
+            if tuple(result.notices) != display.printed:  # of shards that were fetched meanwhile
+                console.print_notices(result.notices)
             _print_broken(result)
             if result.finished:
                 _print_result(result, evaluation)
@@ -114,6 +120,8 @@ def train(
         processes.gather(None)  # a launcher would end the first process with the others
     if not result.finished:
         raise typer.Exit(_exit_code(result.stopped))
+    if result.notices.incomplete:
+        raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _print_plan(recipe: Recipe) -> None:
@@ -227,7 +235,8 @@ def _print_result(result: TrainingResult, evaluation: PeriodicEvaluation | None)
     from clippy_cli.reporting.products import save_json
 
     measured = [entry.model_dump() for entry in evaluation.results]
-    save_json(result.folder.root / "evaluation.json", {"command": "train", "results": measured})
+    document = {"command": "train", "results": measured, "notices": result.notices.records()}
+    save_json(result.folder.root / "evaluation.json", document)
     for entry in evaluation.results:
         print_result(entry)
     if len(evaluation.results) > 1:

@@ -13,6 +13,7 @@ from clippy_cli import console
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.run import Progress
+    from clippy_cli.notices import Notice
     from clippy_cli.training.events import BestChanged, Event, Started, StepReport
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is no terminal
@@ -34,6 +35,7 @@ class TrainDisplay:
         self._bar = Progress(TextColumn("{task.description}"), *bar, MofNCompleteColumn(), figures, console=console.err)
         self._live = console.err.is_terminal and not console.err.quiet
         self._tasks: dict[str, Any] = {}
+        self.printed: tuple[Notice, ...] = ()
         self._last_plain = -PLAIN_SECONDS
 
     def __enter__(self) -> TrainDisplay:
@@ -89,10 +91,8 @@ class TrainDisplay:
 
     def _print_start(self, event: Started) -> None:
         _print(f"{event.data}; {event.steps_per_epoch} steps an epoch")
-        for problem in event.problems[:SHOWN_PROBLEMS]:
-            console.print_warning(problem)
-        if len(event.problems) > SHOWN_PROBLEMS:
-            console.print_warning(f"and {len(event.problems) - SHOWN_PROBLEMS} problems more")
+        console.print_notices(event.notices)
+        self.printed = event.notices
         beginning = f"resuming after step {event.first_step} of" if event.first_step else "training for"
         where = f"{event.processes} processes, the first on {event.device}" if event.processes > 1 else event.device
         learning = f"{event.trainable_parameters / 1e6:.1f} million parameters learn"

@@ -15,6 +15,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import load_bare_model
+from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.waterbirds_analyse import print_analysis, print_written
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
@@ -62,8 +63,15 @@ def waterbirds(
     workers: options.Workers = 2,
     device: options.Device = "auto",
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for waterbirds.json, waterbirds.html and the sweep's plot.")
-    ] = _OUT,
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Folder for waterbirds.json, waterbirds.html and the sweep's plot. Default: {_OUT}, or {_OUT}-2 and "
+            "so on where that holds earlier results.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Draw birds and backgrounds, and run everything on them: no data needed.")
     ] = False,
@@ -89,11 +97,10 @@ def waterbirds(
     from functools import partial
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
-    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.waterbirds.dataset import open_waterbirds
     from clippy_cli.waterbirds.measure.run import BirdQuestion, ModelRun
-    from clippy_cli.waterbirds.run import bird_words, build_demo_set, report_demo_analysis, report_waterbirds
+    from clippy_cli.waterbirds.run import FILES, bird_words, build_demo_set, report_demo_analysis, report_waterbirds
 
     if demo and data_root is not None:
         raise ClippyError("--demo draws its own birds, so --data-root says nothing", "Leave one of them out.")
@@ -105,23 +112,24 @@ def waterbirds(
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     for source in sources:
         check_source(source, texts=True)
-    prepare_folder(out)
     load, bar = partial(load_bare_model, device=device), partial(console.progress, unit="images")
     models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar)
-    birds = open_waterbirds(build_demo_set(out, bar) if demo else find_root(data_root), split)
-    question = BirdQuestion(bird_words(birds, words), split, sizes, templates, limit)
-    report = report_waterbirds(models, birds, question, out)
-    document = report.document
-    if json:
-        console.print_json(document.model_dump(by_alias=True))
-    else:
-        _print(document, birds.places)
-        print_written(report.written)
-    if demo:
-        analysis = report_demo_analysis(models, sizes[-1] or _ANALYSIS_RESOLUTION, out)
-        if not json:
-            print_analysis(analysis.document)
-            print_written(analysis.written)
+    root = None if demo else find_root(data_root)
+    with results_folder(out, _OUT, FILES, work="clippy waterbirds", overwrite=overwrite) as folder:
+        birds = open_waterbirds(root or build_demo_set(folder, bar), split)
+        question = BirdQuestion(bird_words(birds, words), split, sizes, templates, limit)
+        report = report_waterbirds(models, birds, question, folder)
+        document = report.document
+        if json:
+            console.print_json(document.model_dump(by_alias=True))
+        else:
+            _print(document, birds.places)
+            print_written(report.written)
+        if demo:
+            analysis = report_demo_analysis(models, sizes[-1] or _ANALYSIS_RESOLUTION, folder)
+            if not json:
+                print_analysis(analysis.document)
+                print_written(analysis.written)
     for message in document.data.failed:
         console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
     if document.data.failed:

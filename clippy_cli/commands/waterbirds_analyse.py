@@ -16,6 +16,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import load_bare_model
+from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
 
@@ -30,8 +31,15 @@ def waterbirds_analyse(
     birds: options.Birds,
     backgrounds: options.Backgrounds,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for analysis.json, analysis.html and the pictures.")
-    ] = _OUT,
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"Folder for analysis.json, analysis.html and the pictures. Default: {_OUT}, or {_OUT}-2 and so on "
+            "where that holds earlier results.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     model: options.Models = None,
     objects: Annotated[
         int, typer.Option(min=4, max=1000, metavar="N", help="Objects to take, half of each class.")
@@ -66,13 +74,12 @@ def waterbirds_analyse(
     """
     from functools import partial
 
-    from clippy_cli.files import prepare_folder
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.waterbirds.analyse.run import AnalysisSettings
     from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
     from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
     from clippy_cli.waterbirds.measure.run import ModelRun
-    from clippy_cli.waterbirds.run import report_analysis
+    from clippy_cli.waterbirds.run import ANALYSIS_FILES, report_analysis
 
     drawn_by = _parse_method(method)
     with console.status("looking for objects and backgrounds"):
@@ -80,12 +87,12 @@ def waterbirds_analyse(
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     for source in sources:
         check_source(source)
-    prepare_folder(out)
     command = shlex.join(["clippy", *sys.argv[1:]])
     bar = partial(console.progress, unit="images")
     models = ModelRun(sources, partial(load_bare_model, device=device), batch_size, workers, command, bar)
     settings = AnalysisSettings(objects, scenes, resolution, drawn_by, seed)
-    report = report_analysis(models, cut_out, places, settings, out)
+    with results_folder(out, _OUT, ANALYSIS_FILES, work="clippy waterbirds analyse", overwrite=overwrite) as folder:
+        report = report_analysis(models, cut_out, places, settings, folder)
     document = report.document
     if json:
         console.print_json(document.model_dump(by_alias=True))

@@ -42,13 +42,15 @@ def waterbirds_build(
       clippy waterbirds build --birds CUB --backgrounds places365 --out waterbirds
       clippy waterbirds build --birds pets --backgrounds streets-and-woods --out pets-placed --strength 0.8
     """
+    from clippy_cli.locks import hold_folder
     from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
     from clippy_cli.waterbirds.build.build import build_set
     from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 
     with console.status("looking for objects and backgrounds"):
         objects, scenes = open_foregrounds(birds), open_backgrounds(backgrounds)
-    with console.progress("building", len(objects), unit="images") as advance:
+    held = hold_folder(out, "clippy waterbirds build")
+    with held, console.progress("building", len(objects), unit="images") as advance:
         report = build_set(
             objects,
             scenes,

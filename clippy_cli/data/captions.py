@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clippy_cli.data.images import read_image_bytes
 from clippy_cli.data.pictures import Picture
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,8 +53,8 @@ class CaptionSource(Protocol):
     """A fixed list of samples that can be read in any order, and from several worker processes."""
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What was found wrong while the source was indexed, a sentence each."""
+    def notices(self) -> Notices:
+        """What was not used as it stands, found while the source was indexed."""
         ...
 
     def __len__(self) -> int:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,16 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource, map_in_order
-from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import image_format
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
-from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
-LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words
+LONG_WORDS = 60  # with 1.25 tokens a word, the 75 that a text tower of 77 has for words; Sentence-T5 reads 256
 SMALL_SIDE = 224
 EXAMPLES = 5
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
 _FLAT = 8  # a thumbnail whose greys, 0 to 255, differ by less has no pattern to compare
 
@@ -110,7 +108,8 @@ class CheckReport:
         source: what was read, in words.
         samples, checked: how many there are and how many were looked at.
         shards: how many; None for tables and folders. ``shard_samples`` is how many samples they hold.
-        problems: found while the source was indexed: damaged shards, samples without image or caption.
+        notices: what was not used as it stands, found while the source was indexed.
+        rows, doubtful: of a table, and how many of them do not fit its header; None where there is no table.
         broken: samples that training would skip; ``broken_examples`` names the first.
         captions, images: None where no sample is whole, or images were not asked for.
     """
@@ -120,41 +119,22 @@ class CheckReport:
     checked: int
     shards: int | None
     shard_samples: Distribution | None
-    problems: tuple[str, ...]
+    notices: Notices
+    rows: int | None
+    doubtful: int | None
     broken: int
     broken_examples: tuple[str, ...]
     captions: CaptionReport | None
     images: ImageReport | None
 
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is broken, left out or doubtful."""
+        return bool(self.broken or self.doubtful or self.notices.incomplete)
+
     def feeds(self, processes: int) -> bool:
         """Whether so many training processes get at least one shard each, as they must when shards are streamed."""
         return self.shards is None or self.shards >= processes
-
-
-def open_captioned_data(
-    inputs: Sequence[str],
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    root: Path | None = None,
-) -> ShardSource | TableSource | FolderSource:
-    """A table, a folder of shards or of images with text files, or shards as in :class:`ShardSource`.
-
-    A single ``.csv``, ``.tsv``, ``.tab`` or ``.txt`` file is a table; ClippyError where what describes a table is given
-    with anything else.
-    """
-    path = Path(inputs[0])
-    if len(inputs) == 1 and path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
-        return TableSource(path, image_column, caption_column, root)
-    if (image_column, caption_column, root) != (None, None, None):
-        raise ClippyError(
-            f"{' '.join(inputs)} is no table: --root, --image-column and --caption-column are for tables",
-            "Leave them out, or give one .csv or .tsv file.",
-            exit_code=ExitCode.USAGE,
-        )
-    if len(inputs) == 1 and path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-        return ShardSource([str(shard) for shard in shards]) if shards else FolderSource(path)
-    return ShardSource(inputs)
 
 
 def check_captioned_data(
@@ -184,7 +164,9 @@ def check_captioned_data(
         checked=checked,
         shards=None if sizes is None else len(sizes),
         shard_samples=None if sizes is None else _distribution(Counter(sizes)),
-        problems=source.problems,
+        notices=source.notices,
+        rows=source.rows if isinstance(source, TableSource) else None,
+        doubtful=source.doubtful if isinstance(source, TableSource) else None,
         broken=tally.broken,
         broken_examples=tuple(tally.broken_examples),
         captions=tally.caption_report(lambda place: source.captions(int(chosen[place]))),

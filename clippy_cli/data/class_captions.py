@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 from clippy_cli.data.benchmarks.class_folders import open_class_folders
@@ -10,6 +9,7 @@ from clippy_cli.data.captions import CaptionedImage, broken_image, file_bytes
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.prompts import fill, resolve_templates
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 TEMPLATES = ("none", "photo")
 
@@ -21,10 +21,9 @@ class ClassFolderSource:
     the folders' own names, or what a ``classes.yaml`` among them says. ClippyError where there are no class folders.
     """
 
-    problems: tuple[str, ...] = ()
-
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
+        self.notices = Notices()
         if not self._folder.is_dir():
             raise ClippyError(f"{self._folder}: no such folder", "Give the folder that holds the class folders.")
         self._set = open_class_folders(self._folder.name, None, self._folder)
@@ -39,18 +38,19 @@ class ClassFolderSource:
 
     def read(self, index: int) -> CaptionedImage:
         """Image ``index``, by class and then by name, with its captions."""
-        path = self._set.path(index)
+        path = self.path(index)
         try:
-            return CaptionedImage(
-                self._set.key(index), EncodedPicture(file_bytes(path), str(path)), self.captions(index)
-            )
+            return CaptionedImage(self.key(index), EncodedPicture(file_bytes(path), str(path)), self.captions(index))
         except ClippyError as error:
             raise broken_image(str(path), error) from error
 
-    def checksum(self) -> int:
-        """Of the names and captions of all images; their pixels are not read."""
-        listed = "\n".join(line for index in range(len(self)) for line in (self._set.key(index), *self.captions(index)))
-        return zlib.crc32(listed.encode("utf-8", "surrogateescape"))
+    def key(self, index: int) -> str:
+        """The class and the name of image ``index``."""
+        return self._set.key(index)
+
+    def path(self, index: int) -> Path:
+        """The image file ``index``."""
+        return self._set.path(index)
 
     def describe(self) -> str:
         """One line for the training log."""

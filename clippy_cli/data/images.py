@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from clippy_cli.notices import Notices
 __all__ = ["IMAGE_SUFFIXES"]
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
 MAX_ASPECT = 100
+LONGEST_EXACT = 2048
 MAX_FILE_BYTES = 1 << 30
 
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
@@ -244,6 +246,20 @@ def dense_size(height: int, width: int, short_side: int, patch_size: int) -> tup
     scale = short_side / min(height, width)
     sides = (max(1, int(side * scale / patch_size + 0.5)) * patch_size for side in (height, width))
     return next(sides), next(sides)
+
+
+def exact_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(H,W) in pixels with that short side at the image's aspect, not rounded to the patch, 2048 pixels at most.
+
+    As mmcv's ``imrescale`` to a scale of (2048, short side), by which mmsegmentation's test pipelines resize.
+    """
+    scale = min(LONGEST_EXACT / max(height, width), short_side / min(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """(H,W,3) uint8 -> (height,width,3) uint8, bilinear without antialiasing: OpenCV's, as mmcv resizes."""
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES, ShardIndex, index_shard
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
+from clippy_cli.notices import Notice, NoticeKind
 
 MAX_BYTES = 1 << 30  # of an index in memory
 MIN_BYTES = 4 << 20  # below, reading the headers takes a few milliseconds
 
-_FORMAT = 2
+_FORMAT = 3
 _log = logging.getLogger(__name__)
 
 
@@ -60,9 +61,7 @@ def kept_index(path: Path, name: str | None = None, keep: Path | None = None) ->
 def _save(keep: Path, identity: str, index: ShardIndex) -> None:
     about = {
         "identity": identity,
-        "without_image": index.without_image,
-        "without_caption": index.without_caption,
-        "repeated": index.repeated,
+        "notices": [notice.record() for notice in index.notices],
         "extensions": index.extensions,
     }
 
@@ -91,9 +90,7 @@ def _load(keep: Path, identity: str, size: int) -> ShardIndex | None:
             places=places,
             keys=keys,
             key_ends=key_ends,
-            without_image=tuple(about["without_image"]),
-            without_caption=tuple(about["without_caption"]),
-            repeated=tuple(about["repeated"]),
+            notices=tuple(map(_notice, about["notices"])),
             extensions=Counter(about["extensions"]),
             damage=None,
         )
@@ -105,6 +102,12 @@ def _load(keep: Path, identity: str, size: int) -> ShardIndex | None:
     except (OSError, ValueError, KeyError, TypeError, MemoryError, zlib.error, SafetensorError) as error:
         _log.info("%s: cannot be used (%s); the shard's headers are read again", keep, error)
     return None
+
+
+def _notice(record: dict[str, Any]) -> Notice:
+    texts = {name: str(record[name]) for name in ("unit", "reason", "hint")}
+    examples = tuple(map(str, record["examples"]))
+    return Notice(kind=NoticeKind(record["kind"]), count=int(record["count"]), examples=examples, **texts)
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clippy_cli.data.captions import CaptionedImage, CaptionSource
+from clippy_cli.notices import Notices
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class MixtureSource:
         self._ends = np.cumsum([len(part.source) * part.repeat for part in self.parts])
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        return tuple(problem for part in self.parts for problem in part.source.problems)
+    def notices(self) -> Notices:
+        return Notices(notice for part in self.parts for notice in part.source.notices)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel, embed_patch_texts
 
 _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
@@ -42,6 +43,11 @@ def resolve_templates(spec: str) -> tuple[str, ...]:
     raise ClippyError(f"No template set is called {spec!r}{meant}", _hint())
 
 
+def canonical_template(spec: str) -> str:
+    """One name for a named set of one template and for its text: ``photo`` for "a photo of a/an {}"; else as it is."""
+    return next((name for name, texts in _OWN_SETS.items() if texts == (spec,)), spec)
+
+
 def fill(template: str, noun: str) -> str:
     """Put the noun into the template's ``{}``; ``a/an {}`` becomes "an" before the letters a, e, i, o, u, else "a".
 
@@ -53,9 +59,28 @@ def fill(template: str, noun: str) -> str:
 
 
 def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K names, T templates -> (K,D): the mean of a name's T unit vectors, scaled to unit norm."""
+    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm.
+
+    A model with a rule of its own (:class:`~clippy_cli.model.base.MeansOfPrompts`) goes by that.
+    """
+    return _mean_over_templates(model, model.embed_texts, names, templates)
+
+
+def patch_prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """As :func:`prompt_embeddings`, of the vectors that the model's patches are compared with."""
+    return _mean_over_templates(model, partial(embed_patch_texts, model), names, templates)
+
+
+def _mean_over_templates(
+    model: VisionLanguageModel,
+    embed: Callable[[Sequence[str]], Tensor],
+    names: Sequence[str],
+    templates: Sequence[str],
+) -> Tensor:
     texts = [fill(template, name) for name in names for template in templates]
-    vectors = model.embed_texts(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
+    if isinstance(model, MeansOfPrompts) and texts:
+        return model.embed_prompt_means(texts, len(templates))
+    vectors = embed(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 
 

@@ -16,8 +16,9 @@ from clippy_cli.files import stays_below
 from clippy_cli.notices import Notices
 
 NO_REGION = 0
-MAX_JSON_BYTES = 256 << 20
+MAX_JSON_BYTES = 64 << 20
 MAX_REGIONS = 100_000
+MAX_LAYERS = 256  # masks over a pixel, on average; a mask generator gives a photo one to ten
 _ENDINGS = (".png", ".json")
 
 
@@ -102,7 +103,7 @@ def _from_png(path: Path, notices: Notices | None) -> NDArray[np.integer[Any]]:
         raise ClippyError(error.message, "Write a PNG of one channel, its values the regions' numbers.") from error
 
 
-def _from_json(path: Path, height: int, width: int) -> NDArray[np.int64]:
+def _from_json(path: Path, height: int, width: int) -> NDArray[np.int32]:
     hint = 'Write a JSON list of COCO RLE masks: [{"size": [height, width], "counts": ...}, ...].'
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -111,12 +112,14 @@ def _from_json(path: Path, height: int, width: int) -> NDArray[np.int64]:
         if not isinstance(masks, list) or len(masks) > MAX_REGIONS:
             raise ValueError(f"no list of at most {MAX_REGIONS} masks")
         runs = [_runs(mask, height, width) for mask in masks]
+        areas = [sum(of_mask[1::2]) for of_mask in runs]
+        if sum(areas) > MAX_LAYERS * height * width:
+            raise ValueError(f"its masks cover each pixel more than {MAX_LAYERS} times on average")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ClippyError(f"{path}: not regions of a photo of {width}x{height} pixels ({error})", hint) from error
-    values = np.zeros(height * width, np.int64)
-    order = sorted(range(len(runs)), key=lambda index: -sum(runs[index][1::2]))
-    for index in order:
-        edges = np.cumsum(runs[index])
+    values = np.zeros(height * width, np.int32)
+    for index in sorted(range(len(runs)), key=lambda index: -areas[index]):
+        edges = np.cumsum(runs[index]).tolist()
         for start, stop in zip(edges[0::2], edges[1::2], strict=False):
             values[start:stop] = index + 1
     return values.reshape(width, height).T  # COCO counts down the columns

@@ -26,6 +26,7 @@ from clippy_cli.data.scene_vocabulary import (
     SceneObject,
     describe,
 )
+from clippy_cli.notices import Notices
 
 __all__ = ["BACKGROUNDS", "SCENE_CLASSES", "SHAPES", "Scene", "SceneObject", "SceneSource", "draw_scene"]
 
@@ -61,12 +62,11 @@ def draw_scene(seed: int, index: int, resolution: int) -> Scene:
 class SceneSource:
     """The first ``count`` scenes of the series ``seed`` as a caption source; they are drawn when they are read."""
 
-    problems: tuple[str, ...] = ()
-
     def __init__(self, count: int, seed: int, resolution: int) -> None:
         self._count = count
         self._seed = seed
         self._resolution = resolution
+        self.notices = Notices()
 
     def __len__(self) -> int:
         return self._count

@@ -1,20 +1,24 @@
-"""Where the samples of a shard lie: one walk over the headers of a tar file, without its contents."""
+"""Where the samples of a shard lie: its members by their keys, without their contents."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.data.tar_members import Member, tar_members
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import MOST_EXAMPLES, Notice, NoticeKind, Notices
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = ("txt", "json")
@@ -22,18 +26,11 @@ MAX_IMAGE_BYTES = 256 << 20
 MAX_CAPTION_BYTES = 1 << 20
 LAYOUT = f"looked for KEY.{'|'.join(IMAGE_EXTENSIONS)} beside KEY.{'|'.join(CAPTION_EXTENSIONS)}"
 
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")
+_IMAGES, _CAPTIONS = frozenset(IMAGE_EXTENSIONS), frozenset(CAPTION_EXTENSIONS)
+_KNOWN = _IMAGES | _CAPTIONS
+_BLANK_BYTES = 8  # a .txt of so few may hold nothing but a line break
+_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-
-_BLOCK = tarfile.BLOCKSIZE
-_WINDOW = 16 << 10  # a caption's header mostly comes with the read of the one before
-_TOGETHER = 4096
-_PLAIN_HEADER = re.compile(
-    rb"(.{100})(?:[0-7]{6}[0-7 ][\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6})\0 ([05x\0])\0{100}"
-    rb"ustar(?:\x0000|  \0).{64}(?:[0-7]{7}\0|\0{8}){2}\0{155}.{12}",
-    re.DOTALL,
-)
-_TIMES = re.compile(rb"(\d{1,3}) [amc]time=\d+(?:\.\d+)?\n", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,14 @@ class ShardIndex:
 
     ``places`` is (S,5) int64: image offset, image size, caption offset, caption size, whether the caption is JSON;
     ``key_ends`` (S,) int64 are where each key ends in ``keys``. Arrays and joined bytes, not objects: ten million
-    samples stay small, and forked workers share them.
+    samples stay small, and forked workers share them. ``notices`` are about members that were not used as they stand,
+    ``damage`` says why the rest of the shard cannot be read.
     """
 
     places: NDArray[np.int64]
     keys: bytes
     key_ends: NDArray[np.int64]
-    without_image: tuple[str, ...]
-    without_caption: tuple[str, ...]
-    repeated: tuple[str, ...]
+    notices: tuple[Notice, ...]
     extensions: Counter[str]
     damage: str | None
 
@@ -62,159 +58,170 @@ class ShardIndex:
         start = int(self.key_ends[index - 1]) if index else 0
         return self.keys[start : int(self.key_ends[index])].decode("utf-8", "replace")
 
+    def fingerprint(self) -> bytes:
+        """Of the keys, places and sizes of all samples; 16 bytes."""
+        return blake2b(self.places.tobytes(), key=blake2b(self.keys, digest_size=16).digest(), digest_size=16).digest()
+
+    def named(self, shard: str) -> Iterator[Notice]:
+        """The notices with the shard's name in their examples, and one where it is damaged or holds no sample."""
+        if self.damage is not None:
+            whole = f"{len(self)} whole samples are used"
+            yield Notice(NoticeKind.SKIPPED, "rest of a shard", f"{self.damage}; {whole}", 1, (shard,))
+        elif not len(self):
+            yield Notice(NoticeKind.SKIPPED, "shard", f"holds no sample; {LAYOUT}", 1, (shard,))
+        for notice in self.notices:
+            yield replace(notice, examples=tuple(f"{name} in {shard}" for name in notice.examples))
+
 
 def index_shard(path: Path, name: str | None = None) -> ShardIndex:
     """Read every header of one tar file, called ``name`` in messages; what follows a damaged one is lost.
 
     ClippyError where the file cannot be read or is compressed.
     """
-    images: dict[str, tuple[int, int]] = {}
-    captions: dict[str, tuple[int, int, bool]] = {}
-    extensions = Counter[str]()
-    repeated: list[str] = []
+    found = _Found()
     damage = None
     try:
         with path.open("rb") as file:
             _refuse_compressed(name or str(path), file.read(8))
-            for member, offset, size in _members(file, file.seek(0, os.SEEK_END)):
-                match = _KEY_AND_EXTENSION.fullmatch(member)
-                if match is None:
-                    continue
-                key, extension = match[1], match[2].lower()
-                extensions[extension] += 1
-                if extension in IMAGE_EXTENSIONS and size <= MAX_IMAGE_BYTES:
-                    if images.setdefault(key, (offset, size))[0] != offset:
-                        repeated.append(member)
-                elif extension in CAPTION_EXTENSIONS and size <= MAX_CAPTION_BYTES:
-                    is_json = extension == "json"
-                    if key not in captions or (captions[key][2] and not is_json):
-                        captions[key] = (offset, size, is_json)
-                    elif captions[key][2] == is_json:
-                        repeated.append(member)
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for impossible sizes
-        damage = f"cut short or damaged ({error})"
+            try:
+                found.add_all(tar_members(file, file.seek(0, os.SEEK_END), found.notices))
+            except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for impossible sizes
+                damage = f"cut short or damaged ({error})"
+            return found.index(file, damage)
     except OSError as error:
         raise ClippyError(f"{path}: cannot be read ({error})", "Check the file and its permissions.") from error
-    whole = [key for key in images if key in captions]
-    names = [key.encode("utf-8", "surrogateescape") for key in whole]
-    return ShardIndex(
-        places=np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5),
-        keys=b"".join(names),
-        key_ends=np.array([len(name) for name in names], np.int64).cumsum(),
-        without_image=tuple(key for key in captions if key not in images),
-        without_caption=tuple(key for key in images if key not in captions),
-        repeated=tuple(repeated),
-        extensions=extensions,
-        damage=damage,
-    )
 
 
-def index_problems(shards: Iterable[tuple[str, ShardIndex]]) -> Iterator[str]:
-    """A sentence for each damaged or empty shard, and one for each kind of sample that is left out."""
-    shards = list(shards)
-    for name, index in shards:
-        if index.damage is not None:
-            yield f"{name}: {index.damage}; {len(index)} whole samples are used"
-        elif not len(index):
-            yield f"{name}: holds no sample; {LAYOUT}"
-    for field, what in (
-        ("without_image", "samples without image"),
-        ("without_caption", "samples without caption"),
-        ("repeated", "repeated members"),
-    ):
-        found = [(name, member) for name, index in shards for member in getattr(index, field)]
-        if found:
-            yield f"{len(found)} {what} are left out, such as {found[0][1]} in {found[0][0]}"
+class _Found:
+    """The members of a shard by their keys.
 
-
-def _members(file: BinaryIO, size: int) -> Iterable[tuple[str, int, int]]:
-    """Name, content offset and content size of each regular member of a tar file of ``size`` bytes."""
-    plain = _plain_members(file, size)
-    return _tarfile_members(file, size) if plain is None else plain
-
-
-def _plain_members(file: BinaryIO, size: int) -> list[tuple[str, int, int]] | None:
-    """The members where the file is whole and all is common: short names, and of PAX headers only times.
-
-    None for everything else, damage included: that is for tarfile to judge, at a fifth of the speed.
+    A key ends at the first dot, as webdataset has it. Where a member's type is only known after a later dot and the
+    short key has neither image nor caption, the key goes up to the last dot.
     """
-    members: list[tuple[str, int, int]] = []
-    headers: list[bytes] = []  # whose checksums are still to be compared, together because that is faster
-    checksums: list[int] = []
-    offset, window, start, extended = 0, b"", 0, False
-    while True:
-        place = offset - start
-        if place + _BLOCK > len(window):
-            file.seek(offset)
-            window, start, place = file.read(_WINDOW), offset, 0
-        header = _PLAIN_HEADER.match(window, place)
-        if header is None:
-            ended = window[place : place + _BLOCK] == bytes(_BLOCK) and not extended
-            return members if ended and _sums_agree(headers, checksums) else None
-        name, digits, checksum, kind = header.groups()
-        headers.append(window[place : place + _BLOCK])
-        checksums.append(int(checksum, 8))
-        if len(headers) == _TOGETHER:
-            if not _sums_agree(headers, checksums):
-                return None
-            headers, checksums = [], []
-        content, length = offset + _BLOCK, int(digits, 8)
-        offset = content + -(-length // _BLOCK) * _BLOCK
-        if content + length > size or (extended and kind == b"x"):
-            return None
-        extended = kind == b"x"
-        if extended:
-            times = window[place + _BLOCK : place + _BLOCK + length]
-            if len(times) < length:
-                file.seek(content)
-                times = file.read(min(length, _WINDOW))
-            if not _only_times(times, length):
-                return None
-        elif kind == b"5":
-            if length:
-                return None
+
+    def __init__(self) -> None:
+        self.notices = Notices()
+        self._images: dict[str, tuple[int, int]] = {}
+        self._captions: dict[str, tuple[int, int, bool]] = {}
+        self._json: dict[str, tuple[int, int]] = {}  # beside a .txt that may be blank
+        self._others: list[tuple[str, str, str, int, int]] = []
+        self._beside: list[str] = []  # keys whose .txt is their caption, so that their .json is not read
+        self._extensions = Counter[str]()
+
+    def add_all(self, members: Iterable[Member]) -> None:
+        """Sort in names, offsets and sizes; the loop is short because there are millions of members."""
+        images, captions, extensions = self._images, self._captions, self._extensions
+        fullmatch = _KEY_AND_EXTENSION.fullmatch
+        for member, offset, size in members:
+            match = fullmatch(member)
+            if match is None:
+                self.notices.ignored("member", "hidden, or without an extension", member)
+                continue
+            key, extension = match.groups()
+            extension = extension.lower()
+            extensions[extension] += 1
+            if extension in _IMAGES and key not in images and size <= MAX_IMAGE_BYTES:
+                images[key] = (offset, size)
+            elif extension in _CAPTIONS and key not in captions and size <= MAX_CAPTION_BYTES:
+                captions[key] = (offset, size, extension == "json")
+            elif extension in _KNOWN:
+                self._sort_in(key, extension, member, offset, size)
+            else:
+                self._others.append((member, key, extension, offset, size))
+
+    def index(self, file: BinaryIO, damage: str | None) -> ShardIndex:
+        """What was added, of the open shard ``file``."""
+        dotted = self._add_dotted()
+        self._replace_blank(file)
+        images, captions = self._images, self._captions
+        whole = [key for key in images if key in captions]
+        if dotted:
+            whole.sort(key=lambda key: images[key][0])
+            assumed = [key for key in whole if key in dotted]
+            if assumed:
+                self.notices.assumed("sample", "the key goes up to the last dot, not to the first", *assumed)
+        self._skip("caption", "no image of the same key", (key for key in captions if key not in images))
+        self._skip("image", "no caption of the same key", (key for key in images if key not in captions))
+        if self._beside:
+            shown = [f"{key}.json" for key in self._beside[:MOST_EXAMPLES]]
+            reason = "the .txt of the same key is the caption"
+            self.notices.ignored("member", reason, *shown, count=len(self._beside))
+        names = [key.encode("utf-8", "surrogateescape") for key in whole]
+        return ShardIndex(
+            places=np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5),
+            keys=b"".join(names),
+            key_ends=np.array([len(name) for name in names], np.int64).cumsum(),
+            notices=tuple(self.notices),
+            extensions=self._extensions,
+            damage=damage,
+        )
+
+    def _sort_in(self, key: str, extension: str, member: str, offset: int, size: int) -> None:
+        is_image = extension in _IMAGES
+        most = MAX_IMAGE_BYTES if is_image else MAX_CAPTION_BYTES
+        if size > most:
+            what = "image" if is_image else "caption"
+            self.notices.skipped("member", f"{what} of more than {most >> 20} MiB", member)
+        elif is_image:
+            if self._images.setdefault(key, (offset, size))[0] != offset:
+                self._repeated(member)
         else:
-            name = name.partition(b"\0")[0]
-            if kind == b"\0" and name.endswith(b"/"):  # an ancient way to write a folder
-                return None
-            members.append((name.decode("utf-8", "surrogateescape"), content, length))
+            self._add_caption(key, member, offset, size, extension == "json")
 
+    def _add_caption(self, key: str, member: str, offset: int, size: int, is_json: bool) -> None:
+        before = self._captions.get(key)
+        if before is None:
+            self._captions[key] = (offset, size, is_json)
+        elif before[2] == is_json:
+            if before[0] != offset:
+                self._repeated(member)
+        else:
+            text = before if is_json else (offset, size, False)
+            self._captions[key] = text
+            if text[1] <= _BLANK_BYTES:
+                self._json.setdefault(key, (offset, size) if is_json else before[:2])
+            else:
+                self._beside.append(key)
 
-def _sums_agree(headers: list[bytes], checksums: list[int]) -> bool:
-    blocks = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, _BLOCK)
-    sums = blocks.sum(1, np.int64) - blocks[:, 148:156].sum(1, np.int64) + 8 * ord(" ")
-    return bool((sums == checksums).all())
+    def _add_dotted(self) -> set[str]:
+        """Sort in members with dots in their keys, and count the others; the keys that were made."""
+        dotted: set[str] = set()
+        for member, key, extension, offset, size in self._others:
+            kind = extension.rpartition(".")[2]
+            is_known = kind in _KNOWN
+            if is_known and (key in self._images or key in self._captions):
+                self.notices.ignored("member", "not the image or caption of its key", member)
+            elif is_known:
+                longer = member[: -len(kind) - 1]
+                dotted.add(longer)
+                self._sort_in(longer, kind, member, offset, size)
+            else:
+                shown = f".{kind}" if kind.isalnum() and len(kind) < 9 and not kind.isdigit() else "unknown"
+                self.notices.ignored("member", f"type {shown} is not read", member)
+        return dotted
 
+    def _replace_blank(self, file: BinaryIO) -> None:
+        """Let the JSON of a key be its caption where its text is blank."""
+        for key, (offset, size) in self._json.items():
+            text_at, text_size, _ = self._captions[key]
+            file.seek(text_at)
+            if file.read(text_size).removeprefix(codecs.BOM_UTF8).strip():
+                self._beside.append(key)
+            else:
+                self._captions[key] = (offset, size, True)
+                self.notices.assumed("sample", "its .txt is empty, so that its .json is read", key)
 
-def _only_times(records: bytes, length: int) -> bool:
-    """Whether a PAX header of ``length`` bytes says nothing but times."""
-    place = 0
-    while place < length:
-        record = _TIMES.match(records, place)
-        if record is None or int(record[1]) != record.end() - place:
-            return False
-        place = record.end()
-    return place == length > 0
+    def _repeated(self, member: str) -> None:
+        self.notices.skipped("member", "repeats a key of the shard; the first one is used", member)
 
-
-def _tarfile_members(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
-    """The members whose content is whole; ReadError where the file ends before its end mark.
-
-    Left to itself, tarfile takes a cut or a damaged header after the first one for the end of the archive.
-    """
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps each header it has seen
-            end = member.offset_data + member.size
-            if member.size < 0 or end > size:
-                raise tarfile.ReadError(f"{member.name} ends at byte {end:,} of {size:,}")
-            if member.isreg() and member.sparse is None:
-                yield member.name, member.offset_data, member.size
-        file.seek(archive.offset)
-        mark = file.read(_BLOCK)
-        if not mark or any(mark):
-            raise tarfile.ReadError(f"no end mark at byte {archive.offset:,} of {size:,}")
+    def _skip(self, unit: str, reason: str, keys: Iterable[str]) -> None:
+        count, shown = 0, []
+        for key in keys:
+            count += 1
+            if count <= MOST_EXAMPLES:
+                shown.append(key)
+        if count:
+            self.notices.skipped(unit, reason, *shown, count=count)
 
 
 def _refuse_compressed(name: str, start: bytes) -> None:

@@ -19,7 +19,7 @@ _NO_SHARD = ("No shard is named", "Give tar files, such as 'train-{0000..0099}.t
 
 
 def local_shards(patterns: Sequence[str]) -> list[Path]:
-    """Existing files; ClippyError where a path, a range or a glob leads to none, or for URLs."""
+    """Existing files; ClippyError where a path, a range or a glob leads to none, two lead to one, or for URLs."""
     shards: list[Path] = []
     for pattern in patterns:
         if is_url(pattern):
@@ -39,6 +39,16 @@ def local_shards(patterns: Sequence[str]) -> list[Path]:
         shards += named
     if not shards:
         raise ClippyError(*_NO_SHARD)
+    files: dict[tuple[int, int], Path] = {}
+    for path in shards:
+        stat = path.stat()
+        other = files.setdefault((stat.st_dev, stat.st_ino), path)
+        if other is not path:
+            also = "" if other == path else f", also as {other}"
+            raise ClippyError(
+                f"The shard {path} is named twice{also}: {', '.join(patterns)}",
+                "Name each shard once; to draw samples more often, set repeat in a mixture.",
+            )
     return shards
 
 

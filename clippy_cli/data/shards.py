@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,9 +18,10 @@ import numpy as np
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage, broken_image
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.pictures import EncodedPicture
-from clippy_cli.data.shard_index import LAYOUT, ShardIndex, index_problems
+from clippy_cli.data.shard_index import LAYOUT, ShardIndex
 from clippy_cli.data.shard_names import local_shards
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 _THREADS = 2  # hide some of a disk's latency; more only fight over the interpreter
 
@@ -84,10 +86,11 @@ class Shard:
 class ShardSource:
     """Samples of tar files named by path, brace range (``train-{0000..0099}.tar``) or glob.
 
-    An image is ``KEY.jpg``, ``.jpeg``, ``.png`` or ``.webp``; its caption is ``KEY.txt`` (one, UTF-8) or, without it,
-    ``KEY.json`` with ``"captions": [...]`` or ``"caption": "..."``. The key is the member's path up to the first dot of
-    its base name. A shard that is cut short keeps its whole samples. ClippyError where a shard is missing or
-    compressed, or where no shard holds a sample.
+    An image is ``KEY.jpg``, ``.jpeg``, ``.png`` or ``.webp``; its caption is ``KEY.txt`` (one, UTF-8) or, where that is
+    absent or empty, ``KEY.json`` with ``"captions": [...]`` or ``"caption": "..."``. The key is the member's path up to
+    the first dot of its base name, or up to the last one where there is nothing else of that key. A shard that is cut
+    short keeps its whole samples. What is not used as it stands is counted in ``notices``. ClippyError where a shard is
+    missing, compressed or named twice, or where no shard holds a sample.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -95,18 +98,24 @@ class ShardSource:
         with ThreadPoolExecutor(_THREADS) as threads:
             indices = list(threads.map(kept_index, files))
         self._shards = [Shard(path, str(path), index) for path, index in zip(files, indices, strict=True)]
-        self.problems = tuple(index_problems((shard.name, shard.index) for shard in self._shards))
+        self.notices = Notices(notice for shard in self._shards for notice in shard.index.named(shard.name))
+        self._name_copies()
         self._ends = np.array([len(index) for index in indices]).cumsum()
         if not len(self):
             found = sum((index.extensions for index in indices), Counter[str]())
             kinds = ", ".join(f"{count} .{kind}" for kind, count in found.most_common(6)) or "no files"
             raise ClippyError(
                 f"No sample in {len(files)} shards ({', '.join(paths)}): {LAYOUT}, found {kinds}",
-                "; ".join(self.problems[:3]) or None,
+                "; ".join(map(str, islice(self.notices, 3))) or None,
             )
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards in the order given."""
+        return tuple(self._shards)
 
     @property
     def shard_sizes(self) -> tuple[int, ...]:
@@ -117,6 +126,10 @@ class ShardSource:
         """The key of the sample at ``index``; another shard may have the same."""
         shard, number = self._place(index)
         return shard.index.key(number)
+
+    def shard_path(self, index: int) -> Path:
+        """The tar file that holds the sample at ``index``."""
+        return self._place(index)[0].path
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of the sample at ``index``, without its image; BrokenSampleError where there is none."""
@@ -138,6 +151,15 @@ class ShardSource:
         first, last = self._shards[0].path.name, self._shards[-1].path.name
         names = first if len(self._shards) == 1 else f"{first} to {last}"
         return f"{len(self)} samples in {len(self._shards)} shards ({names})"
+
+    def _name_copies(self) -> None:
+        """Count the shards that have the keys and sizes of another one: all their samples come twice."""
+        seen: set[bytes] = set()
+        for shard in self._shards:
+            fingerprint = shard.index.fingerprint()
+            if len(shard.index) and fingerprint in seen:
+                self.notices.assumed("shard", "has all keys and sizes of another one; both are used", shard.name)
+            seen.add(fingerprint)
 
     def _place(self, index: int) -> tuple[Shard, int]:
         """The shard of the sample at ``index``, and its number there."""

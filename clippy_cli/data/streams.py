@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
 from clippy_cli.data.fetching import Fetcher, ShardFolder, ShardUnavailableError, check_driver, shown
-from clippy_cli.data.shard_index import index_problems
 from clippy_cli.data.shard_names import remote_shards
 from clippy_cli.data.shards import Shard
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notice, NoticeKind, Notices
 
 _SHARDS, _WINDOW = 101, 102  # keep these draws apart from others of the same seed
 _FAILED_IN_A_ROW = 16
@@ -66,20 +66,21 @@ class StreamSource:
             check_driver(url)
         self._samples, self._window, self._seed, self._sharers = samples, window, seed, sharers
         self._folder = ShardFolder(cache, cache_bytes)
-        self._problems: dict[str, None] = {}
+        self.notices = Notices()  # more may come while shards are drawn
+        self._noted: set[str] = set()
         self._opened: OrderedDict[int, Shard] = OrderedDict()
         self._fetcher: Fetcher | None = None
 
     def __len__(self) -> int:
         return self._samples
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The shards' URLs as messages show them."""
+        return tuple(map(shown, self._urls))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fetcher": None, "_opened": OrderedDict()}
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What was found wrong so far, a sentence each: more may come while shards are drawn."""
-        return tuple(self._problems)
 
     def describe(self) -> str:
         """One line for the training log."""
@@ -88,7 +89,7 @@ class StreamSource:
         return f"{self._samples} samples in {len(self._urls)} shards ({names}), fetched into {self._folder.folder}"
 
     def check_processes(self, size: int) -> None:
-        """ClippyError where there are fewer shards than processes; a problem is noted where they do not divide."""
+        """ClippyError where there are fewer shards than processes; a notice is made where they do not divide."""
         count = len(self._urls)
         if count < size:
             raise ClippyError(
@@ -96,10 +97,8 @@ class StreamSource:
                 f"Start at most {count} processes, or pack again: clippy data pack --shards {size} (or a multiple).",
             )
         if count % size:
-            self._problem(
-                f"{count % size} of {count} shards, others each time, are left out of each pass: "
-                f"{size} processes share them evenly"
-            )
+            reason = f"left out of each pass, other ones each time: {size} processes share {count} evenly"
+            self._note([Notice(NoticeKind.IGNORED, "shard", reason, count % size, ())], reason)
 
     def draws(self, rank: int, size: int, start: Position = START) -> Iterator[tuple[int, int, Position]]:
         """The samples of process ``rank`` of ``size`` from ``start`` on, without end: number, pass, position after it.
@@ -202,13 +201,9 @@ class StreamSource:
             shard = fetcher.take(number)
         except ShardUnavailableError as error:
             failures.append(str(error))
-            self._problem(f"{error}; it is left out")
+            self._note([Notice(NoticeKind.SKIPPED, "shard", "cannot be fetched or used", 1, (str(error),))], str(error))
             return None
-        for problem in index_problems([(shard.name, shard.index)]):
-            if problem.startswith(shard.name):
-                self._problem(problem)
-            else:
-                _log.info("%s", problem)
+        self._note(shard.index.named(shard.name), shard.name)
         if not len(shard.index):
             failures.append(f"{shard.name}: holds no sample")
             return None
@@ -225,7 +220,11 @@ class StreamSource:
                 f"Set data.source.cache_gb above {count * largest / 1e9:.3g}, or a smaller data.source.window.",
             )
 
-    def _problem(self, problem: str) -> None:
-        if problem not in self._problems:
-            self._problems[problem] = None
-            _log.warning("%s", problem)
+    def _note(self, notices: Iterable[Notice], about: str) -> None:
+        """Count and log what is known ``about`` something, the first time that it shows."""
+        if about in self._noted:
+            return
+        self._noted.add(about)
+        for notice in notices:
+            self.notices.update([notice])
+            _log.log(logging.INFO if notice.kind is NoticeKind.IGNORED else logging.WARNING, "%s", notice)

@@ -1,76 +1,37 @@
 """Models, sets and a protocol -> results that say how they were made.
 
-:func:`evaluate` is the whole way from names to a document; :func:`evaluate_set` is one model on one open set.
+:func:`evaluate` is the whole way from names to a document; one model on one open set is ``set_evaluation.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from clippy_cli import __version__
 from clippy_cli.data.benchmarks import open_benchmark
-from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, Reading, set_classes
-from clippy_cli.data.benchmarks.catalogue import SCENES, load_spec
+from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, Reading
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.journal import Journal, fingerprint
-from clippy_cli.evaluation.protocol import Overrides, Protocol, Settings, load_protocol, resolve_settings
-from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
-from clippy_cli.evaluation.published import published_for
+from clippy_cli.evaluation.protocol import Protocol, load_protocol
+from clippy_cli.evaluation.provenance import library_versions
 from clippy_cli.evaluation.result import (
-    DataRecord,
     Document,
-    ImageRecord,
-    ModelRecord,
-    PublishedFigure,
-    ResultTask,
-    TaskResult,
-    all_notices,
     notice_records,
 )
-from clippy_cli.evaluation.run import AnyTask, Measured, Progress, measure_set
+from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.set_evaluation import SetEvaluation, evaluate_set
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.suites import OpenSuite
-from clippy_cli.evaluation.tasks import Task, check_tasks, default_tasks, parse_tasks, task_class, tasks_of_sets
-from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
+from clippy_cli.evaluation.tasks import Task, parse_tasks, task_class, tasks_of_sets
+from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.model.sources import loading
 from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
-
-
-@dataclass(frozen=True)
-class SetEvaluation:
-    """The results of one model on one set, with what was counted in each image.
-
-    Attributes:
-        tasks: the prepared tasks, by name, which keep the model in memory; none once they are released.
-        results: one per task, and a second one of the task ``segment`` where regions were given.
-        records: of every image that was tried, by result, in the set's order.
-        device: what the model ran on, in words.
-        journal: where the counts are noted for an interruption, if anywhere.
-    """
-
-    images: ImageSet
-    settings: Settings
-    tasks: dict[Task, AnyTask]
-    results: tuple[TaskResult, ...]
-    records: dict[ResultTask, list[ImageRecord]]
-    device: str
-    journal: Journal | None
-
-    @property
-    def notices(self) -> Notices:
-        """What was skipped, ignored or assumed of the set and of its images, those counted before too."""
-        return all_notices(self.images.notices, next(iter(self.records.values()), []))
-
-    def released(self) -> SetEvaluation:
-        """The same without the prepared tasks, so that the model's memory is free for the next one."""
-        return replace(self, tasks={})
 
 
 @dataclass(frozen=True)
@@ -228,123 +189,3 @@ def _all_notices(evaluations: Sequence[SetEvaluation]) -> Notices:
     for evaluation in {id(evaluation.images): evaluation for evaluation in evaluations}.values():
         notices.update(evaluation.notices)
     return notices
-
-
-def evaluate_set(
-    model: VisionLanguageModel,
-    images: ImageSet,
-    protocol: Protocol,
-    *,
-    tasks: Sequence[str] = (),
-    source: str = "",
-    overrides: Overrides | None = None,
-    options: Options | None = None,
-    journals: Path | None = None,
-    processes: Processes | None = None,
-    progress: Progress | None = None,
-) -> SetEvaluation:
-    """Measure ``tasks`` (by default what the kind of set is for) of one model on one set under one protocol.
-
-    ``source`` is what names the model in the results, ``overrides`` what departs from the protocol. What was counted is
-    noted in the folder ``journals``, and read from there, where one is given. ``processes`` share the work, and
-    each gets the same results. ``progress`` is called as images are done.
-
-    Raises:
-        ClippyError: a task that the set does not have, settings that do not fit together, a full disk.
-    """
-    chosen = parse_tasks(tasks) or default_tasks(images.kind)
-    check_tasks(images, chosen)
-    settings = resolve_settings(protocol, images.info, model, overrides or Overrides())
-    setup = Setup(model, images, settings, options or Options())
-    identity = model_fingerprint(model)
-    journal = None
-    if journals is not None:
-        journal = Journal(journals, _journal_name(setup, chosen, identity), 0 if processes is None else processes.rank)
-    prepared: dict[Task, AnyTask] = {task: task_class(task)(setup) for task in chosen}
-    try:
-        measured = measure_set(setup, list(prepared.values()), journal=journal, processes=processes, progress=progress)
-    finally:
-        if journal is not None:
-            journal.close()
-    record = ModelRecord(name=model.name, source=source or model.name, fingerprint=identity)
-    results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
-    device = describe_device(model.device)
-    return SetEvaluation(images, settings, prepared, results, measured.records, device, journal)
-
-
-def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measured) -> TaskResult:
-    images, settings = task.setup.images, task.setup.settings
-    records = measured.records[name]
-    figures = task.summarize([record for record in records if record.error is None])
-    failed = tuple(record.error for record in records if record.error is not None)
-    info, count = images.info, len(records) - len(failed)
-    data = DataRecord(
-        name=info.name,
-        title=info.title,
-        images=count,
-        available=len(images),
-        complete=info.complete,
-        subset=count < (info.complete or len(images)),
-        annotation=info.annotation,
-        failed=failed,
-        notices=notice_records(all_notices(images.notices, records)),
-    )
-    return TaskResult(
-        data=data,
-        model=model,
-        task=name,
-        headline=task.headline,
-        metrics=figures.metrics,
-        definitions={metric: task.definitions[metric] for metric in figures.metrics},
-        protocol=common_record(task) | task.record(name) | ({} if info.exif is None else {"exif": str(info.exif)}),
-        classes=figures.classes,
-        absent=figures.absent,
-        confusion=figures.confusion,
-        published=_published(images, name, tuple(figures.metrics), settings, data),
-        seconds=measured.seconds,
-        images_per_second=measured.images_per_second,
-        encoder_share=measured.encoder_share,
-    )
-
-
-def _is_variant(images: ImageSet) -> bool:
-    """Whether a set of the catalogue was read from other annotation than its figures in the literature are of."""
-    return load_spec(images.info.name).annotation != images.info.annotation
-
-
-def _published(
-    images: ImageSet, task: ResultTask, metrics: Sequence[str], settings: Settings, data: DataRecord
-) -> tuple[PublishedFigure, ...]:
-    """Figures of the same set of the catalogue; a set of one's own has none, whatever it is called."""
-    if not images.info.catalogued or images.info.name == SCENES:
-        return ()
-    return tuple(
-        figure
-        for metric in metrics
-        for figure in published_for(
-            images.info.name,
-            task,
-            metric,
-            protocol=settings.protocol,
-            subset=data.subset,
-            images=data.images,
-            complete=images.info.complete,
-            changed=(*settings.overridden, *(["annotation"] if _is_variant(images) else [])),
-        )
-    )
-
-
-def _journal_name(setup: Setup[ImageSet], tasks: Sequence[Task], identity: str) -> str:
-    """Another name for whatever could change a count."""
-    images = setup.images
-    facts = {
-        "version": __version__,
-        "set": (images.kind, asdict(images.info), [images.key(index) for index in range(len(images))]),
-        "classes": [asdict(entry) for entry in set_classes(images)],
-        "model": identity,
-        "tasks": sorted(tasks),
-        "settings": asdict(setup.settings),
-        "options": {**asdict(setup.options), "workers": None},
-        "device": setup.model.device.type,
-    }
-    return fingerprint(facts)

@@ -15,10 +15,10 @@ from clippy_cli.data.benchmarks.base import ImageSet, Kind
 from clippy_cli.data.benchmarks.catalogue import SCENES
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.result import TaskResult, measured_task
 from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.evaluation.tasks import default_tasks, task_class
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.files import json_text, write_whole

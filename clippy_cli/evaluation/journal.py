@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -29,11 +30,20 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What an image added, and the stamp of the files that it was counted from (see :func:`file_stamp`)."""
+
+    records: Records
+    stamp: str = ""
+
+
 class _Entry(BaseModel):
-    """One image: a record a task."""
+    """One image: a record a task, and the stamp of its files."""
 
     index: NonNegativeInt
     tasks: Records
+    stamp: str = ""
 
 
 class _Line(BaseModel):
@@ -41,6 +51,18 @@ class _Line(BaseModel):
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     images: tuple[_Entry, ...]
+
+
+def file_stamp(files: Iterable[Path]) -> str:
+    """Changes when one of the files is edited or replaced: their sizes and times of modification, hashed."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            status = path.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+        except OSError:
+            digest.update(b"missing;")
+    return digest.hexdigest()[:16]
 
 
 class Journal:
@@ -56,25 +78,25 @@ class Journal:
         self._folder, self._name, self._process = folder, name, process
         self._stream: TextIO | None = None
 
-    def read(self) -> tuple[dict[int, Records], float]:
+    def read(self) -> tuple[dict[int, Counted], float]:
         """What all processes have counted, by the image's index, and the seconds that it took.
 
         Images that could not be used are left out, since they may be there by now; so are a last line that was cut
         short, and everything behind a damaged one.
         """
-        done: dict[int, Records] = {}
+        done: dict[int, Counted] = {}
         seconds = 0.0
         for path in sorted(self._folder.glob(f"{self._name}.part*.jsonl")):
             for line, _ in self._lines(path):
                 seconds += line.seconds
                 for entry in line.images:
                     if not any(record.error for record in entry.tasks.values()):
-                        done[entry.index] = entry.tasks
+                        done[entry.index] = Counted(entry.tasks, entry.stamp)
         return done, seconds
 
-    def append(self, block: Mapping[int, Records], seconds: float) -> None:
+    def append(self, block: Mapping[int, Counted], seconds: float) -> None:
         """Note a block of images and the seconds that it took, so that it outlives this process."""
-        images = tuple(_Entry(index=index, tasks=tasks) for index, tasks in block.items())
+        images = tuple(_Entry(index=i, tasks=counted.records, stamp=counted.stamp) for i, counted in block.items())
         line = _Line(seconds=seconds, images=images).model_dump_json(exclude_defaults=True)
         try:
             if self._stream is None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, RootModel, model_validator
 
 from clippy_cli.checked_yaml import conflict, load_checked
-from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
+from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.data.benchmarks.spec import Word
-from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.inference.choices import Competition, Refinement
-from clippy_cli.inference.refine.refinement import parse_refinement
-from clippy_cli.inference.segment import Entries, Rule
-from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS, Views, fit_windows
-from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.patch_forms import patch_form
+from clippy_cli.inference.choices import Competition, Filter, Refinement, Sizes, WindowAverage
+from clippy_cli.inference.views import MAX_SCALES, SCALE_LIMITS
+from clippy_cli.model.choices import PositionResampling
 
 _FOLDER = Path(__file__).parent / "protocols"
 
@@ -55,8 +49,14 @@ class Rules(BaseModel):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     min_area: Annotated[float, Field(ge=0, le=1)] | None = None
     competition: Competition | None = None
+    window_average: WindowAverage | None = None
+    sizes: Sizes | None = None
+    resize: Filter | None = None
     classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
     context: Words | None = None
+    positions: PositionResampling | Literal["model"] | None = None
+    pool_prefix: bool | None = None
+    frame: Frame | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -67,10 +67,19 @@ class Rules(BaseModel):
         return self
 
 
+class ClassWords(RootModel[dict[str, dict[str, Annotated[Words, Field(min_length=1)]]]]):
+    """Set, class, and the words that a model is asked for."""
+
+
 class Protocol(Rules):
-    """A whole protocol. ``sets`` holds what differs for single sets of the catalogue, and for a user's own, by name."""
+    """A whole protocol. ``sets`` holds what differs for single sets of the catalogue, and for a user's own, by name.
+
+    ``words`` names a YAML file, beside this one, of words for the classes of sets: set, class, word or words. They take
+    the place of the sets' own, and those in ``sets`` take theirs.
+    """
 
     source: str = ""
+    words: str | None = None
     sets: dict[str, Rules] = {}
     _name: str = PrivateAttr(default="")
 
@@ -94,77 +103,12 @@ class Protocol(Rules):
             needs = (rules.background or self.background or Background.WORDS) is not Background.WORDS
             if needs and rules.threshold is None and self.threshold is None:
                 raise conflict("this background rule needs a threshold, a probability", f"{where}background")
+            average = rules.window_average or self.window_average
+            if average is WindowAverage.PIXELS and rules.window is None and self.window is None:
+                raise conflict("averaging at pixels needs a window", f"{where}window_average")
+            if (rules.sizes or self.sizes) is Sizes.EXACT and average is not WindowAverage.PIXELS:
+                raise conflict("exact sizes need windows that are averaged at pixels", f"{where}sizes")
         return self
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is really used for one set and one model.
-
-    Attributes:
-        protocol: its name.
-        resolution: short side in pixels; aspect is kept and sides are rounded to multiples of the patch.
-        window, stride: in pixels, rounded to multiples of the patch; None for the whole image.
-        scales: factors of the resolution, averaged; ``flip``: whether mirrored images are averaged in.
-        refine: how masks of the task segment are refined; None for not at all.
-        template_names: the sets or texts as they were requested; ``templates`` are all texts.
-        logit_scale: factor of a cosine before a softmax.
-        background: the rule, for sets with a background class.
-        threshold, min_area: of the rule, where it has them.
-        competition: whether synonyms are merged before the softmax, or each text competes by itself.
-        classes: prompts that replace the set's own, by class name.
-        context: context words that replace the set's own, or None.
-        patches: the form of patch embeddings (see ``model/patch_forms.py``), or None where the model does not say.
-        overridden: what the command line changed of what the protocol fixes.
-    """
-
-    protocol: str
-    resolution: int
-    window: int | None
-    stride: int | None
-    scales: tuple[float, ...]
-    flip: bool
-    refine: Refinement | None
-    template_names: tuple[str, ...]
-    templates: tuple[str, ...]
-    logit_scale: float
-    background: Background
-    threshold: float | None
-    min_area: float | None
-    competition: Competition
-    classes: dict[str, tuple[str, ...]]
-    context: tuple[str, ...] | None
-    patches: str | None
-    overridden: tuple[str, ...]
-
-    @property
-    def protocol_name(self) -> str:
-        """``sclip``, or ``sclip, changed: resolution`` where the command line changed something."""
-        changes = ", ".join(self.overridden)
-        return f"{self.protocol}, changed: {changes}" if changes else self.protocol
-
-    @property
-    def views(self) -> Views:
-        """How images are looked at for masks."""
-        return Views(self.scales, self.flip, self.window, self.stride)
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the command line says against the protocol; None leaves it."""
-
-    resolution: int | None = None
-    window: int | None = None
-    stride: int | None = None
-    templates: str | None = None
-    background: str | None = None
-    patches: str | None = None
-    scales: tuple[float, ...] | None = None
-    flip: bool | None = None
-    refine: str | None = None
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for name, value in vars(self).items() if value is not None)
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -184,129 +128,18 @@ def load_protocol(source: str) -> Protocol:
                 f"Choose among {', '.join(protocol_names())}, or name a YAML file of your own.",
             )
         path, own = _FOLDER / f"{source}.yaml", False
-    protocol = load_checked(path, Protocol, what="protocol")
+    protocol = _with_words(load_checked(path, Protocol, what="protocol"), path)
     protocol._name = f"own:{path.stem}" if own else source
     return protocol
 
 
-def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:
-    """Join the protocol, its rules for this set, the overrides and the model's defaults.
-
-    ClippyError where they do not fit together, such as a stride beyond the window.
-    """
-    own = protocol.sets.get(info.name, Rules()) if info.catalogued or protocol.is_own else Rules()
-
-    def rule(name: str, fallback: Any = None) -> Any:
-        for rules in (own, protocol):
-            if (value := getattr(rules, name)) is not None:
-                return value
-        return fallback
-
-    resolution = overrides.resolution or rule("resolution", "model")
-    wanted = (overrides.templates,) if overrides.templates else rule("templates", ("model",))
-    names = tuple(model.defaults.templates if name == "model" else name for name in wanted)
-    window = rule("window") if overrides.window is None else overrides.window or None
-    stride = overrides.stride or rule("stride")
-    if window is None and overrides.stride is not None:
-        raise ClippyError("--stride needs windows", "Give --window PIXELS too, or leave --stride out.")
-    window, stride = fit_windows(window, stride, model.preprocess.patch_size)
-    background, threshold = rule("background", Background.WORDS), rule("threshold")
-    if overrides.background is not None:
-        background, threshold = parse_background(overrides.background)
-    scale = rule("logit_scale", "model")
-    return Settings(
-        protocol=protocol.name,
-        resolution=model.defaults.resolution if resolution == "model" else resolution,
-        window=window,
-        stride=stride,
-        scales=overrides.scales or rule("scales", (1.0,)),
-        flip=rule("flip", False) if overrides.flip is None else overrides.flip,
-        refine=rule("refine") if overrides.refine is None else parse_refinement(overrides.refine),
-        template_names=names,
-        templates=tuple(template for name in names for template in resolve_templates(name)),
-        logit_scale=model.defaults.logit_scale if scale == "model" else scale,
-        background=background,
-        threshold=None if background is Background.WORDS else threshold,
-        min_area=None if background is Background.WORDS else rule("min_area"),
-        competition=rule("competition", Competition.ENTRIES),
-        classes=dict(own.classes) or dict(protocol.classes),
-        context=rule("context"),
-        patches=patch_form(model),
-        overridden=tuple(
-            name for name in overrides.names() if name != "resolution" or rule("resolution", "model") != "model"
-        ),
-    )
-
-
-def class_entries(images: SegmentationSet, settings: Settings) -> Entries:
-    """What competes for a pixel, and the class that each entry stands for.
-
-    The words of a class are synonyms, one entry; each word of the background class, its context words included, is an
-    entry of its own. Under ``competition: texts`` every text is one.
-
-    Raises:
-        ClippyError: the protocol renames a class that the set does not have, or nothing is left to ask for.
-    """
-    names = [entry.name for entry in images.classes]
-    unknown = [name for name in settings.classes if name not in names]
-    if unknown:
-        raise ClippyError(
-            f"Protocol {settings.protocol} gives words for {', '.join(unknown)}, not among the classes of "
-            f"{images.info.name}",
-            f"Its classes are {', '.join(names)}.",
-        )
-    groups: list[tuple[Sequence[str], int]] = []
-    for index, entry in enumerate(images.classes):
-        words = settings.classes.get(entry.name, entry.prompts)
-        if index != images.background:
-            groups.append((words, index))
-        elif settings.background is not Background.THRESHOLD:
-            groups += [((word,), index) for word in words]
-    if images.background is not None and settings.background is not Background.THRESHOLD:
-        context = images.context if settings.context is None else settings.context
-        groups += [((word,), images.background) for word in context]
-    if not groups:
-        raise ClippyError(
-            f"No class of {images.info.name} is asked for: its only one is the background, which has no words here",
-            "Use --background words, or name more classes.",
-        )
-    return Entries.of(groups, settings.competition)
-
-
-def segmentation_rule(images: SegmentationSet, settings: Settings) -> Rule:
-    """How a pixel's class follows from the scores: refinement, and when it falls to the background class."""
-    if images.background is None or settings.threshold is None:
-        return Rule(settings.logit_scale, refine=settings.refine)
-    return Rule(
-        settings.logit_scale, settings.threshold, settings.min_area, fallback=images.background, refine=settings.refine
-    )
-
-
-def describe_background(images: SegmentationSet, settings: Settings) -> str:
-    """The rule in words, for results."""
-    if images.background is None:
-        return "no background class: pixels outside the classes are ignored"
-    words = class_entries(images, settings).codes.count(images.background)
-    parts = []
-    if settings.background is not Background.THRESHOLD:
-        parts.append(f"{words} words count as {images.classes[images.background].name!r}")
-    if settings.threshold is not None:
-        parts.append(f"pixels below probability {settings.threshold:g} at logit scale {settings.logit_scale:g}")
-    if settings.min_area:
-        parts.append(f"classes below {settings.min_area:.0%} of the foreground are taken back")
-    return "; ".join(parts)
-
-
-def parse_background(text: str) -> tuple[Background, float | None]:
-    """Read ``words``, ``0.4`` or ``words+0.1``."""
-    hint = "Write words, a probability such as 0.4, or both as in words+0.1."
-    words, _, number = text.rpartition("+")
-    if text == "words":
-        return Background.WORDS, None
-    try:
-        threshold = float(number)
-    except ValueError:
-        raise ClippyError(f"--background cannot be {text!r}", hint) from None
-    if words not in ("", "words") or not 0 <= threshold <= 1:
-        raise ClippyError(f"--background cannot be {text!r}", hint)
-    return (Background.BOTH if words else Background.THRESHOLD), threshold
+def _with_words(protocol: Protocol, path: Path) -> Protocol:
+    """The protocol with the words of its file of words; ClippyError with every mistake in that."""
+    if protocol.words is None:
+        return protocol
+    words = load_checked(path.parent / protocol.words, ClassWords, what="list of class words").root
+    sets = dict(protocol.sets)
+    for name, classes in words.items():
+        rules = sets.get(name, Rules())
+        sets[name] = rules.model_copy(update={"classes": {**classes, **rules.classes}})
+    return protocol.model_copy(update={"sets": sets})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from clippy_cli.evaluation.conditions import CONDITIONS, UNKNOWN, Value, differences
 from clippy_cli.evaluation.result import PublishedFigure, Record, ResultTask
 from clippy_cli.evaluation.tasks import Task
 
@@ -17,15 +18,28 @@ _FILE = resources.files("clippy_cli.evaluation") / "published.yaml"
 _WATERBIRDS_FILE = resources.files("clippy_cli.evaluation") / "published_waterbirds.yaml"
 
 
+_Value: TypeAlias = Annotated[Value, BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+
+
 class _Source(Record):
     cite: str
     read: Literal["primary", "second-hand"]
 
 
+class _Conditions(Record):
+    """What figures were measured with. ``fields`` holds for every set, ``sets`` for one, and beats it."""
+
+    where: str = Field(min_length=1)
+    read: Literal["primary", "second-hand"]
+    like: str | None = None
+    fields: dict[str, _Value] = Field({})
+    sets: dict[str, dict[str, _Value]] = Field({})
+
+
 class _Row(Record):
     model: str
     source: str
-    protocol: Literal["clippy", "tcl", "sclip", "other"]
+    conditions: str
     values: tuple[float | None, ...]
 
 
@@ -33,7 +47,6 @@ class _Table(Record):
     task: Task
     metric: str
     sets: tuple[str, ...]
-    caveats: dict[str, str] = Field({})
     rows: tuple[_Row, ...]
 
 
@@ -41,7 +54,14 @@ class Literature(Record):
     """The content of ``published.yaml``: one table a task and metric, one value a row and set."""
 
     sources: dict[str, _Source]
+    conditions: dict[str, _Conditions]
     tables: tuple[_Table, ...]
+
+    def measured_with(self, conditions: str, set_name: str) -> dict[str, Value]:
+        """What the figure of one set was measured with, by condition; a condition that is not there is unknown."""
+        entry = self.conditions[conditions]
+        inherited = self.measured_with(entry.like, set_name) if entry.like else {}
+        return inherited | entry.fields | entry.sets.get(set_name, {})
 
     @model_validator(mode="after")
     def _fits(self) -> Literature:
@@ -49,8 +69,16 @@ class Literature(Record):
             for row in table.rows:
                 if len(row.values) != len(table.sets) or row.source not in self.sources:
                     raise ValueError(f"{row.model}: needs {len(table.sets)} values and a source among those listed")
-            if unknown := set(table.caveats) - set(table.sets):
-                raise ValueError(f"caveats of sets that are not in the table: {', '.join(sorted(unknown))}")
+                if row.conditions not in self.conditions:
+                    raise ValueError(f"{row.model}: no conditions are called {row.conditions}")
+        names, known = {condition.name for condition in CONDITIONS}, list[str]()
+        for name, entry in self.conditions.items():
+            if entry.like is not None and entry.like not in known:
+                raise ValueError(f"conditions {name}: like must name an entry above it")
+            known.append(name)
+            stated = set(entry.fields).union(*entry.sets.values())
+            if odd := stated - names:
+                raise ValueError(f"conditions {name}: {', '.join(sorted(odd))} is no condition")
         return self
 
 
@@ -88,15 +116,7 @@ def literature() -> Literature:
 
 
 def published_for(
-    set_name: str,
-    task: ResultTask,
-    metric: str,
-    *,
-    protocol: str,
-    subset: bool,
-    images: int | None = None,
-    complete: int | None = None,
-    changed: Sequence[str] = (),
+    set_name: str, task: ResultTask, metric: str, *, ours: Mapping[str, Value], incomplete: str = ""
 ) -> tuple[PublishedFigure, ...]:
     """The published figures of one set, task and metric, comparable ones first, highest first.
 
@@ -104,21 +124,11 @@ def published_for(
         set_name: as the command line calls it.
         task: which the figures are of.
         metric: a key of a result's metrics.
-        protocol: name of the protocol that our figure was made with.
-        subset: whether our images are not the whole published split.
-        images: how many images we counted, for the explanation.
-        complete: how many the whole split has, for the explanation.
-        changed: settings of the protocol that were overridden; any makes our figure incomparable.
+        ours: what our figure was measured with, see :func:`~clippy_cli.evaluation.conditions.measured_with`.
+        incomplete: that our images are not the whole published split, in words such as ``126 of 1,449 images``.
     """
-    ours = []
-    if subset:
-        ours.append(
-            "part of the images" if images is None or complete is None else f"{images:,} of {complete:,} images"
-        )
-    if changed:
-        ours.append(f"protocol {protocol} with another {', '.join(changed)}")
-    figures = []
-    for table in literature().tables:
+    content, figures = literature(), []
+    for table in content.tables:
         if (table.task, table.metric) != (task, metric) or set_name not in table.sets:
             continue
         column = table.sets.index(set_name)
@@ -126,15 +136,19 @@ def published_for(
             value = row.values[column]
             if value is None:
                 continue
-            reasons = [*ours, *_protocol_differs(row.protocol, protocol), *filter(None, [table.caveats.get(set_name)])]
+            theirs = content.measured_with(row.conditions, set_name)
+            reasons = [*([incomplete] if incomplete else []), *differences(theirs, ours)]
+            described = content.conditions[row.conditions]
             figures.append(
                 PublishedFigure(
                     model=row.model,
                     metric=metric,
                     value=value,
-                    source=_cite(literature().sources[row.source]),
+                    source=_cite(content.sources[row.source]),
                     comparable=not reasons,
                     why_not="; ".join(reasons),
+                    conditions={name: theirs.get(name, UNKNOWN) for name in ours},
+                    conditions_from=f"{described.where} ({described.read})",
                 )
             )
     return tuple(sorted(figures, key=lambda figure: (not figure.comparable, -figure.value)))
@@ -152,9 +166,3 @@ def published_waterbirds() -> tuple[PublishedWaterbirds, ...]:
 
 def _cite(source: _Source) -> str:
     return source.cite if source.read == "primary" else f"{source.cite} (second-hand)"
-
-
-def _protocol_differs(theirs: str, ours: str) -> list[str]:
-    if theirs == "other":
-        return [f"its own protocol, ours {ours}"]
-    return [f"protocol {theirs}, ours {ours}"] if theirs != ours else []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
-from clippy_cli.notices import Notice, NoticeKind, Notices
+from clippy_cli.notices import Notice, NoticeKind, Notices, printable
 
 SCHEMA = "clippy-result/1"
 WITH_REGIONS: Literal["segment+regions"] = "segment+regions"
@@ -21,6 +21,11 @@ ResultTask: TypeAlias = Annotated[
 def measured_task(result: ResultTask) -> Task:
     """The task that gave a result."""
     return Task.SEGMENT if result == WITH_REGIONS else Task(result)
+
+
+def _printable(key: object) -> object:
+    """Names of files that are no UTF-8 are escaped, since a record is JSON."""
+    return printable(key) if isinstance(key, str) and not key.isascii() else key
 
 
 class Record(BaseModel):
@@ -58,6 +63,7 @@ class DataRecord(Record):
     available: int = Field(description="Images in the folder.")
     complete: int | None = Field(description="Images of the whole published split, where that is known.")
     subset: bool = Field(description="Whether images are missing from the whole split, or --limit left some out.")
+    split: str = Field("", description="Which split of a published set, such as val.")
     annotation: str = Field("", description="Which annotation was read, where there is a choice.")
     failed: tuple[str, ...] = Field((), description="What could not be used, one message each; not counted.")
     notices: tuple[NoticeRecord, ...] = Field((), description="What was skipped, ignored or assumed of the set.")
@@ -87,8 +93,10 @@ class PublishedFigure(Record):
     metric: str
     value: float = Field(description="In per cent, as printed.")
     source: str
-    comparable: bool = Field(description="Same protocol and the whole split.")
-    why_not: str = Field("", description="What differs, where it is not comparable.")
+    comparable: bool = Field(description="Whether every condition is known and equal to ours, on the whole split.")
+    why_not: str = Field("", description="What differs or is not known, where it is not comparable.")
+    conditions: dict[str, Any] = Field({}, description="What it was measured with; 'unknown' where that is not known.")
+    conditions_from: str = Field("", description="Where the conditions were read.")
 
 
 class TaskResult(Record):
@@ -133,6 +141,9 @@ class SuiteRecord(Record):
     metric: str
     sets: dict[str, str] = Field(description="The sets and the heads of their columns.")
     missing: dict[str, str] = Field(description="Sets that were not measured, and where each was looked for.")
+    published: dict[str, tuple[PublishedFigure, ...]] = Field(
+        {}, description="Figures of the literature on sets that were not measured."
+    )
     rows: tuple[SuiteRow, ...]
 
 
@@ -154,11 +165,14 @@ class ImageRecord(Record):
     """One line of ``images_file``: what an image adds to the set's figures."""
 
     index: int = Field(description="Position in the set.")
-    key: str
+    key: Annotated[str, BeforeValidator(_printable)]
     counts: tuple[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt], ...] = Field(
         (), description="Non-zero confusion counts as (annotated, predicted, pixels); classify: one count of one image."
     )
     scores: dict[str, FiniteFloat | None] = Field({}, description="Figures of this image alone, in [0, 1] or bits.")
+    pixels: NonNegativeInt = Field(
+        0, description="Pixels of all annotators together, by which pooled figures weight it."
+    )
     error: str | None = Field(None, description="Why the image does not count.")
     notices: tuple[NoticeRecord, ...] = Field((), description="What was assumed when the image was read.")
 

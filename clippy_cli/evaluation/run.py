@@ -6,6 +6,7 @@ how many processes there are, or on where an earlier run was interrupted.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import ImageSet, Sample, set_classes
-from clippy_cli.evaluation.journal import Journal, Records
+from clippy_cli.evaluation.journal import Counted, Journal, Records, file_stamp
 from clippy_cli.evaluation.result import ImageRecord, ResultTask, notice_records
 from clippy_cli.evaluation.tasks.base import EvaluationTask, Setup
 from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Encode, Failed, encode_images
+from clippy_cli.notices import MOST_EXAMPLES, printable
 from clippy_cli.processes import Processes
 
+logger = logging.getLogger(__name__)
 AnyTask = EvaluationTask[Any, Any]
 
 
@@ -57,6 +60,19 @@ class Measured:
     encoder_share: float | None
     images_per_second: float | None
 
+    def joined(self, other: Measured) -> Measured:
+        """This and a second pass over the same images."""
+        seconds = self.seconds + other.seconds
+        shares = [(part.encoder_share, part.seconds) for part in (self, other)]
+        rates = [part.images_per_second for part in (self, other)]
+        known = all(share is not None for share, _ in shares)
+        return Measured(
+            self.records | other.records,
+            seconds,
+            sum((share or 0) * part for share, part in shares) / seconds if known and seconds else None,
+            1 / sum(1 / rate for rate in rates if rate) if all(rates) else None,
+        )
+
 
 def measure_set(
     setup: Setup[ImageSet],
@@ -74,8 +90,13 @@ def measure_set(
     names = [name for task in tasks for name in task.results]
     if not all(task.resumable for task in tasks):
         journal = None
-    done, earlier = _counted_before(journal, setup, names)
-    processes.gather(None)  # nobody writes before all have read
+    stamp = partial(_stamp, setup, tasks)
+    before, earlier = _counted_before(journal, setup, names)
+    changed = sorted(index for index, counted in before.items() if counted.stamp != stamp(index))
+    changed = sorted({index for part in processes.gather(changed) for index in part})  # nobody writes before all read
+    if changed:
+        _warn_of_changes(setup.images, changed)
+    done = {index: counted.records for index, counted in before.items() if index not in changed}
     size, total = setup.options.batch_size, setup.total
     blocks = [range(start, min(start + size, total)) for start in range(0, total, size)]
     mine = processes.share([block for block in blocks if not all(index in done for index in block)])
@@ -86,7 +107,7 @@ def measure_set(
     for block, seconds in _measured_blocks(setup, tasks, mine, clock, progress):
         if journal is not None:
             journal.append(block, seconds)
-        fresh |= block
+        fresh |= {index: counted.records for index, counted in block.items()}
     parts = processes.gather((fresh, time.perf_counter() - begun, clock.seconds))
     for part, _, _ in parts:
         done |= part
@@ -109,7 +130,7 @@ def _rates(parts: Sequence[tuple[int, float, float]]) -> tuple[float | None, flo
 
 def _counted_before(
     journal: Journal | None, setup: Setup[ImageSet], names: Sequence[ResultTask]
-) -> tuple[dict[int, Records], float]:
+) -> tuple[dict[int, Counted], float]:
     """What the journal has that fits these images, results and classes, and the seconds that it took."""
     if journal is None:
         return {}, 0.0
@@ -122,7 +143,25 @@ def _counted_before(
         inside = all(row < classes and column < widest for row, column, _ in cells)
         return index < total and records.keys() == set(names) and inside
 
-    return {index: records for index, records in done.items() if fits(index, records)}, seconds
+    return {index: counted for index, counted in done.items() if fits(index, counted.records)}, seconds
+
+
+def _stamp(setup: Setup[ImageSet], tasks: Sequence[AnyTask], index: int) -> str:
+    """Changes with every file that the counts of image ``index`` depend on."""
+    return file_stamp([*setup.images.files(index), *(path for task in tasks for path in task.files(index))])
+
+
+def _warn_of_changes(images: ImageSet, changed: Sequence[int]) -> None:
+    shown = ", ".join(printable(images.key(index)) for index in changed[:MOST_EXAMPLES])
+    more = ", ..." if len(changed) > MOST_EXAMPLES else ""
+    what = "1 image has" if len(changed) == 1 else f"{len(changed):,} images have"
+    logger.warning(
+        "%s: %s changed since the interrupted evaluation counted them (%s%s); they are counted again",
+        images.info.name,
+        what,
+        shown,
+        more,
+    )
 
 
 def _measured_blocks(
@@ -131,36 +170,44 @@ def _measured_blocks(
     blocks: Sequence[range],
     clock: _EncoderClock,
     progress: Progress,
-) -> Iterator[tuple[dict[int, Records], float]]:
+) -> Iterator[tuple[dict[int, Counted], float]]:
     """The records of each block, and the seconds that it took."""
     model, images, settings, options = setup.model, setup.images, setup.settings, setup.options
     crop = tasks[0].needs == "scores"
+
+    def read(index: int) -> _Indexed:
+        stamps[index] = _stamp(setup, tasks, index)  # before reading: what changes meanwhile is counted again
+        return _Indexed(index, images.read(index))
+
+    stamps: dict[int, str] = {}
     results = encode_images(
         [index for block in blocks for index in block],
-        lambda index: _Indexed(index, images.read(index)),
+        read,
         clock.timed(_encoder(setup, tasks)),
         patch_size=model.preprocess.patch_size,
         resolution=settings.resolution if crop else settings.views.short_side(settings.resolution),
         batch_size=options.batch_size,
         workers=options.workers,
         crop=crop,
+        resize=None if crop else setup.resize,
     )
     names = [name for task in tasks for name in task.results]
     for block in blocks:
         begun = time.perf_counter()
-        records: dict[int, Records] = {}
+        records: dict[int, Counted] = {}
         for index, result in zip(block, results, strict=False):
             if isinstance(result, Failed):
                 failed = ImageRecord(index=index, key=images.key(index), error=result.error.message)
-                records[index] = dict.fromkeys(names, failed)
+                records[index] = Counted(dict.fromkeys(names, failed))
             else:
                 outputs = _outputs(tasks, result.output)
                 noted = notice_records(getattr(result.sample.sample, "notices", ()))
-                records[index] = {
+                measured = {
                     name: record.model_copy(update={"notices": noted}) if noted else record
                     for task, output in zip(tasks, outputs, strict=True)
                     for name, record in task.measure(index, result.sample.sample, output).items()
                 }
+                records[index] = Counted(measured, stamps.pop(index))
             progress.advance()
         yield records, time.perf_counter() - begun
 

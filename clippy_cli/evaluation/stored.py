@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import SCHEMA, Document, ImageRecord, TaskResult
 
 DOCUMENT_NAME = "result.json"
+_RENAMED = {"jaccard_best": "average_best_overlap"}  # what earlier versions called a metric -> what it is called now
+_log = logging.getLogger(__name__)
 
 
 def load_document(path: Path) -> tuple[Path, Document]:
@@ -36,6 +39,7 @@ def load_document(path: Path) -> tuple[Path, Document]:
             f"{file}: {found}, not {SCHEMA!r}",
             "Run the evaluation again with this version of clippy, or compare with the version that wrote the file.",
         )
+    _rename_metrics(file, content)
     try:
         return file, Document.model_validate(content)
     except ValidationError as error:
@@ -68,9 +72,24 @@ def load_images(file: Path, result: TaskResult) -> dict[str, ImageRecord]:
     return {record.key: record for record in records if record.error is None}
 
 
+def _rename_metrics(file: Path, content: dict[str, Any]) -> None:
+    """Give metrics of an earlier version the names they have now, in place, and say so once."""
+    found = set[str]()
+    results = content.get("results")
+    for result in results if isinstance(results, list) else []:
+        for part in ("metrics", "definitions"):
+            values = result.get(part) if isinstance(result, dict) else None
+            if isinstance(values, dict):
+                found |= values.keys() & _RENAMED.keys()
+                result[part] = {_RENAMED.get(key, key): value for key, value in values.items()}
+    for old in sorted(found):
+        _log.warning("%s: the metric %s is now called %s, the same figure", file, old, _RENAMED[old])
+
+
 def _record(file: Path, number: int, line: str) -> ImageRecord:
     try:
-        return ImageRecord.model_validate_json(line)
+        record = ImageRecord.model_validate_json(line)
+        return record.model_copy(update={"scores": {_RENAMED.get(k, k): v for k, v in record.scores.items()}})
     except ValidationError as error:
         raise ClippyError(
             f"{file}, line {number}: no record of an image: {_first(error)}", "Run the evaluation again."

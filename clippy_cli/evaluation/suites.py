@@ -17,6 +17,7 @@ from clippy_cli.checked_yaml import conflict, load_checked
 from clippy_cli.data.benchmarks import catalogue
 from clippy_cli.data.benchmarks.base import data_root
 from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation.published import published_for
 from clippy_cli.evaluation.result import Record, SuiteRecord, SuiteRow, TaskResult
 from clippy_cli.evaluation.tasks import Task, task_class
 
@@ -82,6 +83,10 @@ class OpenSuite:
             metric=self.suite.metric,
             sets={_result_name(name): head for name, head in self.suite.sets.items()},
             missing={_result_name(name): where for name, where in self.missing.items()},
+            published={
+                name: published_for(name, self.suite.task, self.suite.metric, ours={}, incomplete="not measured here")
+                for name in map(_result_name, self.missing)
+            },
             rows=tuple(rows),
         )
 

@@ -10,7 +10,7 @@ from clippy_cli.model.pooling import normalized
 
 
 class ImageGraph(nn.Module):
-    """(B,3,H,W) float32 RGB in [0, 1] -> (B,h,w,D) patches and (B,D) pooled, both of unit norm.
+    """(B,3,H,W) float32 RGB in [0, 1] -> (B,h,w,D) patches, of D/2 under cls+avg, and (B,D) pooled, of unit norm.
 
     Mean and standard deviation are applied inside. Patches are centred where the model's configuration says so.
     """
@@ -34,11 +34,18 @@ class ImageGraph(nn.Module):
 
 
 class TextGraph(nn.Module):
-    """(K,L) int64 token ids, padded as the model's tokenizer pads -> (K,D), unit norm."""
+    """(K,L) int64 token ids, padded as the model's tokenizer pads -> (K,D), unit norm, for each of ``outputs``.
+
+    ``patch_embeddings`` are those that patches are compared with, where they are others than the images': cls+avg.
+    """
 
     def __init__(self, model: Clippy) -> None:
         super().__init__()
         self.model = model
+        split = model.config.patch_dim != model.config.embed_dim
+        self.outputs = ("embeddings", "patch_embeddings") if split else ("embeddings",)
 
-    def forward(self, token_ids: Tensor) -> Tensor:
-        return self.model.text_vectors(token_ids)
+    def forward(self, token_ids: Tensor) -> tuple[Tensor, ...]:
+        vectors = self.model.text.project(self.model.text.features(token_ids))  # (K,D), not normalized
+        widths = (self.model.config.embed_dim, self.model.config.patch_dim)[: len(self.outputs)]
+        return tuple(normalized(vectors[:, -width:]) for width in widths)

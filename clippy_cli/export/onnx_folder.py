@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from clippy_cli.export.parity import (
     sample_texts,
 )
 from clippy_cli.extras import install_command
-from clippy_cli.files import whole_folder
+from clippy_cli.files import json_text, whole_folder
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.patch_forms import patch_form
@@ -41,12 +40,13 @@ _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _ONE_FILE_BYTES = 1_500_000_000  # a protobuf ends at 2 GiB; larger weights lie in a file beside it
 
 
-def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
+def export_onnx(model: Clippy, out: Path, *, opset: int = 18, overwrite: bool = False) -> ExportReport:
     """Write a folder with both towers as ONNX graphs, tokenizer files and ``config.json``, on the CPU in float32.
 
     Batch, height and width are free; the sides are multiples of the patch. ONNX Runtime's outputs are compared with the
-    model's at a square and another size, batches of one and two, and with padded texts. ClippyError where a package of
-    the extra is missing, the export fails or a difference exceeds ``LIMIT``; the folder is then not there.
+    model's at a square and another size, batches of one and two, and with padded texts. With ``overwrite`` files of the
+    same names are replaced in a folder that is not empty. ClippyError where a package of the extra is missing, the
+    export fails or a difference exceeds ``LIMIT``; nothing is then written.
     """
     for package in _PACKAGES:
         _needed(package)
@@ -54,7 +54,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
     if opset > newest:
         raise ClippyError(f"The installed onnx knows operator sets up to {newest}, not {opset}.", "Try --opset 18.")
     model = model.to("cpu").eval()
-    with whole_folder(out) as folder, torch.no_grad():
+    with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
         image, text = ImageGraph(model).eval(), TextGraph(model).eval()
         token_ids = model.text.tokenize(sample_texts())
         patch = model.preprocess.patch_size
@@ -63,9 +63,9 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18) -> ExportReport:
         pixels = sample_images(2, 4 * patch, 6 * patch)
         _write(image, folder / IMAGE_FILE, {"pixels": pixels}, {0: batch, **sides}, ["patches", "pooled"], opset)
         lengths = {} if model.text.pad_id is None else {1: Dim("length")}
-        _write(text, folder / TEXT_FILE, {"token_ids": token_ids}, {0: batch, **lengths}, ["embeddings"], opset)
+        _write(text, folder / TEXT_FILE, {"token_ids": token_ids}, {0: batch, **lengths}, list(text.outputs), opset)
         model.text.save_tokenizer(folder / TOKENIZER_FOLDER)
-        description = json.dumps(_description(model, opset), indent=2, ensure_ascii=False)
+        description = json_text(_description(model, opset))
         (folder / CONFIG_FILE).write_text(description + "\n", encoding="utf-8")
         differences = (*_image_differences(image, folder / IMAGE_FILE), *_text_differences(text, folder / TEXT_FILE))
         require_parity(differences, LIMIT)
@@ -132,8 +132,9 @@ def _text_differences(graph: TextGraph, path: Path) -> Iterator[Difference]:
     texts = sample_texts()
     for chosen in (texts[:1], texts[1:], texts):
         token_ids = graph.model.text.tokenize(chosen)
-        (found,) = session.run(None, {"token_ids": token_ids.numpy()})
-        yield difference("text", token_ids, torch.from_numpy(found), graph(token_ids))
+        found = session.run(None, {"token_ids": token_ids.numpy()})
+        for vectors, expected in zip(found, graph(token_ids), strict=True):
+            yield difference("text", token_ids, torch.from_numpy(vectors), expected)
 
 
 def _session(path: Path) -> Any:
@@ -146,6 +147,7 @@ def _session(path: Path) -> Any:
 def _description(model: Clippy, opset: int) -> dict[str, Any]:
     image, text, defaults = model.config.image, model.config.text, model.defaults
     own_vocabulary = text.kind == "open_clip"
+    width = "D" if model.config.patch_dim == model.config.embed_dim else "D/2"
     return {
         "format": 1,
         "clippy": __version__,
@@ -160,7 +162,8 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             "patch_size": model.preprocess.patch_size,
             "native_resolution": model.preprocess.resolution,
             "resize": f"antialiased bicubic, short side {defaults.resolution}, sides multiples of the patch",
-            "patches": f"(B,H/p,W/p,D) unit norm, {patch_form(model)}",
+            "patches": f"(B,H/p,W/p,{width}) unit norm, {patch_form(model)}",
+            "positions": model.positions,
             "pooled": "(B,D) unit norm",
             "pooling": image.pooling,
             "lse_scale": (model.config.inference.lse_scale or image.lse_scale)
@@ -173,6 +176,7 @@ def _description(model: Clippy, opset: int) -> dict[str, Any]:
             if own_vocabulary
             else "(K,L) int64; L is at most context_length, padding with pad_id is masked",
             "embeddings": "(K,D) unit norm",
+            **({"patch_embeddings": f"(K,{width}) unit norm, for patches"} if width != "D" else {}),
             "tokenizer": f"open_clip.SimpleTokenizer(context_length={text.context_length})"
             if own_vocabulary
             else f"{TOKENIZER_FOLDER}/ (transformers.AutoTokenizer; runs of white space become one blank first)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,29 @@ from clippy_cli.export.parity import (
     sample_images,
     sample_texts,
 )
-from clippy_cli.files import whole_folder
+from clippy_cli.files import json_text, whole_folder
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.open_clip import text_fields
 from clippy_cli.model.image_tower import ImageTower
+from clippy_cli.model.rotary_tower import RotaryTower
 from clippy_cli.model.vit_tower import VitTower
 
 LIMIT = 1e-5
 CONFIG_FILE, WEIGHTS_FILE, ENCODER_FOLDER = "open_clip_config.json", "open_clip_model.safetensors", "text_encoder"
 
 
-def export_open_clip(model: Clippy, out: Path) -> ExportReport:
+def export_open_clip(model: Clippy, out: Path, *, overwrite: bool = False) -> ExportReport:
     """Write a folder whose image and text embeddings, read back by open_clip, are the model's to within ``LIMIT``.
 
     Images are taken at the native resolution, the only one that open_clip's position table is for. A Hugging Face text
     encoder's configuration is named by its absolute path, since open_clip knows no other way without a network.
-    ClippyError names all that open_clip cannot express.
+    With ``overwrite`` files of the same names are replaced in a folder that is not empty. ClippyError names all that
+    open_clip cannot express.
     """
     _require_expressible(model)
     model = model.to("cpu").eval()
-    with whole_folder(out) as folder, torch.no_grad():
+    with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
         state = {name: value.detach().clone().contiguous() for name, value in _state(model).items()}
         save_file(state, folder / WEIGHTS_FILE)
         model.text.save_tokenizer(folder)
@@ -59,7 +60,13 @@ def export_open_clip(model: Clippy, out: Path) -> ExportReport:
 
 def _require_expressible(model: Clippy) -> None:
     tower = model.image
-    found = vit_obstacles(tower) if isinstance(tower, VitTower) else _conv_obstacles(tower)
+    match tower:
+        case VitTower():
+            found = vit_obstacles(tower)
+        case RotaryTower():
+            found = [f"{tower.config.trunk}, a trunk with rotary positions and prefix tokens of its own"]
+        case _:
+            found = _conv_obstacles(tower)
     if model.config.inference.centre_patches:
         found.append("centred patch embeddings (inference.centre_patches)")
     if model.config.inference.affinity_block is not None:
@@ -178,4 +185,4 @@ def _differences(model: Clippy, folder: Path) -> tuple[Difference, ...]:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(document) + "\n", encoding="utf-8")

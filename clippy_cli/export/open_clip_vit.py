@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clippy_cli.model.choices import Pooling
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.timm import resample_positions
+from clippy_cli.model.positions import resample_positions
 from clippy_cli.model.vit_tower import VitTower
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias|gamma)")
@@ -38,6 +38,8 @@ def vit_obstacles(tower: VitTower) -> list[str]:
     found = []
     if config.pooling not in (Pooling.CLS, Pooling.AVG):
         found.append(f"{config.pooling} pooling: open_clip pools the class token or the mean")
+    if config.head_blocks:
+        found.append("blocks of the head (image.head_blocks): open_clip has none after the trunk")
     if config.pool_prefix_tokens:
         found.append("a mean that takes in the class token (image.pool_prefix_tokens)")
     if config.projection == "mlp":

@@ -33,6 +33,30 @@ class Competition(StrEnum):
     TEXTS = "texts"
 
 
+class WindowAverage(StrEnum):
+    """Where overlapping windows are averaged.
+
+    patches: embeddings on the patch grid. pixels: scores after each window is upsampled, as SCLIP's public code does.
+    """
+
+    PATCHES = "patches"
+    PIXELS = "pixels"
+
+
+class Sizes(StrEnum):
+    """Sides of a resized image: the multiples of the patch next to its aspect's, or exactly those of its aspect."""
+
+    PATCH = "patch"
+    EXACT = "exact"
+
+
+class Filter(StrEnum):
+    """How images are resized: bicubic and antialiased (Pillow), or bilinear without antialiasing (OpenCV)."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+
+
 NO_REFINEMENT = "none"
 DEFAULT_REFINEMENT = Refinement.GUIDED
 DEFAULT_GROUPS = 8  # the paper's n

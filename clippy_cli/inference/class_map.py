@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.inference.upsampling import strips
+from clippy_cli.inference.upsampling import WIDEST_GRID, strips
 
 _UINT8_MAX = 255
 _CPU_STRIP_PIXELS = 400_000
@@ -33,7 +33,8 @@ def class_map(maps: Tensor, classes: Sequence[int], height: int, width: int) -> 
     dtype = torch.uint8 if max(classes) <= _UINT8_MAX else torch.int16
     lookup = torch.tensor(classes, dtype=dtype, device=maps.device)
     # Finding contenders would make an accelerator wait for the host, and it is quick enough without.
-    by = _classes_by_cells if maps.device.type == "cpu" else _classes_by_strips
+    cells = maps.device.type == "cpu" and maps.shape[2] <= WIDEST_GRID
+    by = _classes_by_cells if cells else _classes_by_strips
     return by(maps, lookup, height, width)
 
 

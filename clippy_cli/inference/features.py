@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ _WINDOW_PIXELS = 64_000_000
 _DECODERS = 2
 
 Encode = Callable[[Sequence[NDArray[np.uint8]]], Tensor]
+Resize = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 class Sample(Protocol):
@@ -162,11 +164,13 @@ def encode_images(
     batch_size: int,
     workers: int = _DECODERS,
     crop: bool = False,
+    resize: Resize | None = None,
 ) -> Iterator[Encoded[S] | Failed[Key]]:
     """Yield one result a key, in their order.
 
     ``read`` runs in ``workers`` threads. Each image is resized to short side ``resolution`` in pixels, aspect kept,
-    sides multiples of the patch, and with ``crop`` cut to the square in its middle. Images of one size share a batch;
+    sides multiples of the patch, and with ``crop`` cut to the square in its middle; or by ``resize``, where that is
+    given. Images of one size share a batch;
     ``encode`` maps a batch of B to a tensor (B,...), of which each sample gets its row. Batches never reach across
     multiples of ``batch_size`` keys, so that what is in a batch does not depend on where a list was cut there. A
     ClippyError of ``read`` becomes a :class:`Failed`; running out of memory is raised. Memory holds ``batch_size``
@@ -175,7 +179,7 @@ def encode_images(
     with ThreadPoolExecutor(workers) as pool:
 
         def load(key: Key) -> _Loaded[S] | Failed[Key]:
-            return _load(key, read, patch_size, resolution, crop)
+            return _load(key, read, resize or partial(_resized, patch_size, resolution, crop), patch_size, resolution)
 
         try:
             for window in _windows(_ahead(pool, load, keys, workers), batch_size):
@@ -190,7 +194,9 @@ class _Loaded(Generic[S]):
     resized: NDArray[np.uint8]
 
 
-def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int, crop: bool) -> _Loaded[S] | Failed[Key]:
+def _load(
+    key: Key, read: Callable[[Key], S], resize: Resize, patch_size: int, resolution: int
+) -> _Loaded[S] | Failed[Key]:
     try:
         sample = read(key)
         height_in, width_in = sample.image.shape[:2]
@@ -202,10 +208,15 @@ def _load(key: Key, read: Callable[[Key], S], patch_size: int, resolution: int, 
                 f"patches; at most {MAX_PATCHES} in all are taken",
                 "Lower --resolution, or crop the image.",
             )
-        resized = resize_image(sample.image, height, width)
-        return _Loaded(sample, centre_crop(resized) if crop else resized)
+        return _Loaded(sample, resize(sample.image))
     except ClippyError as error:
         return Failed(key, error)
+
+
+def _resized(patch_size: int, resolution: int, crop: bool, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = dense_size(image.shape[0], image.shape[1], resolution, patch_size)
+    resized = resize_image(image, height, width)
+    return centre_crop(resized) if crop else resized
 
 
 def _ahead(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+WIDEST_GRID = 128  # patches; wider maps hold scores of pixels
 STRIP_ELEMENTS = 8_000_000  # values of a strip of upsampled maps: 32 MB, and a few times that while it is reduced
 
 
@@ -33,12 +34,31 @@ def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) 
     """
     if maps.shape[1:] == (height, width):
         return maps[:, start:stop].clone()
+    if maps.shape[2] > WIDEST_GRID:
+        return _from_pixels(maps, height, width, start, stop)
     weight_y = bilinear_weights(maps.shape[1], height, start, stop)  # (R,h)
     weight_x = bilinear_weights(maps.shape[2], width, 0, width)  # (W,w)
     touched = weight_y.any(dim=0).nonzero()
     first, last = int(touched[0]), int(touched[-1]) + 1
     wide = maps[:, first:last] @ weight_x.T.to(maps)  # (K,r,W): the few grid rows that this strip needs
     return weight_y[:, first:last].to(maps) @ wide  # (K,R,W)
+
+
+def _from_pixels(maps: Tensor, height: int, width: int, start: int, stop: int) -> Tensor:
+    """:func:`upsample_rows` of maps that are about as large as what they become: four values for each."""
+    above, below, down = _neighbors(maps.shape[1], height, start, stop, maps)
+    left, right, across = _neighbors(maps.shape[2], width, 0, width, maps)
+    rows = torch.lerp(maps[:, above], maps[:, below], down[:, None])  # (K,R,w)
+    return torch.lerp(rows[..., left], rows[..., right], across)
+
+
+def _neighbors(size_in: int, size_out: int, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two input positions of output positions ``start`` to ``stop``, and the share in [0, 1] of the second."""
+    centers = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (size_in / size_out) - 0.5
+    centers = centers.clamp(min=0.0, max=size_in - 1.0)
+    first = centers.floor().long()
+    second = (first + 1).clamp(max=size_in - 1)
+    return first.to(like.device), second.to(like.device), (centers - first).to(like)
 
 
 def bilinear_weights(size_in: int, size_out: int, start: int, stop: int) -> Tensor:

@@ -29,6 +29,23 @@ def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tu
     return height // down, width // across
 
 
+def finite(vectors: Tensor, model: str) -> Tensor:
+    """(...,D) ``vectors`` as they are; ClippyError, naming ``model``, where the norm of any is NaN or inf.
+
+    NaN ties with nothing, and a vector whose norm overflows becomes zero once it is scaled to unit norm: every label,
+    group and figure made of either is wrong. One norm over all values, which any of them would spoil.
+    """
+    if not torch.compiler.is_exporting() and not bool(torch.isfinite(torch.linalg.vector_norm(vectors.float()))):
+        wrong = int((~torch.isfinite(torch.linalg.vector_norm(vectors.float(), dim=-1))).sum())
+        if wrong:
+            count = vectors.numel() // vectors.shape[-1]
+            raise ClippyError(
+                f"{model} gives embeddings that are NaN or inf: {wrong:,} of {count:,} vectors.",
+                "Its weights do not fit its architecture, or overflow in this precision. Take other weights.",
+            )
+    return vectors
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How pixels become the model's input.
@@ -97,7 +114,7 @@ class VisionLanguageModel(Protocol):
         ...
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) normalized pixels -> (B,h,w,D), unit norm."""
+        """(B,3,H,W) normalized pixels -> (B,h,w,D), unit norm; of another width for a :class:`SplitTexts`."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -106,4 +123,27 @@ class VisionLanguageModel(Protocol):
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W) normalized pixels, (K,D) text embeddings -> (B,K) scores in [-1, 1], higher is closer."""
+        ...
+
+
+@runtime_checkable
+class SplitTexts(Protocol):
+    """A model whose patches are compared with other vectors of a text than its images are."""
+
+    def embed_patch_texts(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,D), as wide as a patch, unit norm."""
+        ...
+
+
+def embed_patch_texts(model: VisionLanguageModel, texts: Sequence[str]) -> Tensor:
+    """K strings -> (K,D), unit norm: what the model's patches are compared with, ``embed_texts`` for most models."""
+    return model.embed_patch_texts(texts) if isinstance(model, SplitTexts) else model.embed_texts(texts)
+
+
+@runtime_checkable
+class MeansOfPrompts(Protocol):
+    """A model whose text embeddings are not averaged over templates at the end, as unit vectors, but earlier."""
+
+    def embed_prompt_means(self, prompts: Sequence[str], templates: int) -> Tensor:
+        """K names x T templates, one name after the other -> (K,D), unit norm."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.model.assembly import assemble
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat import hub
 from clippy_cli.model.compat.timm import fitted_state, pretrained_model
@@ -19,6 +21,7 @@ from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.text_tower import TextTower
 from clippy_cli.model.vit_tower import VitTower
+from clippy_cli.model.weight_files import check_finite, check_tensors, check_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def build_model(
         tokenizer = config.text.pretrained_tag if text_init in ("random", "pretrained") else text_init
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Clippy(config, tokenizer_files=tokenizer)
+        model = assemble(config, tokenizer, where=f"The architecture {config.name}")
     if image_init != "random":
         load_trunk(model.image, image_init)
     if text_init == "pretrained":
@@ -185,18 +188,35 @@ def _sentence_transformer_dense(source: str) -> dict[str, Tensor] | None:
 def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors or PyTorch file (``weights_only``); ClippyError names ``field``, of a recipe or else.
 
-    ``hint`` says where to mend the path; None is the recipe's way.
+    ``hint`` says where to mend the path; None is the recipe's way. A damaged file, tensors that are larger than it, and
+    values that are NaN or inf are errors too.
     """
     if not path.is_file():
         raise ClippyError(
             f"{field} is {str(path)!r}, and there is no such file.", hint or f"Check the path: --set {field}=FILE"
         )
+    state = _read_state(path)
+    for key in ("state_dict", "model_state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise ClippyError(f"{path} holds no dictionary of tensors.", "Save model.state_dict() and pass that file.")
+    check_tensors(state, path)
+    check_finite(state.items(), str(path))
+    return state
+
+
+def _read_state(path: Path) -> Any:
+    """What the file holds, with no code of it run; ClippyError where it cannot be read so."""
+    check_weight_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():  # torch speaks of pickle's protocol before it refuses one
             warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         raise ClippyError(f"{path} cannot be read as a weight file: {first_line(error)}") from error
     except Exception as error:  # code inside the file, refused by weights_only; torch's text advises to run it
@@ -204,9 +224,3 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
             f"{path} holds more than tensors, or is no weight file, and is not loaded ({type(error).__name__}).",
             "Convert it to safetensors.",
         ) from error
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ClippyError(f"{path} holds no dictionary of tensors.", "Save model.state_dict() and pass that file.")
-    return state

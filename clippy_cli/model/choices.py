@@ -1,7 +1,7 @@
 """What can be chosen of a model. Flags, recipes, files and their help texts take the values from here.
 
 Importing this loads nothing heavy. A new member needs its function: of a pooling in ``pooling.py``, of a dense mode in
-``dense/block.py``.
+``dense/block.py``, of a resampling rule in ``positions.py``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,28 @@ class Pooling(StrEnum):
     MAX = "max"
     AVG = "avg"
     CLS = "cls"
+    CLS_AVG = "cls+avg"
     LSE = "lse"
 
     @property
     def takes_raw_tokens(self) -> bool:
-        """Whether it runs over the patch tokens as they are, of any norm, and over the prefix tokens where asked."""
+        """Whether it runs over the patch tokens as they are, of any norm."""
         return self not in (Pooling.CLS, Pooling.LSE)
+
+    @property
+    def takes_prefix_among_patches(self) -> bool:
+        """Whether the prefix tokens can be counted among the patches."""
+        return self in (Pooling.MAX, Pooling.AVG)
+
+    @property
+    def needs_class_token(self) -> bool:
+        """Whether it reads the class token."""
+        return self in (Pooling.CLS, Pooling.CLS_AVG)
+
+    @property
+    def parts(self) -> int:
+        """Token widths that the pooled vector is made of: 2 where two vectors are set side by side."""
+        return 2 if self is Pooling.CLS_AVG else 1
 
 
 class PatchForm(StrEnum):
@@ -31,11 +47,21 @@ class PatchForm(StrEnum):
     SHARED = "shared"
 
 
+class PositionResampling(StrEnum):
+    """How a position table is resampled to a grid that is not its own; see ``positions.py``."""
+
+    TIMM = "timm"
+    DINO = "dino"
+    PLAIN = "plain"
+
+
 class DenseMode(StrEnum):
-    """How the last block attends where patches are wanted."""
+    """How the last block attends where patches are wanted; ``dense/block.py`` names each paper."""
 
     PLAIN = "plain"
     MASKCLIP = "maskclip"
     SCLIP = "sclip"
     NACLIP = "naclip"
+    CLEARCLIP = "clearclip"
+    RESCLIP = "resclip"
     PROXYCLIP = "proxyclip"

@@ -7,19 +7,23 @@ features, D joint embedding, h,w patch grid, H,W pixels.
     (K,L) ----- encoder, mean of tokens --> (K,F) ----- projection ----------------> (K,D)            text
     image x text -> (B,K) cosines, times the logit scale in the loss                                  logits
     (B,P+N,D) without the prefix, unit norm -> (B,h,w,D), compared with the same texts                patches
+
+Under the pooling cls+avg, which is dino.txt's and not the paper's, an image is two tokens side by side: tokens and
+patches have D/2 values, and patches are compared with the second half of the texts.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess
-from clippy_cli.model.choices import DenseMode, Pooling
+from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite
+from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
+from clippy_cli.model.compat.torch import with_child
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
@@ -36,18 +40,19 @@ class Clippy(nn.Module):
         config: the architecture, and the form of patches that inference takes.
         dense: how the last block attends where patches are wanted; plain unless the model is a view.
         log_logit_scale: learned logarithm of the factor of a cosine in the loss (CLIP, arXiv 2103.00020, figure 3).
-        patch_mean: (D,) mean training patch, which the centered form subtracts; zeros where none was measured.
+        patch_mean: (D,) mean training patch, which the centered form subtracts; zeros where none was measured; (D/2,)
+            under cls+avg.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.dense = PLAIN
-        self.image = build_image_tower(config.image, config.embed_dim)
+        self.image = build_image_tower(config.image, config.patch_dim)
         self.text = TextTower(config.text, config.embed_dim, tokenizer_files)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
         self.patch_mean: Tensor
-        self.register_buffer("patch_mean", torch.zeros(config.embed_dim))
+        self.register_buffer("patch_mean", torch.zeros(config.patch_dim))
         self.preprocess = Preprocess(
             config.preprocess.mean, config.preprocess.std, self.image.patch_size, config.preprocess.resolution
         )
@@ -60,11 +65,13 @@ class Clippy(nn.Module):
         return self.joint_tokens(self.image.features(images, keep))
 
     # Projection: each token by itself and before pooling, so that patches lie in the joint space (section 3.2). The
-    # paper's model needs none, since its trunk is as wide as the joint space.
+    # paper's model needs none, since its trunk is as wide as the joint space. ``image.head_blocks`` come before it.
 
     def joint_tokens(self, features: Tensor) -> Tensor:
         """(B,P+N,F) trunk tokens -> (B,P+N,D) as inference takes them; training leaves the affinities out."""
         tokens = self.image.project(features)
+        if not torch.is_grad_enabled():  # inference; a training step looks at its loss
+            finite(tokens, self.name)
         inference = self.config.inference
         if inference.affinity_block is None:
             return tokens
@@ -76,7 +83,7 @@ class Clippy(nn.Module):
     # Pooling: the channel-wise maximum over the image's patches (section 3.2), or one of its rivals (``pooling.py``).
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B,P+N,D) tokens -> (B,D), unit norm."""
+        """(B,P+N,D) tokens -> (B,D), unit norm; tokens have D/2 values under cls+avg."""
         image = self.config.image
         pooled = pool_tokens(
             at_least_float32(tokens), image.pooling, self.image.num_prefix_tokens, pool_prefix=image.pool_prefix_tokens
@@ -92,16 +99,32 @@ class Clippy(nn.Module):
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""
-        return normalized(self.text.project(self.text.features(token_ids)))
+        vectors = self.text.project(self.text.features(token_ids))
+        return normalized(vectors if torch.is_grad_enabled() else finite(vectors, self.name))
+
+    def patch_text_vectors(self, token_ids: Tensor) -> Tensor:
+        """(K,L) token ids -> (K,D) for patches, unit norm; under cls+avg the second half, (K,D/2)."""
+        return normalized(self.text.project(self.text.features(token_ids))[:, -self.config.patch_dim :])
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """K strings -> (K,D), unit norm; an empty sequence gives (0,D)."""
+        return self._in_batches(self.text_vectors, texts, self.config.embed_dim)
+
+    @torch.no_grad()
+    def embed_patch_texts(self, texts: Sequence[str]) -> Tensor:
+        """K strings -> (K,D), what patches are compared with; (K,D/2) under cls+avg, whose second half is of patches.
+
+        That half is brought to unit norm by itself, text by text, as dino.txt's public notebooks do.
+        """
+        return self._in_batches(self.patch_text_vectors, texts, self.config.patch_dim)
+
+    def _in_batches(self, embed: Callable[[Tensor], Tensor], texts: Sequence[str], width: int) -> Tensor:
         vectors = [
-            self.text_vectors(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
+            embed(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
             for start in range(0, len(texts), TEXT_BATCH)
         ]
-        return torch.cat(vectors) if vectors else torch.empty(0, self.config.embed_dim, device=self.device)
+        return torch.cat(vectors) if vectors else torch.empty(0, width, device=self.device)
 
     # Logits: cosines of images and texts, which the loss multiplies with the logit scale (CLIP, figure 3). ``lse`` is
     # no dot product of two vectors: it pools the cosines of the patches.
@@ -142,19 +165,32 @@ class Clippy(nn.Module):
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,h,w,D), unit norm, in the form that the configuration says."""
+        """(B,3,H,W) -> (B,h,w,D), unit norm, in the form that the configuration says; (B,h,w,D/2) under cls+avg."""
         h, w = self.image.grid_size(images.shape[-2], images.shape[-1])
         patches = self.patch_tokens(images).float()  # (B,N,D)
         if self.config.inference.centre_patches:
             patches = patches - self.patch_mean
-        return normalized(patches).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
+        return normalized(finite(patches, self.name)).view(len(images), h, w, -1)  # (B,N,D) -> (B,h,w,D)
 
     def view(self, *, config: ModelConfig | None = None, dense: Dense | None = None) -> Clippy:
         """The same weights under another configuration or dense mode; this model stays as it is."""
+        config = config or self.config
         other = copy.copy(self)
-        other.config = config or self.config
+        if config.image != self.config.image:
+            other = with_child(self, "image", self.image.view(config.image))
+        other.config = config
         other.dense = dense or self.dense
         return other
+
+    @property
+    def positions(self) -> PositionResampling | None:
+        """How the position table is resampled to other grids; None where there is no table to choose for."""
+        return self.image.positions
+
+    def with_positions(self, rule: PositionResampling) -> Clippy:
+        """A view whose position table is resampled by ``rule``."""
+        image = self.config.image.model_copy(update={"positions": rule})
+        return self.view(config=self.config.model_copy(update={"image": image}))
 
     def with_dense(self, dense: Dense) -> Clippy:
         """A view with patches by ``dense``; ClippyError where the image tower is no plain vision transformer."""
@@ -182,14 +218,18 @@ class Clippy(nn.Module):
         return True
 
 
-def build_image_tower(config: ImageTowerConfig, embed_dim: int) -> ImageTower:
-    """A convolutional tower for timm's EfficientNets, a vision transformer for all else; ClippyError as theirs."""
-    from clippy_cli.model.compat.timm import is_efficientnet
+def build_image_tower(config: ImageTowerConfig, token_dim: int) -> ImageTower:
+    """The tower for a trunk of EfficientNet, with rotary positions, or of plain vision transformers; ClippyError."""
+    from clippy_cli.model.compat.timm import is_efficientnet, is_rotary
 
     if is_efficientnet(config.trunk):
         from clippy_cli.model.conv_tower import ConvTower
 
-        return ConvTower(config, embed_dim)
+        return ConvTower(config, token_dim)
+    if is_rotary(config.trunk):
+        from clippy_cli.model.rotary_tower import RotaryTower
+
+        return RotaryTower(config, token_dim)
     from clippy_cli.model.vit_tower import VitTower
 
-    return VitTower(config, embed_dim)
+    return VitTower(config, token_dim)

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
-from clippy_cli.model.choices import Pooling
+from clippy_cli.model.choices import Pooling, PositionResampling
+
+MAX_SIDE = 1 << 14  # pixels
+MAX_WIDTH = 1 << 16
+MAX_TOKENS = 1 << 15  # of a text
+MAX_DEPTH = 1 << 9
+_WIDTHS = ("embed_dim", "width", "hidden_size", "d_model")
+MAX_NUMBER = 1 << 24  # of any other setting of a trunk or an encoder, such as the size of its vocabulary
+# What would load other files, or run code of other places, from a description of sizes.
+NOT_SIZES = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir",
+    "features_only", "scriptable", "exportable", "auto_map", "attn_implementation", "_attn_implementation",
+    "quantization_config", "trust_remote_code",
+)  # fmt: skip
 
 Projection = Literal["none", "linear", "mlp"]
 TextKind = Literal["open_clip", "hugging_face"]
@@ -30,11 +43,23 @@ class ImageTowerConfig(_Frozen):
         tuple[int, ...] | None,
         Field(description="1-based blocks whose normed tokens are concatenated; null takes the last block"),
     ] = None
-    projection: Annotated[Projection, Field(description="map from trunk width to joint width, applied to each token")]
-    hidden_dim: Annotated[int | None, Field(gt=0, description="hidden width of the mlp projection")] = None
+    head_blocks: Annotated[
+        int, Field(ge=0, le=MAX_DEPTH, description="transformer blocks that learn over the trunk's tokens")
+    ] = 0
+    projection: Annotated[
+        Projection,
+        Field(description="map from trunk width to joint width, half of it for cls+avg, applied to each token"),
+    ]
+    hidden_dim: Annotated[int | None, Field(gt=0, le=MAX_WIDTH, description="hidden width of the mlp projection")] = (
+        None
+    )
     pooling: Annotated[Pooling, Field(description="how tokens become one vector, or one score for lse")]
     pool_prefix_tokens: Annotated[bool, Field(description="whether max and avg run over the class token too")] = False
     lse_scale: Annotated[float, Field(gt=0, description="inverse temperature of the log-mean-exp over patches")] = 20.0
+    positions: Annotated[
+        PositionResampling,
+        Field(description="how the position table is resampled to other grids, in training and inference"),
+    ] = PositionResampling.TIMM
 
 
 class TextTowerConfig(_Frozen):
@@ -48,7 +73,7 @@ class TextTowerConfig(_Frozen):
         dict[str, Any],
         Field(description="open_clip: width, heads, layers, vocab_size; hugging_face: the encoder's own config.json"),
     ]
-    context_length: Annotated[int, Field(gt=2, description="tokens a text is cut to")]
+    context_length: Annotated[int, Field(gt=2, le=MAX_TOKENS, description="tokens a text is cut to")]
     pooling: Annotated[Literal["mean", "eot"], Field(description="mean of the tokens, or the end-of-text token")]
     projection: Annotated[Literal["none", "linear"], Field(description="map from encoder width to joint width")]
 
@@ -57,14 +82,14 @@ class PreprocessConfig(_Frozen):
     """Pixel statistics (RGB in [0, 1]) and the native side of the training image in pixels."""
 
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    resolution: Annotated[int, Field(gt=0)]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    resolution: Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 
 class InferenceConfig(_Frozen):
     """Defaults of dense and zero-shot inference."""
 
-    resolution: Annotated[int, Field(gt=0, description="short side in pixels")]
+    resolution: Annotated[int, Field(gt=0, le=MAX_SIDE, description="short side in pixels")]
     templates: Annotated[str, Field(description="prompt template set")] = "photo"
     centre_patches: Annotated[
         bool,
@@ -85,7 +110,7 @@ class ModelConfig(_Frozen):
     """One model: two towers that meet in ``embed_dim`` dimensions."""
 
     name: str
-    embed_dim: Annotated[int, Field(gt=0, description="width D of the joint space")]
+    embed_dim: Annotated[int, Field(gt=0, le=MAX_WIDTH, description="width D of the joint space")]
     image: ImageTowerConfig
     text: TextTowerConfig
     preprocess: PreprocessConfig
@@ -93,11 +118,26 @@ class ModelConfig(_Frozen):
     logit_scale_init: Annotated[float, Field(gt=0, description="initial factor of the cosine in the loss")] = 1 / 0.07
     training: Annotated[dict[str, Any], Field(description="how the weights came about; free form")] = {}
 
+    @property
+    def patch_dim(self) -> int:
+        """Width of a patch embedding: D, or D/2 where an image is two vectors side by side (cls+avg)."""
+        return self.embed_dim // Pooling(self.image.pooling).parts
+
     @model_validator(mode="after")
     def _towers_fit(self) -> ModelConfig:
+        for field, given in (("image.trunk_args", self.image.trunk_args), ("text.encoder", self.text.encoder)):
+            strange = sorted(set(given) & set(NOT_SIZES))
+            if strange:
+                raise ValueError(f"{field} says how large it is, and must not set {', '.join(strange)}")
+            for name, value in given.items():
+                most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_WIDTH if name in _WIDTHS else MAX_NUMBER
+                if isinstance(value, int) and value > most:
+                    raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
-        if self.image.pool_prefix_tokens and not self.image.pooling.takes_raw_tokens:
+        if self.embed_dim % self.image.pooling.parts:
+            raise ValueError(f"embed_dim is {self.embed_dim}; image.pooling: {self.image.pooling} needs an even number")
+        if self.image.pool_prefix_tokens and not self.image.pooling.takes_prefix_among_patches:
             raise ValueError(f"image.pool_prefix_tokens does not apply to image.pooling: {self.image.pooling}")
         block = self.inference.affinity_block
         if block is not None and block not in (self.image.blocks or ()):

@@ -25,9 +25,15 @@ class ConvTower(ImageTower):
         self.trunk = create_trunk(config)
         if not isinstance(self.trunk, EfficientNet):
             raise ClippyError(f"The trunk {config.trunk!r} is no EfficientNet.", "Choose an efficientnet_* model.")
-        if config.pooling == Pooling.CLS:
+        if Pooling(config.pooling).needs_class_token:
             raise ClippyError(
-                f"image.pooling is cls, but {config.trunk} is convolutional and has no class token.", "Use avg or max."
+                f"image.pooling is {config.pooling}, but {config.trunk} is convolutional and has no class token.",
+                "Use avg or max.",
+            )
+        if config.head_blocks:
+            raise ClippyError(
+                f"image.head_blocks is {config.head_blocks}, but {config.trunk} is convolutional.",
+                "Leave image.head_blocks out, or choose a vision transformer.",
             )
         if config.blocks:
             raise ClippyError(

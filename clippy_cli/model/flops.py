@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clippy_cli.model.clippy import Clippy
 
+_CLIP_CONTEXT = 77
+
 
 @dataclass(frozen=True)
 class ForwardFlops:
@@ -35,6 +37,11 @@ def image_flops(model: Clippy, resolution: int, kept_patches: int | None = None)
     with _plain_evaluation(model), FlopCounterMode(display=False) as counter:
         model.image_tokens(images, keep)
     return float(counter.get_total_flops())
+
+
+def planned_text_length(model: Clippy) -> int:
+    """Tokens that a plan counts for a caption: the context, but no more than CLIP's 77, which few captions exceed."""
+    return min(model.text.config.context_length, _CLIP_CONTEXT)
 
 
 def text_flops(model: Clippy, text_length: int) -> float:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import reprlib
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.base import patch_grid
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.config import ImageTowerConfig
+
+_LIST = "List trunks with: python -c \"import timm; print(timm.list_models(['vit_*', '*efficientnet*']))\""
 
 
 class ImageTower(nn.Module, ABC):
-    """Trunk, optional per-token projection; pooling comes after, outside.
+    """Trunk, optional blocks over its tokens, optional per-token projection; pooling comes after, outside.
 
     The projection is applied to each token *before* pooling: project-then-max is not max-then-project, and only
     the former leaves patch embeddings in the joint space (CLIPpy, section 3.2).
@@ -44,6 +48,17 @@ class ImageTower(nn.Module, ABC):
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Patch grid (h, w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch."""
         return patch_grid(height, width, self.patch_size)
+
+    @property
+    def positions(self) -> PositionResampling | None:
+        """How the position table is resampled to other grids; None where there is none, or in the trunk's own way."""
+        return None
+
+    def view(self, config: ImageTowerConfig) -> Self:
+        """The same weights under another configuration of the same architecture; this tower stays as it is."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     @abstractmethod
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -81,7 +96,7 @@ class ImageTower(nn.Module, ABC):
         return features.chunk(len(self.blocks), dim=-1)[self.blocks.index(block)]
 
     def project(self, features: Tensor) -> Tensor:
-        """(B,P+N,F) -> (B,P+N,D), each token by itself."""
+        """(B,P+N,F) -> (B,P+N,D), each token by itself unless ``config.head_blocks`` let them see each other."""
         projected: Tensor = self.projection(features)
         return projected
 
@@ -91,21 +106,57 @@ def create_trunk(config: ImageTowerConfig, **arguments: Any) -> Any:
     import timm
 
     arguments |= config.trunk_args
+    if not timm.is_model(config.trunk.partition(".")[0]):  # "hf-hub:NAME" and "local-dir:FOLDER" would be read, too
+        raise ClippyError(f"timm has no trunk {config.trunk!r}.", _LIST)
     try:
         return timm.create_model(config.trunk, pretrained=False, num_classes=0, global_pool="", **arguments)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except ClippyError:
+        raise
+    except Exception as error:  # sizes that make no sense meet checks and divisions anywhere in timm
         raise ClippyError(
-            f"timm cannot build the trunk {config.trunk!r} with {arguments}: {error}",
-            "List trunks with: python -c \"import timm; print(timm.list_models(['vit_*', '*efficientnet*']))\"",
+            f"timm cannot build the trunk {config.trunk!r} with {reprlib.repr(arguments)}: "
+            f"{type(error).__name__}: {first_line(error)}",
+            _LIST,
         ) from error
 
 
-def token_projection(config: ImageTowerConfig, feature_dim: int, embed_dim: int) -> nn.Module:
-    """The map of one token, F -> D, that ``config.projection`` names."""
+class BlocksProjection(nn.Module):
+    """Transformer blocks over a trunk's tokens, a norm, then the map of each token, as in dino.txt (arXiv 2412.16334).
+
+    The blocks are those of its public code: pre-norm, SwiGLU, no bias of queries, keys and values, layer scale from
+    1e-5, no positions. Its stochastic depth of 0.3 in training is left out.
+    """
+
+    def __init__(self, config: ImageTowerConfig, feature_dim: int, heads: int, mapping: nn.Module) -> None:
+        super().__init__()
+        from clippy_cli.model.compat.timm import swiglu_block
+
+        self.blocks = nn.ModuleList(swiglu_block(feature_dim, heads) for _ in range(config.head_blocks))
+        self.norm = nn.LayerNorm(feature_dim)
+        self.mapping = mapping
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B,P+N,F) -> (B,P+N,D)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        mapped: Tensor = self.mapping(self.norm(tokens))
+        return mapped
+
+
+def token_projection(config: ImageTowerConfig, feature_dim: int, embed_dim: int, heads: int = 1) -> nn.Module:
+    """What takes trunk tokens (B,P+N,F) into the joint space: ``config.head_blocks``, then ``config.projection``.
+
+    ``embed_dim`` is the width of a token there; ``heads`` are those of the blocks.
+    """
+    mapping = _token_map(config, feature_dim, embed_dim)
+    return BlocksProjection(config, feature_dim, heads, mapping) if config.head_blocks else mapping
+
+
+def _token_map(config: ImageTowerConfig, feature_dim: int, embed_dim: int) -> nn.Module:
     if config.projection == "none":
         if feature_dim != embed_dim:
             raise ClippyError(
-                f"image.projection is none, but {config.trunk} gives {feature_dim} features; embed_dim is {embed_dim}.",
+                f"image.projection is none, but {config.trunk} gives {feature_dim} features; {embed_dim} are needed.",
                 "Set image.projection: linear, or make the widths equal.",
             )
         return nn.Identity()

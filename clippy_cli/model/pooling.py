@@ -31,7 +31,10 @@ def pools(pooling: Pooling) -> Callable[[Pool], Pool]:
 
 
 def pool_tokens(tokens: Tensor, pooling: Pooling | str, num_prefix: int, *, pool_prefix: bool = False) -> Tensor:
-    """(B,P+N,D) tokens -> (B,D), not normalized. ``pool_prefix`` counts the prefix tokens among the patches."""
+    """(B,P+N,D) tokens -> (B,D), not normalized; (B,2D) for ``cls+avg``.
+
+    ``pool_prefix`` counts the prefix tokens among the patches.
+    """
     patches = tokens if pool_prefix else tokens[:, num_prefix:]
     return _POOLS[Pooling(pooling)](tokens[:, :num_prefix], patches)
 
@@ -51,6 +54,12 @@ def _mean(prefix: Tensor, patches: Tensor) -> Tensor:
 def _class_token(prefix: Tensor, patches: Tensor) -> Tensor:
     """As CLIP pools."""
     return prefix[:, 0]
+
+
+@pools(Pooling.CLS_AVG)
+def _class_token_beside_mean(prefix: Tensor, patches: Tensor) -> Tensor:
+    """(B,2D): as dino.txt pools (arXiv 2412.16334, section 3.2; ``hub/text/vision_tower.py`` of DINOv2's code)."""
+    return torch.cat([prefix[:, 0], patches.mean(dim=1)], dim=-1)
 
 
 @pools(Pooling.LSE)

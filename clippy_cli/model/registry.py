@@ -6,13 +6,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from clippy_cli.checked_yaml import read_yaml
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import ModelConfig
 
 CONFIG_FILE = "config.json"  # what makes a folder a model directory
+_SHOWN = 20  # problems of a configuration
 ARCHITECTURES = Path(str(resources.files("clippy_cli.model") / "architectures"))
 SHIPPED_MODELS = Path(str(resources.files("clippy_cli") / "assets" / "models"))
 
@@ -37,11 +38,7 @@ def load_architecture(name_or_path: str) -> ModelConfig:
                 f"No architecture {name_or_path!r}: no YAML file, and the names are {', '.join(architecture_names())}.",
                 "Copy one of clippy_cli/model/architectures/*.yaml and give its path.",
             )
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ClippyError(f"{path} cannot be read as YAML: {error}") from error
-    return parse_model_config(fields, where=str(path))
+    return parse_model_config(read_yaml(path, "architecture")[1], where=str(path))
 
 
 def parse_model_config(fields: Any, *, where: str) -> ModelConfig:
@@ -51,9 +48,10 @@ def parse_model_config(fields: Any, *, where: str) -> ModelConfig:
     except ValidationError as error:
         lines = [
             f"  {'.'.join(str(part) for part in problem['loc']) or '(whole file)'}: {problem['msg']}"
-            for problem in error.errors()
+            for problem in error.errors(include_url=False, include_input=False)
         ]
-        raise ClippyError(f"{where} does not describe a model:\n" + "\n".join(lines)) from error
+        more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise ClippyError(f"{where} does not describe a model:\n" + "\n".join([*lines[:_SHOWN], *more])) from error
 
 
 def find_model(source: str) -> Path:

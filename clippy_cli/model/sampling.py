@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def num_kept(num_patches: int, drop_rate: float) -> int:
-    """Patches left of ``num_patches`` when the fraction ``drop_rate`` in [0, 1) is dropped; at least one."""
+    """Patches left of ``num_patches`` when the fraction ``drop_rate`` in [0, 1) is dropped; at least one.
+
+    The nearest whole number: 157 of the 784 patches of 448 pixels at 0.8. open_clip's ``PatchDropout``, which the
+    authors' public code trains with, takes ``int(784 * (1 - 0.8))``: 156, and 9 of 100 at 0.9, where this gives 10.
+    """
     if not 0.0 <= drop_rate < 1.0:
         raise ValueError(f"drop_rate is {drop_rate}; it must be at least 0 and below 1")
     return max(1, round(num_patches * (1.0 - drop_rate)))

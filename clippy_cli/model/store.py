@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from clippy_cli.errors import ClippyError
-from clippy_cli.files import whole_folder
+from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.files import json_text, whole_folder
+from clippy_cli.model.assembly import Extent, assemble
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.torch import unfilled_weights
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import CONFIG_FILE, find_model, parse_model_config
+from clippy_cli.model.weight_files import check_finite, read_small_json, verify_checksums, write_checksums
 
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
@@ -39,9 +39,10 @@ def save_model(model: Clippy, directory: Path, *, dtype: torch.dtype | None = No
                 f"Cannot write a model to {directory}: {error}", "Free some space, or choose another folder."
             ) from error
         config = {"format": FORMAT, **model.config.model_dump(mode="json")}
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (staging / CONFIG_FILE).write_text(json_text(config) + "\n", encoding="utf-8")
         model.text.save_tokenizer(staging / TOKENIZER_FOLDER)
         (staging / WEIGHTS_FILE).chmod(0o644)
+        write_checksums(staging)
 
 
 def load_model_directory(source: str, *, device: str = "auto") -> VisionLanguageModel:
@@ -61,10 +62,7 @@ def load_model_directory(source: str, *, device: str = "auto") -> VisionLanguage
 
 def load_directory(directory: Path) -> Clippy:
     """Read one model directory on the CPU; ClippyError names what is missing, broken or does not fit."""
-    try:
-        fields = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ClippyError(f"{directory / CONFIG_FILE} cannot be read: {error}") from error
+    fields = read_small_json(directory / CONFIG_FILE)
     written = fields.pop("format", None) if isinstance(fields, dict) else None
     if written != FORMAT:
         raise ClippyError(
@@ -74,18 +72,32 @@ def load_directory(directory: Path) -> Clippy:
     weights = directory / WEIGHTS_FILE
     if not weights.is_file():
         raise ClippyError(f"{directory} lacks {WEIGHTS_FILE}.", "Copy the whole folder, or train again.")
-    with unfilled_weights():
-        model = Clippy(config, tokenizer_files=str(directory / TOKENIZER_FOLDER))
+    verify_checksums(directory)
+    state = _read_state(weights)
+    model = assemble(
+        config,
+        str(directory / TOKENIZER_FOLDER),
+        where=str(directory / CONFIG_FILE),
+        extent=Extent.of(state, "its weights"),
+    )
+    for name, own in model.state_dict().items():
+        if own.is_floating_point() and name in state and not state[name].is_floating_point():
+            raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {name} holds whole numbers.")
     try:
-        state = {
-            name: value.float() if value.is_floating_point() else value for name, value in load_file(weights).items()
-        }
         model.load_state_dict(state)
-    except (SafetensorError, OSError) as error:
-        raise ClippyError(f"{weights} is damaged: {error}", "Copy it again, or train again.") from error
     except RuntimeError as error:
         raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {error}") from error
     return model
+
+
+def _read_state(weights: Path) -> dict[str, torch.Tensor]:
+    """The tensors, floating-point ones in float32; ClippyError where the file is damaged or a value is not finite."""
+    try:
+        state = load_file(weights)
+    except Exception as error:  # safetensors, and torch where a type of the header is none of its own
+        raise ClippyError(f"{weights} is damaged: {first_line(error)}", "Copy it again, or train again.") from error
+    check_finite(state.items(), str(weights))
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.config import TextTowerConfig
+from clippy_cli.model.weight_files import MAX_SMALL_FILE
 
+_DESCRIPTIONS = (".json", ".txt", ".model")
 _GIVE_FILES = "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER"
 
 
@@ -66,6 +68,7 @@ class TextTower(nn.Module):
                 self.tokenizer = _hugging_face_tokenizer(tokenizer_files, config.context_length)
             self.encoder = TextEncoder(config.encoder)
             self.pad_id = self.encoder.pad_id
+            self._require_fit(tokenizer_files)
         self.feature_dim: int = self.encoder.width
         if config.projection == "linear":
             self.projection: nn.Module = nn.Linear(self.feature_dim, embed_dim, bias=False)
@@ -97,6 +100,22 @@ class TextTower(nn.Module):
         if self.config.kind == "hugging_face":
             self._given_tokenizer().save_pretrained(str(folder))
 
+    def _require_fit(self, source: str | None) -> None:
+        """ClippyError where the tokenizer's ids or the context are more than the encoder has rows for."""
+        rows, positions, padding = self.encoder.rows, self.encoder.positions, int(self.encoder.pad_id)
+        if self.tokenizer is not None and self.tokenizer.highest_id >= rows:
+            raise ClippyError(
+                f"The tokenizer of {source} has ids up to {self.tokenizer.highest_id}; the text encoder has {rows}.",
+                "Take the tokenizer files that the encoder was trained with.",
+            )
+        if not 0 <= padding < rows:
+            raise ClippyError(f"text.encoder has the padding id {padding}, and {rows} ids.", "Check pad_token_id.")
+        if positions is not None and self.config.context_length > positions:
+            raise ClippyError(
+                f"text.context_length is {self.config.context_length}; the encoder takes {positions} tokens.",
+                f"Set text.context_length: {positions} or less.",
+            )
+
     def _given_tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise ClippyError(
@@ -109,19 +128,37 @@ class TextTower(nn.Module):
 def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
     """Whether two words get different ids: transformers makes a tokenizer without a vocabulary where files lack.
 
-    ``tokenize`` gives a sequence or tensor of ids a text.
+    ``tokenize`` gives a sequence or tensor of ids a text. ClippyError where its settings do not let it.
     """
-    first, second = tokenize(["dog", "cat"])
+    try:
+        first, second = tokenize(["dog", "cat"])
+    except Exception as error:  # settings of any type come from files, and meet the code that uses them only here
+        raise ClippyError(
+            f"The tokenizer cannot be used: {type(error).__name__}: {first_line(error)}",
+            "Take tokenizer.json and tokenizer_config.json of the model's repository again.",
+        ) from error
     return list(first) != list(second)
 
 
 def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
     from clippy_cli.model.compat.transformers import TextTokenizer
 
+    for path in sorted(Path(source).iterdir()) if Path(source).is_dir() else ():
+        if path.suffix in _DESCRIPTIONS and path.stat().st_size > MAX_SMALL_FILE:
+            raise ClippyError(f"{path} is larger than {MAX_SMALL_FILE >> 20} MiB: it is no tokenizer.", _GIVE_FILES)
     try:
         tokenizer = TextTokenizer(source, context_length)
-    except (OSError, ValueError) as error:
-        raise ClippyError(f"No tokenizer could be loaded from {source!r}: {first_line(error)}", _GIVE_FILES) from error
-    if not has_vocabulary(tokenizer):
+        told_apart = has_vocabulary(tokenizer)
+    except ClippyError:
+        raise
+    except Exception as error:  # transformers and tokenizers let through whatever bad files lead to
+        raise ClippyError(
+            f"No tokenizer could be loaded from {source!r}: {type(error).__name__}: {first_line(error)}", _GIVE_FILES
+        ) from error
+    except BaseException as error:  # what a panic in tokenizers becomes is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ClippyError(f"The tokenizer files of {source!r} are damaged: {first_line(error)}", _GIVE_FILES) from None
+    if not told_apart:
         raise ClippyError(f"The tokenizer files of {source!r} hold no vocabulary.", _GIVE_FILES)
     return tokenizer

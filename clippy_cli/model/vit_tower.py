@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.choices import DenseMode, Pooling
+from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
 from clippy_cli.model.compat import timm
 from clippy_cli.model.config import ImageTowerConfig
 from clippy_cli.model.dense.timm_vit import vit_tokens
@@ -15,7 +15,10 @@ from clippy_cli.model.sampling import gather_patches, gather_tokens
 
 
 class VitTower(ImageTower):
-    """Patch and position embedding, blocks, final norm. The position table is resampled to each image's grid."""
+    """Patch and position embedding, blocks, final norm. The position table is resampled to each image's grid.
+
+    The rule is the configuration's, everywhere: kept, masked and dense patches, in training and at inference.
+    """
 
     can_drop_tokens = True
     has_batch_norm = False
@@ -34,11 +37,18 @@ class VitTower(ImageTower):
         self.blocks = config.blocks or (depth,)
         if any(not 1 <= block <= depth for block in self.blocks):
             raise ClippyError(f"image.blocks is {list(self.blocks)}; {config.trunk} has blocks 1 to {depth}.")
-        if config.pooling == Pooling.CLS and self.num_prefix_tokens == 0:
-            raise ClippyError(f"image.pooling is cls, but {config.trunk} has no class token.", "Use max or avg.")
+        if Pooling(config.pooling).needs_class_token and self.num_prefix_tokens == 0:
+            raise ClippyError(
+                f"image.pooling is {config.pooling}, but {config.trunk} has no class token.", "Use max or avg."
+            )
         self.takes_patches = timm.can_embed_kept(self.trunk)
         self.feature_dim = self.trunk.embed_dim * len(self.blocks)
-        self.projection = token_projection(config, self.feature_dim, embed_dim)
+        heads = timm.head_count(self.trunk) * len(self.blocks)
+        self.projection = token_projection(config, self.feature_dim, embed_dim, heads)
+
+    @property
+    def positions(self) -> PositionResampling | None:
+        return self.config.positions if timm.can_resample(self.trunk) else None
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W) -> (B,P+N,F) normed trunk tokens, the chosen blocks side by side.
@@ -49,24 +59,25 @@ class VitTower(ImageTower):
         grid = self.grid_size(images.shape[-2], images.shape[-1])
         if keep is not None and self.takes_patches:
             return self.patch_features(gather_patches(images, keep, self.patch_size), keep, grid)
-        tokens = timm.embed(self.trunk, images)  # (B,P+N,width)
+        tokens = timm.embed(self.trunk, images, self.config.positions)  # (B,P+N,width)
         return self._blocks(tokens if keep is None else gather_tokens(tokens, keep, self.num_prefix_tokens))
 
     def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
         if not self.takes_patches:
             return super().patch_features(patches, keep, grid)
-        return self._blocks(timm.embed_kept(self.trunk, patches, keep, grid))
+        return self._blocks(timm.embed_kept(self.trunk, patches, keep, grid, self.config.positions))
 
     def require_dense(self, model: str) -> None:
         timm.require_openable(self.trunk, max(self.blocks))
 
     def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
-        return vit_tokens(self.trunk, images, mode, proxy, blocks=self.blocks)
+        return vit_tokens(self.trunk, images, mode, proxy, blocks=self.blocks, positions=self.config.positions)
 
     def masked_features(self, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,P+N,F), with ``mask_token`` (width,) in the place of the ``masked`` (B,N) patches."""
         grid = self.grid_size(images.shape[-2], images.shape[-1])
-        return self._blocks(timm.embed_masked(self.trunk, images, masked.view(len(images), *grid, 1), mask_token))
+        places = masked.view(len(images), *grid, 1)
+        return self._blocks(timm.embed_masked(self.trunk, images, places, mask_token, self.config.positions))
 
     def _blocks(self, tokens: Tensor) -> Tensor:
         """(B,P+K,width) embedded tokens -> (B,P+K,F)."""

@@ -95,6 +95,10 @@ class TableRecipe(Section):
     image_column: Annotated[str | None, Field(description="header of the image paths; null finds it")] = None
     caption_column: Annotated[str | None, Field(description="header of the captions; null finds it")] = None
     root: Annotated[LocalPath | None, Field(description="folder of relative image paths; null: the file's own")] = None
+    max_doubtful: Annotated[
+        float,
+        Field(ge=0, le=1, description="largest share of rows that do not fit the header; a run with more is refused"),
+    ] = 0.01
 
 
 class ScenesRecipe(Section):

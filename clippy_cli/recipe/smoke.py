@@ -39,8 +39,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     model, data, train = fields["model"], fields["data"], fields["train"]
     architecture = _architecture(recipe.model.architecture)
     if architecture is not None:
-        convolutional = "net" in architecture.trunk  # as in efficientnet; no vision transformer has it
-        model["architecture"] = "align-nano" if convolutional else "clippy-nano"
+        model["architecture"] = architecture.small
         model["pooling"] = recipe.model.pooling or architecture.pooling
     model["image"]["init"] = model["text"]["init"] = "random"
     model["text"]["tokenizer"] = None
@@ -88,6 +87,14 @@ class _Architecture(NamedTuple):
     trunk: str
     pooling: str
     resolution: int
+    head_blocks: int
+
+    @property
+    def small(self) -> str:
+        """The registered architecture that takes the same code path."""
+        if "net" in self.trunk:  # as in efficientnet; no vision transformer has it
+            return "align-nano"
+        return "dinov2-text-nano" if self.head_blocks else "clippy-nano"
 
 
 def _architecture(name: str) -> _Architecture | None:
@@ -96,6 +103,7 @@ def _architecture(name: str) -> _Architecture | None:
     try:
         fields = yaml.safe_load((registered if registered.is_file() else Path(name)).read_text(encoding="utf-8"))
         image = fields["image"]
-        return _Architecture(str(image["trunk"]), image["pooling"], int(fields["preprocess"]["resolution"]))
+        resolution = int(fields["preprocess"]["resolution"])
+        return _Architecture(str(image["trunk"]), image["pooling"], resolution, int(image.get("head_blocks", 0)))
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return None

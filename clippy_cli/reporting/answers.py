@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.labels import Vocabulary
-from clippy_cli.data.prompts import fill, prompt_embeddings, resolve_templates
+from clippy_cli.data.prompts import fill, patch_prompt_embeddings, prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.classify import image_scores, rank_labels
@@ -35,6 +35,7 @@ from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, S
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.patch_forms import position_rule
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 
@@ -52,7 +53,13 @@ class ModelChoice:
 
     def settings(self, command: str) -> dict[str, Any]:
         """The first lines of a result's settings."""
-        return {"command": command, "model": self.source, "dense": self.dense, "proxy": self.proxy}
+        return {
+            "command": command,
+            "model": self.source,
+            "dense": self.dense,
+            "proxy": self.proxy,
+            "positions": position_rule(self.model),
+        }
 
 
 class Answer(Protocol[R]):
@@ -92,7 +99,7 @@ class SegmentAnswer(_Looked):
         self.templates = request.templates or resolve_templates(model.defaults.templates)
         entries = Entries.of_vocabulary(self.vocabulary)
         rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
-        self.segmenter = Segmenter(prompt_embeddings(model, entries.texts, self.templates), entries, rule)
+        self.segmenter = Segmenter(patch_prompt_embeddings(model, entries.texts, self.templates), entries, rule)
         self.settings = {
             **choice.settings("segment"),
             "labels": _synonyms(self.vocabulary),

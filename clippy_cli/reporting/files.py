@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 COMMON_KINDS = ("overlay", "mask", "json", "cutouts")
@@ -11,6 +12,28 @@ SEGMENT_KINDS = (*COMMON_KINDS, "scores", "debug")
 SEGMENT_DEFAULT = ("overlay", "mask", "json")
 GROUP_KINDS = ("overlay", "mask", "json", "pca", "cutouts")
 GROUP_DEFAULT = ("overlay", "mask", "json", "pca")
+WITH_REGIONS = "+regions"  # after the stem of a second result, where regions come from elsewhere
+GROUP_SUFFIX = "_groups"
+# What each kind adds to a result's stem; cutouts and debug are folders.
+ENDINGS = {
+    "overlay": "_overlay.png",
+    "mask": "_mask.png",
+    "json": ".json",
+    "pca": "_pca.png",
+    "scores": "_scores.npz",
+    "cutouts": "_cutouts",
+    "debug": "_debug",
+}
+
+
+def existing_files(base: Path, kinds: Iterable[str]) -> Iterator[Path]:
+    """Files that are there already where a result with this folder and stem goes, folders' contents included."""
+    for kind in kinds:
+        path = base.with_name(base.name + ENDINGS[kind])
+        if path.is_dir():
+            yield from sorted(path.iterdir())
+        elif os.path.lexists(path):
+            yield path
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -19,15 +20,24 @@ from clippy_cli.inference.classify import Guess
 from clippy_cli.inference.group import pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
 from clippy_cli.notices import Notice
+from clippy_cli.own_files import replacing_own
 from clippy_cli.reporting.debug import Explanation
-from clippy_cli.reporting.files import COMMON_KINDS, GROUP_DEFAULT, GROUP_KINDS, SEGMENT_DEFAULT, SEGMENT_KINDS
+from clippy_cli.reporting.files import (
+    COMMON_KINDS,
+    ENDINGS,
+    GROUP_DEFAULT,
+    GROUP_KINDS,
+    GROUP_SUFFIX,
+    SEGMENT_DEFAULT,
+    SEGMENT_KINDS,
+    WITH_REGIONS,
+)
 from clippy_cli.reporting.masks import coco_document, cut_out, region_records
 from clippy_cli.reporting.overlay import draw_overlay, shown_size
 from clippy_cli.reporting.palette import colour
 from clippy_cli.reporting.products import beside, legend_items, save_json
 from clippy_cli.reporting.writers import WRITERS
 
-WITH_REGIONS = "+regions"
 _SHOWN = 640  # pixels of the longer side in a notebook
 _JPEG_QUALITY = 88
 
@@ -112,25 +122,35 @@ class Divided:
         """A COCO data set of this photo: ``images``, ``categories``, and an RLE annotation for each label it has."""
         return coco_document(self.source, self.record(), self.pixels.tolist())
 
-    def save(self, folder: str | Path, kinds: Collection[str] | None = None, *, stem: str | None = None) -> Files:
+    def save(
+        self,
+        folder: str | Path,
+        kinds: Collection[str] | None = None,
+        *,
+        stem: str | None = None,
+        overwrite: bool = False,
+    ) -> Files:
         """Write the ``kinds`` of files into ``folder``, made if missing, and return their paths by kind.
 
         Args:
             folder: where to; ``photo.jpg`` gives ``photo_overlay.png``, ``photo_mask.png``, ``photo.json`` and so on.
             kinds: of the class's ``kinds``; by default overlay, mask and JSON.
             stem: in place of the photo's own.
+            overwrite: replace files that clippy did not write, or made from another photo.
 
         Raises:
-            ClippyError: an unknown kind; a folder or disk that takes nothing; too many labels for a palette image.
+            ClippyError: an unknown kind; a folder or disk that takes nothing; too many labels for a palette image;
+                files in the way that are somebody's.
         """
         wanted = self._wanted(kinds)
         base = Path(folder) / ((stem or self._stem()) + self.suffix)
-        files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
-        if "json" in wanted:  # last, since it names the other files
-            path = beside(base, ".json")
-            files["json"] = str(path)
-            noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
-            save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
+        noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
+        with replacing_own(Path(folder), os.path.abspath(self.source), overwrite=overwrite):  # noqa: PTH100
+            files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
+            if "json" in wanted:  # last, since it names the other files
+                path = beside(base, ENDINGS["json"])
+                files["json"] = str(path)
+                save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
         return files
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
@@ -200,16 +220,24 @@ class Segmentation(Divided):
         """What scores mean: ``probability`` among all entries, or the ``cosine`` of the only one."""
         return str(self.settings["score_kind"])
 
-    def save(self, folder: str | Path, kinds: Collection[str] | None = None, *, stem: str | None = None) -> Files:
+    def save(
+        self,
+        folder: str | Path,
+        kinds: Collection[str] | None = None,
+        *,
+        stem: str | None = None,
+        overwrite: bool = False,
+    ) -> Files:
         """As :meth:`Divided.save`, and with regions the overlay, mask, JSON and cut-outs of ``photo+regions`` too.
 
         ``scores`` is an npz of cosines (see :func:`~clippy_cli.reporting.masks.write_scores`), ``debug`` a folder that
         explains the mask. The paths of the latter files are under ``+regions``.
         """
-        files = super().save(folder, kinds, stem=stem)
+        files = super().save(folder, kinds, stem=stem, overwrite=overwrite)
         if self.by_region is not None:
             common = [kind for kind in self._wanted(kinds) if kind in Divided.kinds]
-            files[WITH_REGIONS] = self.by_region.save(folder, common, stem=(stem or self._stem()) + WITH_REGIONS)
+            voted = (stem or self._stem()) + WITH_REGIONS
+            files[WITH_REGIONS] = self.by_region.save(folder, common, stem=voted, overwrite=overwrite)
         return files
 
 
@@ -230,7 +258,7 @@ class Groups(Divided):
 
     kinds: ClassVar[tuple[str, ...]] = GROUP_KINDS
     default_kinds: ClassVar[tuple[str, ...]] = GROUP_DEFAULT
-    suffix: ClassVar[str] = "_groups"
+    suffix: ClassVar[str] = GROUP_SUFFIX
     scored: ClassVar[bool] = False
 
     patches: NDArray[np.float32] = field(repr=False)

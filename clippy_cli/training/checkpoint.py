@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from torch import Tensor
 
+from clippy_cli.data.identity import DataIdentity
 from clippy_cli.data.streams import START, Position
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.model.weight_files import check_finite, check_tensors, check_weight_file
 from clippy_cli.recipe.loading import SAME_BUT_FOR_ROUNDING, changed_fields
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.best import Best
 
 OPTIMIZER_PARTS = 16
+_EARLIER = "Delete this file; --resume then takes the checkpoint before it."
+Count = Annotated[int, Field(ge=0)]
 
 
+@with_config(ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
 @dataclass(frozen=True)
 class Checkpoint:
     """The state after ``step`` updates.
@@ -35,20 +41,25 @@ class Checkpoint:
         broken: sample number -> what is wrong with it, of the samples seen so far.
         best: figure, step and value of the best step so far.
         terms: name -> state of each loss term that has any; empty in checkpoints of earlier versions.
+        data: (F,2) int64, the hashes of a :class:`DataIdentity`; None in checkpoints of earlier versions.
     """
 
-    step: int
+    step: Count
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     logit_bias: float | None
     recipe: dict[str, Any]
-    processes: int
-    positions: list[tuple[int, int, int]]
-    samples: int
-    broken: dict[int, str]
+    processes: Annotated[int, Field(ge=1)]
+    positions: list[tuple[Count, Count, Count]]
+    samples: Count
+    broken: dict[Count, str]
     best: dict[str, Any]
     terms: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    data: Tensor | None = None
+
+
+_CHECKPOINT = TypeAdapter(Checkpoint)
 
 
 @dataclass
@@ -60,6 +71,7 @@ class RunState:
         position: where this process's stream of shards stands.
         broken: sample number -> what is wrong with it, of the samples seen so far.
         saved: the newest checkpoint.
+        data: the hashes of the data's identity, in the first process.
     """
 
     best: Best
@@ -67,6 +79,7 @@ class RunState:
     position: Position = START
     broken: dict[int, str] = field(default_factory=dict)
     saved: Path | None = None
+    data: Tensor | None = None
 
     @classmethod
     def resumed(cls, checkpoint: Checkpoint, path: Path, best: Best, rank: int) -> RunState:
@@ -115,16 +128,31 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Map a checkpoint into memory; it holds tensors and plain values only, no code is run.
 
-    Tensors are read from the file when they are copied, so that resuming needs no second copy of them.
+    Tensors are read from the file when they are copied, so that resuming needs no second copy of them. ClippyError
+    where the checksum of a part is wrong (all are read for that, once a process), or a part is missing or of another
+    type.
     """
     try:
+        check_weight_file(path)
         fields = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return Checkpoint(**fields)
-    except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        raise ClippyError(
-            f"The checkpoint {path} cannot be read: {first_line(error)}",
-            "Delete this file; --resume then takes the checkpoint before it.",
-        ) from error
+        checkpoint = _CHECKPOINT.validate_python(fields)
+        check_tensors(checkpoint.model, path)
+        return checkpoint
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise _unreadable(path, f"{where}: {first['msg']}") from error
+    except ClippyError as error:
+        raise _unreadable(path, error.message) from error
+    except Exception as error:  # torch lets through whatever its parts raise on bad bytes
+        raise _unreadable(path, first_line(error)) from error
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The model's state; ClippyError as :func:`load_checkpoint`, and where a value is NaN or inf."""
+    state = load_checkpoint(path).model
+    check_finite(state.items(), f"The checkpoint {path}")
+    return state
 
 
 def load_optimizer(path: Path) -> dict[str, Any]:
@@ -134,18 +162,28 @@ def load_optimizer(path: Path) -> dict[str, Any]:
     more of it than one that never stopped.
     """
     stored = load_checkpoint(path).optimizer
-    numbers, groups = list(stored["state"]), stored["param_groups"]
-    del stored
-    state: dict[int, dict[str, Any]] = {}
-    size = max(1, len(numbers) // OPTIMIZER_PARTS)
-    for start in range(0, len(numbers), size):
-        part = load_checkpoint(path).optimizer["state"]
-        for number in numbers[start : start + size]:
-            state[number] = {
-                name: value.clone() if isinstance(value, Tensor) else value for name, value in part[number].items()
-            }
-        del part
+    with restoring(path):
+        numbers, groups = list(stored["state"]), stored["param_groups"]
+        del stored
+        state: dict[int, dict[str, Any]] = {}
+        size = max(1, len(numbers) // OPTIMIZER_PARTS)
+        for start in range(0, len(numbers), size):
+            part = load_checkpoint(path).optimizer["state"]
+            for number in numbers[start : start + size]:
+                state[number] = {
+                    name: value.clone() if isinstance(value, Tensor) else value for name, value in part[number].items()
+                }
+            del part
     return {"state": state, "param_groups": groups}
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """A block that gives a run what the checkpoint holds; whatever does not fit there is one ClippyError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _unreadable(path, f"it does not fit the run ({type(error).__name__}: {first_line(error)})") from error
 
 
 def check_fits(checkpoint: Checkpoint, recipe: Recipe, processes: int, path: Path, *, inexact: bool) -> None:
@@ -183,6 +221,22 @@ def check_data(checkpoint: Checkpoint, samples: int, path: Path, *, inexact: boo
             "an order drawn from these repeats some and leaves out others.",
             "Look for damaged or missing files with clippy data check, and bring them back; or add --inexact.",
         )
+
+
+def check_identity(data: Tensor | None, identity: DataIdentity, path: Path, *, inexact: bool) -> tuple[str, ...]:
+    """What of the data is not as it was for the run in ``path``; ClippyError that names it, unless ``inexact``."""
+    changes = identity.changes(data.numpy()) if data is not None else ()
+    if changes and not inexact:
+        raise ClippyError(
+            f"{path} was trained on other data: {'; '.join(changes)}.",
+            "Bring the data back as it was (clippy data check names what is damaged; cp -p and rsync -a keep times), "
+            "start another run with --set output=FOLDER, or go on with the data of now: --inexact.",
+        )
+    return changes
+
+
+def _unreadable(path: Path, why: str) -> ClippyError:
+    return ClippyError(f"The checkpoint {path} cannot be read: {why}", _EARLIER)
 
 
 def _with_new_fields(dumped: dict[str, Any]) -> dict[str, Any]:

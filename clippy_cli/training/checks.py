@@ -41,7 +41,8 @@ def check_tower(recipe: Recipe, model: Clippy) -> None:
         )
     if not image.can_drop_tokens and (train.drop_rate or (train.final.share and train.final.drop_rate)):
         raise ClippyError(
-            f"{image.config.trunk} is convolutional: it has no tokens that could be dropped.", "Set train.drop_rate: 0."
+            f"{image.config.trunk} is no plain vision transformer: clippy drops no tokens of it.",
+            "Set train.drop_rate: 0.",
         )
     chunks = train.chunk_size is not None or (train.final.share > 0 and train.final.chunk_size is not None)
     if image.has_batch_norm and chunks and recipe.model.image.freeze == "none":

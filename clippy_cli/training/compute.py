@@ -9,7 +9,7 @@ import torch
 
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import peak_flops
-from clippy_cli.model.flops import ForwardFlops, image_flops, step_flops, text_flops
+from clippy_cli.model.flops import ForwardFlops, image_flops, planned_text_length, step_flops, text_flops
 from clippy_cli.model.sampling import num_kept
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.step_shapes import StepShape
@@ -19,7 +19,7 @@ from clippy_cli.training.views import VIEWS
 class Compute:
     """Work of one image-caption pair by step shape, counted once a shape; nothing for towers whose features are stored.
 
-    Captions count with the whole context, since padding is computed on too.
+    Captions count with their padding, which is computed on too.
     """
 
     def __init__(self, model: Clippy, recipe: Recipe) -> None:
@@ -30,10 +30,10 @@ class Compute:
         self.peak = peak_flops(model.device, recipe.train.precision)
 
     def count_pair(self, shape: StepShape, text_length: int | None = None) -> tuple[int, float]:
-        """Patch tokens in the trunk, and model FLOPs forward and backward; None is a caption of the whole context."""
+        """Patch tokens in the trunk, and model FLOPs forward and backward; None is a caption as plans take it."""
         recipe = self._recipe.model
         kept, image = self._of_image(shape)
-        forward = ForwardFlops(image, self._of_text(text_length or self._model.text.config.context_length))
+        forward = ForwardFlops(image, self._of_text(text_length or planned_text_length(self._model)))
         image_learns, text_learns = recipe.image.freeze == "none", recipe.text.freeze == "none"
         towers = step_flops(forward, 1, image_learns=image_learns, text_learns=text_learns)
         return kept, towers + self._of_terms(shape.resolution)

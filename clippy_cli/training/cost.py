@@ -10,7 +10,7 @@ import torch
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import PEAK_FLOPS
-from clippy_cli.model.flops import forward_flops
+from clippy_cli.model.flops import forward_flops, planned_text_length
 from clippy_cli.model.registry import load_architecture
 from clippy_cli.recipe.data import MixtureRecipe, ScenesRecipe, ShardsRecipe, SourceRecipe
 from clippy_cli.recipe.schema import Recipe
@@ -232,7 +232,7 @@ def _shapes(shapes: StepShapes) -> Iterator[tuple[StepShape, float]]:
 
 def _stored(model: Clippy, recipe: Recipe, resolution: int) -> tuple[float, int]:
     """FLOPs and float16 bytes of one pair whose features are stored; mirror images are stored too."""
-    forward = forward_flops(model, resolution, None, model.text.config.context_length)
+    forward = forward_flops(model, resolution, None, planned_text_length(model))
     views = 2 if recipe.data.flip else 1
     h, w = model.image.grid_size(resolution, resolution)
     tokens = model.image.num_prefix_tokens + h * w

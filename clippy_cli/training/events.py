@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
+from clippy_cli.notices import Notice
+
 
 @dataclass(frozen=True)
 class Started:
     """The run is set up.
 
-    ``first_step`` is 0, or the step that a resumed run goes on from; ``problems`` are what the sources found.
+    ``first_step`` is 0, or the step that a resumed run goes on from; ``notices`` are what the sources found.
     """
 
     data: str
@@ -23,7 +25,7 @@ class Started:
     trainable_parameters: int
     device: str
     processes: int
-    problems: tuple[str, ...]
+    notices: tuple[Notice, ...]
 
 
 @dataclass(frozen=True)

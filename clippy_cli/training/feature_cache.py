@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from clippy_cli.data.captions import BrokenSampleError, CaptionSource
-from clippy_cli.data.class_captions import ClassFolderSource
-from clippy_cli.data.mixture import MixtureSource
+from clippy_cli.data.captions import CaptionSource
+from clippy_cli.data.identity import DataIdentity, identify
 from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import draw_flip
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
@@ -47,9 +45,8 @@ from clippy_cli.training.step_shapes import StepShapes
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 64
-_PROBES = 5
 _Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
 
 
@@ -57,10 +54,7 @@ class CachedFeed:
     """Batches of stored features, with the captions, flips and (on the CPU) kept tokens of a run without the cache."""
 
     def __init__(self, folder: Path, recipe: Recipe, tokenize: Tokenize, *, num_prefix: int, flip: bool) -> None:
-        self._images: NDArray[np.float16] = np.load(folder / "images.npy", mmap_mode="r")  # (S,V,P+N,F), V views
-        texts = folder / "texts.npy"
-        self._texts: NDArray[np.float32] | None = np.load(texts, mmap_mode="r") if texts.is_file() else None
-        samples = _read_samples(folder)
+        self._images, self._texts, samples = _stored(folder)
         self._captions = [() if isinstance(sample, str) else sample for sample in samples]
         self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
         self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
@@ -148,18 +142,19 @@ def build_cache(
     *,
     flip: bool,
 ) -> None:
-    """Fill the cache in ``folder`` where it is absent or belongs to other data or weights.
+    """Fill the cache in ``folder`` where it is absent or belongs to other data or weights, which is logged.
 
     A build that was interrupted goes on where it stopped. ClippyError where the disk is too small.
     """
     assert not isinstance(images.source, StreamSource)  # the recipe refuses it
-    fingerprint = _fingerprint(model, images.source, recipe, flip)
-    if _written(folder / "fingerprint.json") != fingerprint:
+    identity = identify(images.source)
+    fingerprint = _fingerprint(model, images.source, identity, recipe, flip)
+    if not _is_of(folder, fingerprint, identity):
         shutil.rmtree(folder, ignore_errors=True)
         partial = folder.with_name(folder.name + ".partial")
-        if _written(partial / "fingerprint.json") != fingerprint:
+        if not _is_of(partial, fingerprint, identity):
             shutil.rmtree(partial, ignore_errors=True)
-        _build(partial, fingerprint, model, images, recipe, on_event, should_stop, views=1 + flip)
+        _build(partial, fingerprint, identity, model, images, recipe, on_event, should_stop, views=1 + flip)
         partial.replace(folder)
     _log.info("features of the frozen image tower: %s", folder)
 
@@ -167,6 +162,7 @@ def build_cache(
 def _build(
     folder: Path,
     fingerprint: dict[str, Any],
+    identity: DataIdentity,
     model: Clippy,
     feed: ImageFeed,
     recipe: Recipe,
@@ -182,6 +178,7 @@ def _build(
         _check_free_space(folder.parent, int(np.prod(shape)) * 2)
         folder.mkdir()
         np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.float16, shape=shape).flush()
+        np.save(folder / "identity.npy", identity.hashes)
         _write(folder / "fingerprint.json", fingerprint)
     array = np.lib.format.open_memmap(folder / "images.npy", mode="r+")
     samples = _read_samples(folder)
@@ -236,36 +233,40 @@ def _text_features(
     return result
 
 
-def _fingerprint(model: Clippy, source: CaptionSource, recipe: Recipe, flip: bool) -> dict[str, Any]:
-    """What the stored features depend on. Of the data: its description, its size and a few samples of each part."""
+def _is_of(folder: Path, fingerprint: dict[str, Any], identity: DataIdentity) -> bool:
+    """Whether the features in ``folder`` are of this data and these weights; what differs is logged."""
+    written = _written(folder / "fingerprint.json")
+    if written == fingerprint:
+        return True
+    if isinstance(written, dict):
+        changed = [name for name in fingerprint if written.get(name) != fingerprint[name]]
+        try:
+            changes = identity.changes(np.load(folder / "identity.npy", allow_pickle=False).reshape(-1, 2))
+        except (OSError, ValueError):  # of an earlier version
+            changes = ()
+        what = "; ".join(changes) or f"they differ in {', '.join(changed)}"
+        _log.warning("%s: the stored features are computed again, since %s", folder, what)
+    return False
+
+
+def _fingerprint(
+    model: Clippy, source: CaptionSource, identity: DataIdentity, recipe: Recipe, flip: bool
+) -> dict[str, Any]:
+    """What the stored features depend on."""
     return {
         "format": FORMAT,
         "source": source.describe(),
-        "samples": _probes(source),
+        "samples": len(source),
+        "files": identity.digest(),
         "resolution": model.preprocess.resolution,
         "flip": flip,
         "precision": recipe.train.precision,
+        "pixels": [list(model.preprocess.mean), list(model.preprocess.std)],
+        "positions": model.positions,
         "blocks": list(model.image.blocks),
         "trunk": _digest(model.image.trunk),
         "encoder": None if recipe.model.text.freeze == "none" else _digest(model.text.encoder),
     }
-
-
-def _probes(source: CaptionSource) -> list[int]:
-    """The size and checksums of a few samples, of each part of a mixture; of class folders all names and captions."""
-    if isinstance(source, MixtureSource):
-        return [number for part in source.parts for number in (part.repeat, *_probes(part.source))]
-    indices = sorted({len(source) * part // _PROBES for part in range(_PROBES)} | {len(source) - 1})
-    listed = [source.checksum()] if isinstance(source, ClassFolderSource) else []
-    return [len(source), *listed, *(_probe(source, index) for index in indices)]
-
-
-def _probe(source: CaptionSource, index: int) -> int:
-    try:
-        sample = source.read(index)
-        return zlib.crc32("\n".join(sample.captions).encode(), zlib.crc32(sample.image.tobytes()))
-    except (BrokenSampleError, ClippyError):
-        return -1
 
 
 def _digest(module: nn.Module) -> str:
@@ -283,6 +284,24 @@ def _check_free_space(folder: Path, needed: int) -> None:
             f"The feature cache needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
             "Free space, write elsewhere (--set output=FOLDER), or train without it: --set data.cache_features=false",
         )
+
+
+def _stored(folder: Path) -> tuple[NDArray[np.float16], NDArray[np.float32] | None, list[_Sample]]:
+    """(S,V,P+N,F) images of V views, (T,F) texts if any, and S samples; ClippyError where they do not fit together."""
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        texts = np.load(folder / "texts.npy", mmap_mode="r") if (folder / "texts.npy").is_file() else None
+        samples = _read_samples(folder)
+        count = sum(len(sample) for sample in samples if not isinstance(sample, str))
+        if images.dtype != np.float16 or images.ndim != 4 or len(images) != len(samples):
+            raise ValueError(f"{len(samples)} samples, images of shape {images.shape} and type {images.dtype}")
+        if texts is not None and (texts.dtype != np.float32 or texts.ndim != 2 or len(texts) != count):
+            raise ValueError(f"{count} captions, texts of shape {texts.shape} and type {texts.dtype}")
+        return images, texts, samples
+    except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
+        raise ClippyError(
+            f"The stored features in {folder} are damaged: {first_line(error)}", f"Delete {folder}; they are made anew."
+        ) from error
 
 
 def _read_samples(folder: Path) -> list[_Sample]:

@@ -68,7 +68,9 @@ def open_local(recipe: SourceRecipe, resolution: int) -> CaptionSource:
         case ScenesRecipe():
             return SceneSource(recipe.count, recipe.seed, resolution)
         case TableRecipe():
-            return TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
+            table = TableSource(recipe.path, recipe.image_column, recipe.caption_column, recipe.root)
+            table.refuse_doubtful(recipe.max_doubtful, "set max_doubtful of this source to a larger share")
+            return table
         case ClassFoldersRecipe():
             return ClassFolderSource(recipe.path)
         case ShardsRecipe():

@@ -17,6 +17,7 @@ from clippy_cli.recipe.schema import ModelRecipe
 from clippy_cli.training.loader import Batch
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_TEXT_STEP = 128
 COMPILED_SHAPES = 64  # chunks, resolutions, drop rates, with and without gradient; beyond, a block would run uncompiled
 
 
@@ -41,7 +42,7 @@ def compile_towers(model: Clippy) -> None:
     """Compile the repeated blocks of both towers in place, each shape once; names of parameters stay as they are.
 
     Blocks of a kind share their code, so that compiling takes the time of one. Shapes are taken as fixed: there are few
-    of them, since batches are whole, kept tokens a fixed number, and texts are padded to their context.
+    of them, since batches are whole, kept tokens a fixed number, and texts padded by :func:`padded_length`.
     """
     allow_recompilations(COMPILED_SHAPES)
     for tower in (model.image.trunk, model.text.encoder):
@@ -80,10 +81,18 @@ class TowerInputs:
     text_features: Tensor | None
 
 
+def padded_length(length: int, context: int) -> int:
+    """Tokens that texts of up to ``length`` are padded to for compiled towers: multiples of 128, at most the context.
+
+    One shape for a context of 77, as in CLIP; two for the 256 of Sentence-T5, whose captions are seldom that long.
+    """
+    return min(context, -(-length // _TEXT_STEP) * _TEXT_STEP)
+
+
 def tower_inputs(model: Clippy, batch: Batch, keep: Tensor | None, rows: slice, text_length: int | None) -> TowerInputs:
     """The ``rows`` of a batch, moved to the model's device; of the pixels only the kept patches stay there.
 
-    Texts are padded to ``text_length`` where it is given, so that compiled towers meet one shape only.
+    With ``text_length``, the context, texts are padded by :func:`padded_length`: compiled towers meet few shapes.
     """
     device, grid = model.device, (0, 0)
     pixels = features = token_ids = texts = None
@@ -100,7 +109,8 @@ def tower_inputs(model: Clippy, batch: Batch, keep: Tensor | None, rows: slice, 
     elif batch.token_ids is not None:
         ids = batch.token_ids[rows]
         if text_length is not None:
-            ids = torch.nn.functional.pad(ids, (0, text_length - ids.shape[1]), value=model.text.tokenize.pad_id or 0)
+            more = padded_length(ids.shape[1], text_length) - ids.shape[1]
+            ids = torch.nn.functional.pad(ids, (0, more), value=model.text.tokenize.pad_id or 0)
         token_ids = ids.to(device, non_blocking=True)
     return TowerInputs(pixels, features, kept, grid, token_ids, texts)
 

@@ -21,7 +21,10 @@ from clippy_cli.training.loader import Batch
 
 @dataclass(frozen=True)
 class Offset:
-    """Over ``images`` training images: the mean token (D,), not normalised, and cos(mean pooled, mean patch)."""
+    """Over ``images`` training images: the mean token (D,), not normalised, and cos(mean pooled, mean patch).
+
+    Under cls+avg the pooled vector's second half is compared, which is of patches.
+    """
 
     patch_mean: Tensor
     pooled_patch_cosine: float
@@ -42,7 +45,7 @@ def measure_offset(
     Each process brings batches of its own, and all get the same answer. ``on_images`` hears how many are done here.
     StopRequested in all processes where the caller of one asks to stop.
     """
-    patch_sum = torch.zeros(model.config.embed_dim, dtype=torch.float64)
+    patch_sum = torch.zeros(model.config.patch_dim, dtype=torch.float64)
     pooled_sum = torch.zeros_like(patch_sum)
     images = 0
     stop = Stop.GO_ON
@@ -53,7 +56,7 @@ def measure_offset(
             features = image_features(model, tower_inputs(model, batch, None, slice(None), None))
             tokens = model.image.project(features).float()  # (B,P+N,D)
             patch_sum += tokens[:, model.image.num_prefix_tokens :].mean(dim=1).sum(dim=0).double().cpu()
-            pooled_sum += model.pool(tokens).sum(dim=0).double().cpu()
+            pooled_sum += model.pool(tokens)[:, -len(patch_sum) :].sum(dim=0).double().cpu()
             images += len(batch)
             on_images(images)
     parts = processes.gather((patch_sum, pooled_sum, images, stop))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from clippy_cli.data.identity import identify, joined
+from clippy_cli.data.streams import StreamSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import hold_folder
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import ModelConfig
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture, parse_model_config
+from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.recipe.smoke import is_smoke
@@ -23,9 +28,12 @@ from clippy_cli.training.checkpoint import (
     RunState,
     check_data,
     check_fits,
+    check_identity,
     latest_checkpoint,
     load_checkpoint,
     load_optimizer,
+    load_weights,
+    restoring,
 )
 from clippy_cli.training.checks import check_launch, check_tower
 from clippy_cli.training.events import (
@@ -63,6 +71,7 @@ class TrainingResult:
         step, total_steps: finished and wanted steps.
         samples: in the training data.
         broken: sample number -> why it could not be read.
+        notices: what of the data was not used as it stands, in all processes.
         offset: of the model's patches; None where the caller stopped the run before its end.
         stopped: why the caller stopped it.
         best: the best step by the recipe's figure; None where none was measured.
@@ -74,6 +83,7 @@ class TrainingResult:
     total_steps: int
     samples: int
     broken: dict[int, str]
+    notices: Notices
     offset: Offset | None
     stopped: Stop = Stop.GO_ON
     best: BestChanged | None = None
@@ -90,6 +100,7 @@ def train(
     resume: bool = False,
     processes: Processes = ALONE,
     inexact: bool = False,
+    strict: bool = False,
     on_event: OnEvent = lambda event: None,
     should_stop: ShouldStop = lambda: Stop.GO_ON,
     evaluate: Evaluate | None = None,
@@ -101,16 +112,48 @@ def train(
         device: auto, cpu, cuda, cuda:N or mps.
         resume: go on from the newest checkpoint in the run folder, or start where there is none.
         processes: those that train together; the first writes the run folder, each calls this function.
-        inexact: let a resumed run have other chunks, another number of processes or of samples.
+        inexact: let a resumed run have other chunks, another number of processes or of samples, or changed data.
+        strict: refuse data of which something would be skipped, or used under an assumption.
         on_event: called with every event, in order (see :mod:`clippy_cli.training.events`).
         should_stop: called after each step; a reason to stop saves a checkpoint and returns an unfinished result.
         evaluate: measures the model every ``evaluate.every`` steps and after the last; gets the steps done. For the
             sets that the recipe names: :func:`clippy_cli.evaluation.in_training.periodic_evaluation`.
 
     Raises:
-        ClippyError: a used run folder without ``resume``, missing data or weights, no readable samples, divergence.
+        ClippyError: a used run folder without ``resume``, or one that another process trains in; missing data or
+            weights, no readable samples, divergence.
     """
-    folder, target, config = RunFolder(Path(recipe.output)), resolve_device(device), model_config(recipe)
+    with ExitStack() as stack:
+        processes.in_first(lambda: stack.enter_context(hold_folder(Path(recipe.output), "clippy train")))
+        return _train(
+            recipe,
+            RunFolder(Path(recipe.output)),
+            resolve_device(device),
+            resume=resume,
+            processes=processes,
+            inexact=inexact,
+            strict=strict,
+            on_event=on_event,
+            should_stop=should_stop,
+            evaluate=evaluate,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    target: torch.device,
+    *,
+    resume: bool,
+    processes: Processes,
+    inexact: bool,
+    strict: bool,
+    on_event: OnEvent,
+    should_stop: ShouldStop,
+    evaluate: Evaluate | None,
+) -> TrainingResult:
+    """:func:`train` in a folder that is this run's alone."""
+    config = model_config(recipe)
     if not resume:
         processes.in_first(lambda: folder.refuse_if_used(throwaway=is_smoke(recipe)))
     processes.in_first(lambda: check_sinks(recipe))
@@ -120,7 +163,8 @@ def train(
     state = RunState(Best(recipe))
     if checkpoint is not None and newest is not None:
         check_fits(checkpoint, recipe, processes.size, folder.root, inexact=inexact)
-        state = RunState.resumed(checkpoint, newest, state.best, processes.rank)
+        with restoring(newest):
+            state = RunState.resumed(checkpoint, newest, state.best, processes.rank)
     model = processes.in_turn(lambda: _build(recipe, config, newest)).to(target)
     check_tower(recipe, model)
     parameter_groups(model, recipe.model, recipe.train)  # an error where nothing is left to train
@@ -129,6 +173,19 @@ def train(
     validation = None
     if (held_out := recipe.data.validation) is not None:
         validation = processes.in_turn(lambda: open_feed(recipe, held_out, model, folder.shards, processes))
+    notices = Notices(notice for feed in (images, validation) if feed for notice in feed.source.notices)
+    if strict:
+        notices.refuse("The training data")
+
+    earlier = None if checkpoint is None or checkpoint.data is None else checkpoint.data.clone()
+
+    def identify_data() -> None:
+        identity = joined([identify(feed.source) for feed in (images, validation) if feed])
+        for change in check_identity(earlier, identity, folder.root, inexact=inexact):
+            notices.assumed("change", "the data is not as it was before the run was resumed", change)
+        state.data = torch.from_numpy(identity.hashes)
+
+    processes.in_first(identify_data)
     if checkpoint is not None:
         check_data(checkpoint, len(images), folder.root, inexact=inexact)
     del checkpoint
@@ -154,7 +211,7 @@ def train(
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             device=str(target),
             processes=processes.size,
-            problems=(*images.source.problems, *(validation.source.problems if validation else ())),
+            notices=tuple(notices),
         )
     )
     offset, stopped = None, Stop.GO_ON
@@ -169,8 +226,9 @@ def train(
             terms = build_terms(TermSetup(model, recipe, feed, total_steps, processes, emit, should_stop))
             update = TrainStep(model, recipe, total_steps, terms, processes)
             if newest is not None:
-                update.restore(load_checkpoint(newest))
-                update.optimizer.load_state_dict(load_optimizer(newest))
+                with restoring(newest):
+                    update.restore(load_checkpoint(newest))
+                    update.optimizer.load_state_dict(load_optimizer(newest))
             writer = ModelWriter(model, recipe, feed, processes, emit, should_stop)
             Trainer(
                 update,
@@ -197,11 +255,15 @@ def train(
             draw_loss(folder.records(), folder.plot, recipe.name)
         except OSError as error:
             logger.warning("%s cannot be written (%s)", folder.plot, error.strerror or error)
+    if isinstance(images.source, StreamSource):  # each process has seen shards of its own
+        found = processes.gather(list(images.source.notices))
+        notices = Notices(notice for of_one in found for notice in of_one)
+        notices.update(validation.source.notices if validation else ())
     best = None
     if state.best.step is not None and state.best.value is not None and state.best.figure is not None:
         best = BestChanged(state.best.step, state.best.figure, state.best.value, folder.best)
     return TrainingResult(
-        model.eval(), folder, state.step, total_steps, len(images), state.broken, offset, stopped, best
+        model.eval(), folder, state.step, total_steps, len(images), state.broken, notices, offset, stopped, best
     )
 
 
@@ -253,7 +315,8 @@ def _build(recipe: Recipe, config: ModelConfig, newest: Path | None) -> Clippy:
         seed=recipe.seed,
     )
     if newest is not None:
-        model.load_state_dict(load_checkpoint(newest).model)
+        with restoring(newest):
+            model.load_state_dict(load_weights(newest))
     freeze(model, recipe.model, recipe.train)
     return model
 

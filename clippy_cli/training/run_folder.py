@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.files import require_empty, write_whole
+from clippy_cli.locks import LOCK
+from clippy_cli.notices import printable
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import (
@@ -54,7 +56,13 @@ class RunFolder:
     def refuse_if_used(self, *, throwaway: bool = False) -> None:
         """ClippyError where the folder holds anything; only ``throwaway`` removes an earlier run in its place."""
         if throwaway and self.recipe.is_file():
-            shutil.rmtree(self.root, ignore_errors=True)
+            for path in self.root.iterdir():
+                if path.name == LOCK:  # of this run
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
         require_empty(self.root, "Continue it with --resume, or keep it and write elsewhere: --set output=FOLDER")
 
     def prepare(self, recipe: Recipe, first_step: int, *, finished: bool) -> None:
@@ -65,7 +73,7 @@ class RunFolder:
         resolved = dump_recipe(recipe, first_line=f"clippy train {self.recipe}").encode()
         again = MEASURED if finished else ()
         kept = [
-            json.dumps(record) + "\n"
+            json.dumps(_plain(record), allow_nan=False) + "\n"
             for record in self.records()
             if record["step"] <= first_step and not (record["step"] == first_step and record["event"] in again)
         ]
@@ -80,7 +88,7 @@ class RunFolder:
         if type(event) in LOGGED:
             fields = dataclasses.asdict(event)
             record = {"event": LOGGED[type(event)]} | {name: _plain(value) for name, value in fields.items()}
-            self._unwritten += (json.dumps(record) + "\n").encode()
+            self._unwritten += (json.dumps(record, allow_nan=False) + "\n").encode()
             try:
                 with self.log.open("ab", buffering=0) as file:
                     while self._unwritten:
@@ -92,15 +100,33 @@ class RunFolder:
                 self._log_failed = True
 
     def records(self) -> list[dict[str, Any]]:
-        """The log so far; a last line that a killed process left half written is skipped."""
-        records = []
-        if self.log.is_file():
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                try:
-                    records.append(json.loads(line))
-                except ValueError:
-                    continue
-        return records
+        """The log so far; lines that are no records are left out with a warning, a last one cut short without."""
+        if not self.log.is_file():
+            return []
+        lines = self.log.read_bytes().split(b"\n")
+        records = [_record(line) for line in lines[:-1]]
+        damaged = [number for number, record in enumerate(records, start=1) if record is None]
+        if damaged:
+            logger.warning(
+                "%s: %d lines are damaged and left out, the first is line %d", self.log, len(damaged), damaged[0]
+            )
+        return [record for record in records if record is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of the log; None where it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if (
+        not isinstance(record, dict)
+        or type(record.get("step")) is not int
+        or record.get("event") not in LOGGED.values()
+    ):
+        return None
+    measured = record["event"] in ("step", "validation")
+    return None if measured and not isinstance(record.get("loss"), int | float | None) else record
 
 
 def draw_loss(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -125,7 +151,11 @@ def draw_loss(records: Sequence[dict[str, Any]], path: Path, title: str) -> None
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: paths as text, numbers that are none as null."""
+    """What JSON can say: paths as text, numbers that are NaN or inf as null, at any depth."""
     if isinstance(value, Path):
-        return str(value)
+        return printable(str(value))
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -29,6 +29,7 @@ from clippy_cli.training.events import (
     StopRequested,
     Validated,
 )
+from clippy_cli.training.forward import padded_length
 from clippy_cli.training.loader import Batch, Feed
 from clippy_cli.training.loss import ContrastiveLoss
 from clippy_cli.training.model_writer import ModelWriter
@@ -205,6 +206,7 @@ class Trainer:
             broken=state.broken,
             best=state.best.state(),
             terms={name: held for name, term in update.terms.items() if (held := term.state())},
+            data=state.data,
         )
         try:
             state.saved = save_checkpoint(self.folder.checkpoints, checkpoint, self.recipe.train.keep_checkpoints)
@@ -274,6 +276,8 @@ class Trainer:
         )
 
     def _text_length(self, batch: Batch) -> int | None:
-        """Tokens of each caption, padding included; None for the whole context."""
-        fixed = batch.token_ids is None or self.update.text_length
-        return None if fixed or batch.token_ids is None else int(batch.token_ids.shape[1])
+        """Tokens of each caption, padding included; None where captions are stored features."""
+        if batch.token_ids is None:
+            return None
+        length, context = int(batch.token_ids.shape[1]), self.update.text_length
+        return length if context is None else padded_length(length, context)

@@ -21,6 +21,8 @@ from clippy_cli.waterbirds.report.analysis import write_analysis
 from clippy_cli.waterbirds.report.page import draw_bird_examples, write_waterbirds
 from clippy_cli.waterbirds.report.sweep import draw_sweep
 
+FILES = ("waterbirds.json", "waterbirds.html", "sweep.png", "sweep.svg")
+ANALYSIS_FILES = ("analysis.json", "analysis.html")
 _DEMO_OBJECTS = 20
 _log = logging.getLogger(__name__)
 

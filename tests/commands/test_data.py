@@ -51,9 +51,27 @@ def test_broken_images_end_in_the_code_for_partial(clippy, table, tmp_path):
     json.dumps(checked.document, allow_nan=False)
 
 
+def test_doubtful_rows_stop_a_pack_and_show_in_a_check(clippy, table, tmp_path):
+    rows = "".join(f"photos/{seed}.jpg,one, two\n" for seed in range(6))
+    (tmp_path / "u.csv").write_text(f"image,caption\n{rows}photos/0.jpg\n")
+    refused = clippy("data", "pack", "u.csv", "out")
+    assert refused.code == ExitCode.FAILED and "7 of 7 rows (100.0%)" in refused.stderr
+    assert "--max-doubtful" in refused.stderr and not (tmp_path / "out").exists()
+    assert clippy("data", "pack", "u.csv", "out", "--max-doubtful", 1, "--strict").code == ExitCode.FAILED
+    packed = clippy("data", "pack", "u.csv", "out", "--max-doubtful", 1, "--json")
+    assert packed.code == ExitCode.PARTIAL and packed.document["samples"] == 6
+    assert [notice["kind"] for notice in packed.document["notices"]] == ["skipped", "assumed"]
+    checked = clippy("data", "check", "u.csv")
+    assert (
+        checked.code == ExitCode.PARTIAL and "7" in checked.stdout and "line 2, line 3, line 4, ..." in checked.stderr
+    )
+    document = clippy("data", "check", "u.csv", "--json").document
+    assert (document["doubtful"], document["rows"], document["notices"][0]["examples"]) == (7, 7, ["line 8"])
+
+
 FLAGS = {
     "pack": "--root --image-column --caption-column --shards --samples-per-shard --max-side --quality --shuffle "
-    "--no-shuffle --seed --prefix --workers --json",
+    "--no-shuffle --seed --prefix --workers --max-doubtful --strict --json",
     "check": "--images --no-images --limit --root --image-column --caption-column --processes --workers --json",
 }
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from clippy_cli.app import app
 from clippy_cli.errors import ExitCode
 from clippy_cli.evaluation.result import Document
+from clippy_cli.locks import hold_folder
 from clippy_cli.model.store import save_model
 from tests.conftest import REPOSITORY
 from tests.fixtures.benchmark_trees import write_set
@@ -64,7 +65,8 @@ def test_figures_protocol_and_files(run):
     assert segment.protocol["templates"] == "none" and group.protocol["groups"] == 8
     for result in document.results:
         assert len(Path("out", result.images_file).read_text().splitlines()) == 4
-    assert {path.name for path in Path("out").iterdir()} == {"result.json", "report.html", "report.md", "images"}
+    written = {path.name for path in Path("out").iterdir() if not path.name.startswith(".")}
+    assert written == {"result.json", "report.html", "report.md", "images"}
     assert "data:image/jpeg" in Path("out/report.html").read_text(encoding="utf-8")
     assert Path("out/report.md").read_text().count("\n") == 3
     again = json.loads(run("scenes", "--limit", "4", "--task", "segment,group", "--out", "again", "--json").stdout)
@@ -214,11 +216,13 @@ def test_the_flags_are_these():
     assert flags["sets"] == {"names", "--data-root", "--download", "--json"}
     assert flags["compare"] == {"a", "b", "--json"}
     assert flags["evaluate"] == {
-        "datasets", "--data-root", "--suite", "--model", "--task", "--protocol", "--resolution", "--window", "--stride",
+        "datasets", "--data-root", "--suite", "--model", "--task", "--protocol", "--resolution",
+        "--window", "--stride", "--window-average",
         "--scales", "--flip", "--refine", "--regions", "--dense", "--proxy",
-        "--templates", "--background", "--patches", "--groups", "--method", "--clusters", "--limit", "--batch-size",
-        "--workers", "--device", "--seed", "--out", "--worst-first", "--list", "--download", "--compare", "--json",
-        "--exif", "--strict",
+        "--templates", "--background", "--patches", "--positions", "--pool-prefix",
+        "--groups", "--method", "--clusters", "--limit", "--batch-size",
+        "--workers", "--device", "--seed", "--out", "--overwrite", "--worst-first", "--list", "--download",
+        "--compare", "--json", "--exif", "--strict",
     }  # fmt: skip
 
 
@@ -231,6 +235,27 @@ def test_every_flag_of_evaluate_that_is_shown_has_a_panel():
     hidden = {"--list", "--download", "--compare"}
     assert not hidden & {option for parameter in shown for option in parameter.opts}
     assert [parameter.name for parameter in shown if parameter.rich_help_panel is None] == []
+
+
+def test_results_are_never_replaced_unasked_nor_written_by_two(run):
+    arguments = ["scenes", "--limit", "2", "--task", "segment"]
+    for expected in ("evaluate", "evaluate-2"):
+        assert run(*arguments).exit_code == 0 and Path("clippy_out", expected, "result.json").is_file()
+    kept = Path("clippy_out/evaluate/result.json").read_bytes()
+    unfinished = Path("clippy_out/evaluate-3/unfinished/command.txt")
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_text("clippy evaluate something else\n", encoding="utf-8")
+    assert run(*arguments).exit_code == 0 and Path("clippy_out/evaluate-4/result.json").is_file()
+    assert Path("clippy_out/evaluate/result.json").read_bytes() == kept
+    Path("mine").mkdir()
+    Path("mine/report.md").write_text("my notes", encoding="utf-8")
+    refused = run(*arguments, "--out", "mine")
+    assert refused.exit_code == 1 and "report.md: not written by clippy" in refused.output
+    assert run(*arguments, "--out", "mine", "--overwrite").exit_code == 0
+    assert run(*arguments, "--out", "mine").exit_code == 0  # its own by now
+    with hold_folder(Path("mine"), "clippy evaluate"):
+        refused = run(*arguments, "--out", "mine")
+    assert refused.exit_code == 1 and f"in use by clippy evaluate (process {os.getpid()} on" in refused.output
 
 
 def test_a_suite_measures_what_is_there_and_names_what_is_missing(run, data):

@@ -19,9 +19,16 @@ def test_a_result_names_its_metric_and_what_is_undefined(capsys):
     assert "protocol: clippy; resolution: 448; window: none; templates: a, b" in shown
     assert "published mIoU: Theirs 50.8" in shown
     assert "published mIoU, not comparable (3 of 10): Other 61.25" in shown
+    assert "no published figure" not in shown
     assert "5 could not be used and do not count: image 0 is truncated; image 1" in shown
     assert "and 2 more" in shown
     assert "image 3" not in shown
+
+
+def test_where_no_published_figure_compares_it_says_so(capsys):
+    other = segment_result().published[1]
+    print_result(segment_result(published=(other,)))
+    assert "no published figure here was measured as this one was" in capsys.readouterr().out
 
 
 def test_classes_in_set_order_or_worst_first(capsys):

@@ -11,7 +11,7 @@ from clippy_cli.model.store import save_model
 from tests.fixtures.commands import COMMANDS
 from tests.fixtures.export_models import tiny_model
 
-FLAGS = {"onnx": "--opset --json", "open-clip": "--json"}
+FLAGS = {"onnx": "--opset --overwrite --json", "open-clip": "--overwrite --json"}
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_two_colours_are_two_groups(clippy, flag, method):
 def test_group_and_segment_keep_each_others_files(clippy, flag):
     path = flag()
     clippy("segment", path, "--labels", "red,blue")
-    before = {file.name: file.read_bytes() for file in Path("clippy_out").iterdir()}
+    before = {file.name: file.read_bytes() for file in Path("clippy_out").glob("[!.]*")}
     clippy("group", path, "--groups", "2")
     assert all(Path("clippy_out", name).read_bytes() == content for name, content in before.items())
 
@@ -56,7 +56,7 @@ def test_the_flags_are_these():
     command = typer.main.get_group(app).commands["group"]
     parameters = {option: parameter for parameter in command.params for option in parameter.opts}
     assert set(parameters) == {
-        *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--batch-size"),
-        *("--device", "--json", "--dense", "--proxy", "--strict"),
+        *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--overwrite"),
+        *("--batch-size", "--device", "--json", "--dense", "--proxy", "--positions", "--strict"),
     }
     assert parameters["--groups"].default == DEFAULT_GROUPS

@@ -40,7 +40,7 @@ def test_every_pixel_gets_its_label(clippy, flag):
     np.testing.assert_array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}), HALVES == 2)
     with Image.open("clippy_out/flag_overlay.png") as overlay:
         assert overlay.height > overlay.width * 48 // 64  # the legend has its own room
-    assert sorted(path.name for path in Path("clippy_out").iterdir()) == [
+    assert sorted(path.name for path in Path("clippy_out").glob("[!.]*")) == [
         "flag.json",
         "flag_mask.png",
         "flag_overlay.png",
@@ -101,6 +101,21 @@ def test_files_of_one_stem_keep_apart_and_own_pictures_are_no_input(clippy, flag
     np.testing.assert_array_equal(read_mask("a/b_dog_mask.png"), 3 - HALVES)
     again = clippy("segment", "a", "--labels", "red,blue", "--out", "a", "--json")
     assert [record["image"] for record in again.document["images"]] == ["a/dog.png"]
+
+
+def test_files_in_the_way_are_named_before_any_work(clippy, flag):
+    path = flag("in/dog.png")
+    Path("in/dog.json").write_text("labelme's")
+    Path("in/dog_mask.png").write_bytes(b"drawn by hand")
+    refused = clippy("segment", path, "--labels", "red,blue", "--out", "in", "--model", "no-such-model")
+    assert refused.code == ExitCode.FAILED and "--overwrite" in refused.stderr
+    assert "dog.json: not written by clippy" in refused.stderr and "dog_mask.png: not written" in refused.stderr
+    assert Path("in/dog.json").read_text() == "labelme's" and Path("in/dog_mask.png").read_bytes() == b"drawn by hand"
+    assert clippy("segment", path, "--labels", "red,blue", "--out", "in", "--overwrite").code == ExitCode.OK
+    assert clippy("segment", path, "--labels", "red", "--background", "blue", "--out", "in").code == ExitCode.OK
+    flag("other/dog.png")  # another photo of that name
+    refused = clippy("segment", "other/dog.png", "--labels", "red,blue", "--out", "in")
+    assert "dog.json: made from " in refused.stderr
 
 
 def test_cutouts_and_scores(clippy, flag):
@@ -175,7 +190,17 @@ def test_the_flags_are_these():
     assert flags == {
         *("images", "--labels", "--background", "--threshold", "--templates", "--model", "--resolution", "--save"),
         *("--scales", "--flip", "--window", "--stride", "--refine", "--regions"),
-        *("--out", "--batch-size", "--device", "--json", "--dense", "--proxy", "--strict"),
+        *(
+            "--out",
+            "--overwrite",
+            "--batch-size",
+            "--device",
+            "--json",
+            "--dense",
+            "--proxy",
+            "--positions",
+            "--strict",
+        ),
     }
 
 

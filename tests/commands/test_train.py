@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model.store import load_model_directory
 from clippy_cli.processes import OtherProcessFailed, Processes
 from clippy_cli.training.events import Stop
+from tests.fixtures.data import encoded, noise
 
 SMALL = ("data.resolution=32", "data.workers=0", "train.batch_size=4", "train.warmup_steps=0", "train.log_every=1")
 
@@ -79,6 +81,23 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, sent,
     resume = shlex.split(hint.removeprefix("hint: Go on with: "))
     assert resume == ["clippy", *command[3:], "--resume"]
     assert checkpoint.suffix == ".pt" and not (folder / "model").exists()
+
+
+def test_data_that_could_not_be_used_shows_in_the_exit_code(tmp_path: Path) -> None:
+    rows = ["image,caption", "0.png,  "]
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(seed=number)))
+        rows.append(f"{number}.png,picture {number}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    source = f"data.source={{kind: table, path: {tmp_path / 't.csv'}}}"
+    command = arguments(tmp_path / "run", source, "train.steps=1", "evaluate.scenes=1")
+    refused = CliRunner().invoke(app, [*command, "--strict"])
+    assert refused.exit_code == ExitCode.FAILED and "1 row skipped: no caption (line 2)" in refused.output
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == ExitCode.PARTIAL and done.output.count("1 row skipped: no caption (line 2)") == 1
+    (notice,) = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))["notices"]
+    assert (notice["kind"], notice["examples"]) == ("skipped", ["line 2"])
 
 
 def test_a_wrong_recipe_lists_its_problems(tmp_path: Path) -> None:
@@ -145,4 +164,4 @@ def test_of_several_processes_an_error_says_which() -> None:
 def test_the_flags_are_these() -> None:
     command = typer.main.get_group(app).commands["train"]
     flags = {option for parameter in command.params for option in parameter.opts}
-    assert flags == {"recipe", "--set", "--resume", "--inexact", "--smoke", "--plan", "--device"}
+    assert flags == {"recipe", "--set", "--resume", "--inexact", "--smoke", "--plan", "--strict", "--device"}

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clippy_cli import console
 from clippy_cli.commands.train_display import TrainDisplay, duration, step_line
+from clippy_cli.notices import Notices
 from clippy_cli.training.events import BestChanged, CheckpointFailed, SetsEvaluated, Started, StepReport, Validated
 
 REPORT = StepReport(
@@ -53,8 +54,10 @@ def seen(monkeypatch, *, terminal: bool) -> io.StringIO:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_events_become_lines(monkeypatch, terminal: bool) -> None:
     stream = seen(monkeypatch, terminal=terminal)
+    notices = Notices()
+    notices.skipped("row", "no caption", "line 3")
     with TrainDisplay() as display:
-        display.show(Started("40 scenes", 40, 5, 10, 4, 1_500_000, "cuda:0", 8, ("row 3 has no caption",)))
+        display.show(Started("40 scenes", 40, 5, 10, 4, 1_500_000, "cuda:0", 8, tuple(notices)))
         display.show(REPORT)
         display.show(Validated(5, 1.25))
         with display.evaluating("voc20") as progress:
@@ -68,7 +71,7 @@ def test_events_become_lines(monkeypatch, terminal: bool) -> None:
     text = stream.getvalue()
     for line in (
         "40 scenes; 5 steps an epoch",
-        "row 3 has no caption",
+        "1 row skipped: no caption (line 3)",
         "resuming after step 4 of 10 steps on 8 processes, the first on cuda:0; 1.5 million parameters learn",
         "step 5: validation loss 1.2500",
         "step 5: voc20 mIoU 28.1 % · captioned text to image R@1 50.0 %",

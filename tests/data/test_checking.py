@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clippy_cli.data.checking import EXAMPLES, LONG_WORDS, check_captioned_data, difference_hash, open_captioned_data
+from clippy_cli.data.captioned_inputs import open_captioned_data
+from clippy_cli.data.checking import EXAMPLES, LONG_WORDS, check_captioned_data, difference_hash
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
@@ -92,7 +93,8 @@ def test_broken_samples_duplicates_and_problems_are_named(shards: list[str]) -> 
     report = check_captioned_data(ShardSource(shards))
     assert [text.split(": ")[1] for text in report.broken_examples] == ["cut", "mute"]
     assert "s-0.tar" in report.broken_examples[0] and "caption is empty" in report.broken_examples[1]
-    assert ["alone" in problem or "lost" in problem for problem in report.problems] == [True, True]
+    listed = "; ".join(map(str, report.notices))
+    assert "(alone in " in listed and "(lost in " in listed
     assert report.images is not None
     assert report.images.exact.count == 1 and report.images.exact.examples == (("same", "k0"),)
     assert report.images.near.count == 1 and report.images.near.examples == (("alike", "look"),)
@@ -164,3 +166,12 @@ def test_what_is_opened(shards: list[str], tmp_path: Path) -> None:
         assert report.images is not None and report.broken == 0
     with pytest.raises(ClippyError, match="local files"):
         open_captioned_data(["https://example.org/{0..3}.tar"])
+
+
+def test_images_beside_shards_are_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.tar", {"a.png": encoded(noise()), "a.txt": "x"})
+    (tmp_path / "b.png").write_bytes(encoded(noise()))
+    source = open_captioned_data([str(tmp_path)])
+    assert [str(notice) for notice in source.notices] == [
+        "1 image ignored: lies beside the shards of its folder (b.png)"
+    ]

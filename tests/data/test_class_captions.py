@@ -5,6 +5,7 @@ from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.class_captions import ClassFolderSource
+from clippy_cli.data.identity import identify
 from clippy_cli.errors import ClippyError
 
 
@@ -31,13 +32,13 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path):
         ClassFolderSource(tmp_path / "absent")
 
 
-def test_the_checksum_follows_names_and_words(tmp_path: Path):
+def test_the_identity_follows_names_words_and_files(tmp_path: Path):
     for name in ("star", "ring"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
-    before = ClassFolderSource(tmp_path).checksum()
-    assert ClassFolderSource(tmp_path).checksum() == before
+    before = identify(ClassFolderSource(tmp_path)).digest()
+    assert identify(ClassFolderSource(tmp_path)).digest() == before
     (tmp_path / "classes.yaml").write_text("ring: circle\n")
-    renamed = ClassFolderSource(tmp_path).checksum()
+    renamed = identify(ClassFolderSource(tmp_path)).digest()
     (tmp_path / "ring" / "a.png").rename(tmp_path / "ring" / "b.png")
-    assert len({before, renamed, ClassFolderSource(tmp_path).checksum()}) == 3
+    assert len({before, renamed, identify(ClassFolderSource(tmp_path)).digest()}) == 3

@@ -11,7 +11,7 @@ def test_parts_follow_one_another_each_as_often_as_it_is_repeated():
         second.read(index).captions for index in (0, 1)
     ] * 2
     assert [mixture.read(index).captions for index in range(len(mixture))] == expected
-    assert mixture.describe().endswith("x 2") and mixture.problems == ()
+    assert mixture.describe().endswith("x 2") and not list(mixture.notices)
     for beyond in (7, -1):
         with pytest.raises(IndexError):
             mixture.read(beyond)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import read_image
-from clippy_cli.data.packing import Packing, pack_shards, shards_for
+from clippy_cli.data.pack_claim import Packing
+from clippy_cli.data.packing import pack_shards, shards_for
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
@@ -63,7 +65,7 @@ def test_pixels_and_captions_come_back(table: Path, tmp_path: Path) -> None:
     source = ShardSource([report.paths])
     files = {row["key"]: row["image"] for row in index_rows(tmp_path / "out")}
     assert (report.samples, report.captions, report.encoded, report.skipped, report.shards) == (5, 8, 1, 0, 2)
-    assert source.problems == () and source.shard_sizes == (3, 2) == (report.largest, report.smallest)
+    assert not list(source.notices) and source.shard_sizes == (3, 2) == (report.largest, report.smallest)
     assert report.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tar"))
     for number in range(5):
         sample = source.read(number)
@@ -206,9 +208,78 @@ def test_a_folder_of_images_and_text_files(tmp_path: Path) -> None:
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "b.png", "deep/c.png"]
     assert source.captions(2) == ("caption of c",)
     np.testing.assert_array_equal(source.read(1).image, noise(seed=0))
-    assert source.problems == (
-        f"{tmp_path}: 2 images without a caption in a text file of the same name are left out, "
-        f"such as {tmp_path / 'latin.png'}",
-    )
+    assert [str(notice) for notice in source.notices] == [
+        "1 image skipped: its text file is not UTF-8 (latin.txt)",
+        "1 image skipped: no text file of the same name (without.png)",
+    ]
     with pytest.raises(ClippyError, match="none of 0 images has a caption"):
         FolderSource(tmp_path / "nowhere")
+
+
+def test_edited_images_are_named_and_nothing_is_packed(table: Path, tmp_path: Path) -> None:
+    source, out, packing = TableSource(table), tmp_path / "out", Packing(shards=2, shuffle=False)
+    pack_shards(source, out, packing)
+    before = contents(out)
+    (tmp_path / "c.webp").write_bytes(encoded(noise(40, 60, 77), "WEBP"))
+    os.utime(tmp_path / "a.png")  # touched only: the same content
+    with pytest.raises(ClippyError, match=r"1 images have changed since they were packed here: \S+c\.webp ") as caught:
+        pack_shards(source, out, packing)
+    assert contents(out) == before and caught.value.hint is not None and "00000.tar" in caught.value.hint
+    (out / "00000.tar").unlink()
+    report = pack_shards(source, out, packing)
+    assert report.kept == 1
+    np.testing.assert_array_equal(ShardSource([report.paths]).read(2).image, read_image(tmp_path / "c.webp"))
+
+
+def test_images_that_came_back_are_noticed(table: Path, tmp_path: Path) -> None:
+    photo = (tmp_path / "b.jpg").read_bytes()
+    (tmp_path / "b.jpg").unlink()
+    source, packing = TableSource(table), Packing(shards=1)
+    assert pack_shards(source, tmp_path / "out", packing).skipped == 1
+    assert pack_shards(source, tmp_path / "out", packing).kept == 1
+    (tmp_path / "b.jpg").write_bytes(photo)
+    with pytest.raises(ClippyError, match=r"have changed since they were packed here: .*b\.jpg"):
+        pack_shards(source, tmp_path / "out", packing)
+
+
+def test_other_captions_and_images_are_named(table: Path, tmp_path: Path) -> None:
+    pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1))
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("zwei", "deux"), encoding="utf-8")
+    with pytest.raises(ClippyError, match=r"1 have other captions \(.*b\.jpg\)"):
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1))
+    table.write_text(text.replace("d.bmp", "x.bmp"), encoding="utf-8")
+    with pytest.raises(ClippyError, match=r"1 are gone \(.*d\.bmp\), 1 are new \(.*x\.bmp\)"):
+        pack_shards(TableSource(table), tmp_path / "out", Packing(shards=1))
+
+
+def test_a_shard_that_is_not_what_was_packed_is_packed_again(table: Path, tmp_path: Path) -> None:
+    source, out = TableSource(table), tmp_path / "out"
+    pack_shards(source, out, Packing(shards=2))
+    before = contents(out)
+    (out / "00001.tar").write_bytes(before["00001.tar"][:-11000])
+    report = pack_shards(source, out, Packing(shards=2))
+    assert report.kept == 1 and contents(out) == before
+    assert [str(notice) for notice in report.notices] == [
+        "1 shard: was not whole, or of an earlier version, and is packed again (00001.tar)"
+    ]
+
+
+def test_what_else_a_folder_holds_is_named(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png", ".hidden.png"):
+        (tmp_path / name).write_bytes(encoded(noise()))
+    texts = {"a.txt": "one", "b.TXT": "two", "raw.txt": "three", "notes.md": "x", "c.heic": "x", "c.txt": "four"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "back").symlink_to(tmp_path)
+    source = FolderSource(tmp_path)
+    assert [source.key(index) for index in range(len(source))] == ["a.jpg", "a.png", "b.png"]
+    assert sorted(str(notice) for notice in source.notices) == [
+        "1 file ignored: a hidden file (.hidden.png)",
+        "1 file ignored: type .heic is not read (c.heic)",
+        "1 file ignored: type .md is not read (notes.md)",
+        "1 folder skipped: links to folders are not followed (other/back)",
+        "1 image: shares its text file with another image (a.png)",
+        "2 text files skipped: no image of the same name (c.txt, raw.txt)",
+    ]

@@ -80,3 +80,15 @@ def test_missing_files_and_other_sizes_are_named(tmp_path):
     for name in ("other", "../photo", "a/../../photo"):
         with pytest.raises(ClippyError, match="looked for"):
             find_regions(tmp_path / "inside", name)
+
+
+def test_masks_that_cover_a_photo_over_and_over_are_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"size": [30, 40], "counts": [0, 1200]}] * 300), encoding="utf-8")
+    with pytest.raises(ClippyError, match="more than 256 times"):
+        read_regions(path, 30, 40)
+    path.write_text(json.dumps([{"size": [30, 40], "counts": [0, 1200]}] * 200), encoding="utf-8")
+    assert (read_regions(path, 30, 40) == 1).all()  # numbered from 1: the others are covered
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ClippyError, match="not regions"):
+        read_regions(path, 30, 40)

@@ -18,6 +18,10 @@ from clippy_cli.errors import ClippyError
 from tests.fixtures.data import encoded, noise, write_shard
 
 
+def said(source: ShardSource) -> list[str]:
+    return [str(notice) for notice in source.notices]
+
+
 def sample_members(*keys: str) -> dict[str, bytes | str]:
     """A picture, seeded by its number, and a caption for each key."""
     members: dict[str, bytes | str] = {}
@@ -32,7 +36,7 @@ def test_samples_come_back_in_any_order_and_after_pickling(tmp_path: Path) -> No
     write_shard(tmp_path / "s-1.tar", sample_members("c"))
     source: ShardSource = pickle.loads(pickle.dumps(ShardSource([str(tmp_path / "s-{0..1}.tar")])))
     assert len(source) == 3
-    assert source.problems == ()
+    assert not list(source.notices)
     for index, (key, seed) in reversed(list(enumerate([("a", 0), ("b", 1), ("c", 0)]))):
         sample = source.read(index)
         assert sample.key == key
@@ -104,9 +108,11 @@ def test_samples_without_image_or_caption_are_counted(tmp_path: Path) -> None:
     members = sample_members("whole") | {"lone.png": encoded(noise()), "mute.txt": "a", "mute2.json": "{}"}
     source = ShardSource([str(write_shard(tmp_path / "s.tar", members))])
     assert len(source) == 1
-    without_image, without_caption = source.problems
-    assert without_image.startswith("2 samples without image are left out, such as mute in ")
-    assert without_caption.startswith("1 samples without caption are left out, such as lone in ")
+    shard = tmp_path / "s.tar"
+    assert said(source) == [
+        f"2 captions skipped: no image of the same key (mute in {shard}, mute2 in {shard})",
+        f"1 image skipped: no caption of the same key (lone in {shard})",
+    ]
 
 
 def test_of_repeated_members_the_first_counts(tmp_path: Path) -> None:
@@ -125,7 +131,10 @@ def test_of_repeated_members_the_first_counts(tmp_path: Path) -> None:
     source = ShardSource([str(shard)])
     assert source.read(0).captions == ("text",)
     np.testing.assert_array_equal(source.read(0).image, noise(seed=1))
-    assert source.problems == (f"2 repeated members are left out, such as a.png in {shard}",)
+    assert said(source) == [
+        f"2 members skipped: repeats a key of the shard; the first one is used (a.png in {shard}, a.txt in {shard})",
+        f"1 member ignored: the .txt of the same key is the caption (a.json in {shard})",
+    ]
 
 
 def test_only_regular_members_are_read(tmp_path: Path) -> None:
@@ -141,7 +150,9 @@ def test_only_regular_members_are_read(tmp_path: Path) -> None:
             archive.addfile(header, io.BytesIO(data if isinstance(data, bytes) else data.encode()))
     source = ShardSource([str(shard)])
     assert [source.read(index).key for index in range(len(source))] == ["a"]
-    assert source.problems == ()
+    assert said(source) == [
+        f"2 members skipped: a link to what the shard does not hold (l.png in {shard}, h.png in {shard})"
+    ]
 
 
 def test_a_shard_cut_anywhere_keeps_its_whole_samples(tmp_path: Path) -> None:
@@ -154,7 +165,7 @@ def test_a_shard_cut_anywhere_keeps_its_whole_samples(tmp_path: Path) -> None:
         cut.write_bytes(data[:size])
         source = ShardSource([str(cut)])
         assert len(source) == sum(end <= size for end in ends)
-        assert any("cut short or damaged" in problem for problem in source.problems)
+        assert any("cut short or damaged" in notice for notice in said(source))
         assert [source.read(index).key for index in range(len(source))] == ["a", "b", "c"][: len(source)]
 
 
@@ -167,7 +178,7 @@ def test_garbage_in_the_middle_is_a_problem_and_not_a_silent_end(tmp_path: Path)
     shard.write_bytes(bytes(data))
     source = ShardSource([str(shard)])
     assert len(source) == 1
-    assert any("damaged" in problem for problem in source.problems)
+    assert any("damaged" in notice for notice in said(source))
 
 
 def test_empty_shards_are_named_and_all_empty_is_an_error(tmp_path: Path) -> None:
@@ -177,7 +188,11 @@ def test_empty_shards_are_named_and_all_empty_is_an_error(tmp_path: Path) -> Non
     (tmp_path / "photo.tar").write_bytes(encoded(noise(64, 64)))
     source = ShardSource([str(full), str(empty), str(other), str(tmp_path / "photo.tar")])
     assert len(source) == 1
-    assert [Path(problem.split(":")[0]).name for problem in source.problems] == ["empty.tar", "other.tar", "photo.tar"]
+    empty_ones = next(notice for notice in source.notices if notice.unit == "shard")
+    assert [Path(example).name for example in empty_ones.examples] == ["empty.tar", "other.tar"]
+    damaged = next(notice for notice in source.notices if notice.unit == "rest of a shard")
+    assert damaged.examples == (str(tmp_path / "photo.tar"),)
+    assert f"2 members ignored: type .npy is not read (a.npy in {other}, b.npy in {other})" in said(source)
     with pytest.raises(ClippyError, match=r"No sample in 1 shards .*2 \.npy"):
         ShardSource([str(other)])
 
@@ -217,7 +232,7 @@ def test_a_shard_that_shrinks_later_breaks_samples_only(tmp_path: Path) -> None:
 
 def test_real_shards(real_data: Path) -> None:
     source = ShardSource([str(real_data / "flickr8k" / "dev-*.tar")])
-    assert source.problems == ()
+    assert not source.notices.incomplete
     sample = source.read(len(source) - 1)
     assert sample.image.shape == (224, 224, 3)
     assert len(sample.captions) == 5

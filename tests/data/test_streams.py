@@ -74,9 +74,9 @@ def test_each_pass_deals_every_shard_once(shards: Path, tmp_path: Path, size: in
     if size == 1:
         assert sorted(by_pass[0]) == sorted(by_pass[1])
         assert by_pass[0] != by_pass[1]
-        assert source.problems == ()
+        assert not list(source.notices)
     else:
-        assert source.problems[0].startswith("1 of 7 shards")
+        assert str(*source.notices).startswith("1 shard ignored: left out of each pass")
     assert len(source) == 28
 
 
@@ -179,11 +179,10 @@ def test_missing_and_broken_shards_are_left_out_and_said(shards: Path, tmp_path:
     source = stream(remote, tmp_path / "cache")
     numbers = {sample >> 32 for sample in source.first(100, 0, 1)}
     assert numbers == {1, 3, 4, 5, 6}
-    said = sorted(source.problems)
-    assert len(said) == 3
-    assert "0.tar: cannot be fetched" in said[0]
-    assert "1.tar: cut short or damaged" in said[1]
-    assert "2.tar is compressed with gzip" in said[2]
+    said = {notice.unit: str(notice) for notice in source.notices}
+    assert said["shard"].startswith("2 shards skipped: cannot be fetched or used (")
+    assert "0.tar: cannot be fetched" in said["shard"] and "2.tar is compressed with gzip" in said["shard"]
+    assert "cut short or damaged" in said["rest of a shard"] and said["rest of a shard"].endswith("1.tar)")
     with pytest.raises(BrokenSampleError, match=r"0\.tar"):
         source.read(0)
 
@@ -242,7 +241,7 @@ def test_a_server_that_was_there_is_waited_for_longer_than_one_that_never_was(
 def test_processes_need_a_shard_each(shards: Path, tmp_path: Path) -> None:
     source = stream(shards, tmp_path)
     source.check_processes(7)
-    assert source.problems == ()
+    assert not list(source.notices)
     with pytest.raises(ClippyError, match="7 shards cannot feed 8 processes") as caught:
         source.check_processes(8)
     assert "--shards 8" in str(caught.value.hint)
@@ -323,8 +322,8 @@ def test_shards_over_http_are_asked_for_once(server: str, tmp_path: Path) -> Non
     wait_for_fetches()
     asked = [line.split()[1] for line in _Quiet.asked if "HTTP/" in line]
     assert [asked.count(f"/{number}.tar") for number in range(SHARDS)] == [1] * SHARDS
-    assert len(source.problems) == 1
-    assert "7.tar: cannot be fetched" in source.problems[0]
+    (notice,) = source.notices
+    assert "7.tar: cannot be fetched" in str(notice)
 
 
 def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: Any) -> None:

@@ -28,6 +28,10 @@ def table(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
+def said(source: TableSource) -> list[str]:
+    return [str(notice) for notice in source.notices]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -44,7 +48,7 @@ def table(folder: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
 def test_rows_of_one_image_are_one_sample(folder: Path, name: str, text: str) -> None:
     source: TableSource = pickle.loads(pickle.dumps(TableSource(table(folder, name, text))))
     assert len(source) == 2
-    assert source.problems == ()
+    assert list(source.notices) == [] and source.doubtful == 0
     assert [source.read(index).captions for index in range(2)] == [("one, two", "four"), ("three",)]
     assert [source.read(index).key for index in range(2)] == ["a.png", "b.png"]
     np.testing.assert_array_equal(source.read(1).image, noise(seed=1))
@@ -63,7 +67,12 @@ def test_byte_order_mark_root_and_named_columns(folder: Path) -> None:
 def test_incomplete_rows_are_counted(folder: Path) -> None:
     source = TableSource(table(folder, "t.csv", "image,caption\na.png,one\nb.png\n,x\nb.png,  \n"))
     assert len(source) == 1
-    assert source.problems == (f"{folder / 't.csv'}: 3 rows without image or caption are left out, such as line 3",)
+    assert said(source) == [
+        "1 row skipped: fewer fields than the 2 of the header (line 3)",
+        "1 row skipped: no image (line 4)",
+        "1 row skipped: no caption (line 5)",
+    ]
+    assert (source.rows, source.doubtful) == (4, 1) and source.notices.incomplete
 
 
 @pytest.mark.parametrize(
@@ -75,7 +84,7 @@ def test_incomplete_rows_are_counted(folder: Path) -> None:
         ("a.png,a dog\n", "first line holds 'a.png', 'a dog'"),
         ("image,caption\n", "no row"),
         ("image,caption\nx.png,one\ny.png,two\n", r"none of 2 images tried exists, such as .*x\.png"),
-        ('image,caption\na.png,"' + "x" * 200_000, "line 2: field larger"),
+        ('image,caption\na.png,"' + "x" * 200_000, "no row"),
     ],
 )
 def test_unusable_tables_say_what_was_looked_for(folder: Path, text: str, said: str) -> None:

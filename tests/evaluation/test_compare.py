@@ -9,7 +9,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.compare import compare
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.evaluation.stored import load_document, load_images
-from tests.fixtures.evaluation import BETTER, records, segment_result, write
+from tests.fixtures.evaluation import BETTER, COUNTS, records, segment_result, write
 
 
 def test_segmentation_is_compared_on_the_images_of_both(tmp_path):
@@ -138,6 +138,18 @@ def test_files_that_are_no_results_are_refused_with_a_remedy(tmp_path, text, mes
     with pytest.raises(ClippyError, match=message) as caught:
         load_document(tmp_path)
     assert caught.value.hint
+
+
+def test_a_metric_of_an_earlier_version_is_read_by_the_name_it_has_now(tmp_path, caplog):
+    old = segment_result(
+        {}, task="group", headline="jaccard", classes=(), metrics={"jaccard": 0.4, "jaccard_best": 0.5}
+    )
+    scores = {key: {"jaccard": 0.4, "jaccard_best": 0.5} for key in COUNTS}
+    path = write(tmp_path, [(old, records({}, scores))])
+    file, document = load_document(path)
+    assert document.results[0].metrics == {"jaccard": 0.4, "average_best_overlap": 0.5}
+    assert all("average_best_overlap" in image.scores for image in load_images(file, document.results[0]).values())
+    assert "jaccard_best is now called average_best_overlap" in caplog.text
 
 
 def test_files_of_images_are_checked(tmp_path):

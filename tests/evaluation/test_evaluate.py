@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.evaluate import Host, evaluate_set
+from clippy_cli.evaluation import set_evaluation
+from clippy_cli.evaluation.evaluate import Host
 from clippy_cli.evaluation.evaluate import evaluate as evaluate_models
-from clippy_cli.evaluation.protocol import Overrides, load_protocol
+from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.set_evaluation import evaluate_set
+from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks import parse_tasks, tasks_of_sets
 from clippy_cli.evaluation.tasks.base import Options
 from tests.fixtures.colour_model import ColourModel
@@ -67,20 +71,22 @@ def test_groups_find_the_two_halves():
     images = Flags([halves(0, 1), halves(0, 0)])
     (result,) = evaluate(images, "group", options=Options(groups=2, method="kmeans")).results
     # The second flag is one segment, of which the better group covers half.
-    assert result.metrics == {"jaccard": pytest.approx(0.75), "jaccard_best": pytest.approx(0.75)}
+    assert result.metrics == {"jaccard": pytest.approx(0.75), "average_best_overlap": pytest.approx(0.75)}
     assert result.protocol["segments"] == "classes of each image" and result.protocol["groups"] == 2
 
 
 def test_outlines_of_several_people():
     images = Outlines([(halves(0, 1), halves(0, 0))])
+    images.info = replace(images.info, name="bsds500", catalogued=True)
     (result,) = evaluate(images, options=Options(groups=2, method="kmeans")).results
     pixels = 48 * 48
     joined = (HALF * (HALF - 1)) / (pixels * (pixels - 1) / 2)
     assert result.task == "group"
     assert result.metrics == {
         "jaccard": pytest.approx(0.75),
-        "jaccard_best": pytest.approx(0.75),
+        "average_best_overlap": pytest.approx(0.75),
         "covering": pytest.approx((1 + 0.5) / 2),
+        "covering_pooled": pytest.approx((1 + 0.5) / 2),
         "probabilistic_rand_index": pytest.approx((1 + joined) / 2),
         "variation_of_information": pytest.approx(0.5),
     }
@@ -92,6 +98,9 @@ def test_clusters_of_the_whole_set_are_matched_with_classes():
     assert result.metrics == {"hungarian_miou": 1.0, "hungarian_pixel_accuracy": 1.0}
     (more,) = evaluate(images, "cluster", options=Options(clusters=1)).results
     assert more.metrics["hungarian_pixel_accuracy"] == pytest.approx(3 / 5)
+    (extra,) = evaluate(images, "cluster", options=Options(clusters=3)).results
+    assert list(extra.metrics)[2:] == ["hungarian_miou_extra_dropped", "hungarian_pixel_accuracy_extra_dropped"]
+    assert "extra clusters" in extra.protocol and "extra clusters" not in result.protocol
 
 
 def test_classification_counts_classes_and_ties():
@@ -125,26 +134,26 @@ def test_all_tasks_share_one_pass():
     assert len({result.model.fingerprint for result in evaluated.results}) == 1
 
 
-def test_limit_makes_a_subset_and_published_figures_are_not_comparable():
-    images = Flags([halves(0, 1)] * 3, name="voc20", complete=3)
-    images.info = replace(images.info, catalogued=True)
+def test_published_figures_say_what_keeps_them_from_being_compared(monkeypatch):
+    classes = tuple(load_spec("voc20").classes)
+    images = Flags([halves(0, 1)] * 3, name="voc20", complete=3, classes=classes)
+    images.info = replace(images.info, catalogued=True, split="val")
     (part,) = evaluate(images, "segment", options=Options(limit=2), protocol="sclip").results
     assert part.data.subset and part.published and not any(figure.comparable for figure in part.published)
-    assert "2 of 3 images" in part.published[0].why_not
+    assert all(figure.why_not.startswith("2 of 3 images") for figure in part.published)
     (whole,) = evaluate(images, "segment", protocol="sclip").results
-    assert {figure.model for figure in whole.published if figure.comparable} == {"SCLIP"}
-    (changed,) = evaluate(images, "segment", protocol="sclip", overrides=Overrides(resolution=48)).results
-    assert not any(figure.comparable for figure in changed.published)
+    assert whole.data.split == "val"
+    (sclip,) = [figure for figure in whole.published if figure.model == "SCLIP"]
+    assert not sclip.comparable and sclip.why_not == "positions: native (ours: the model's own)"
+    # Nothing but the values of the conditions decides: ours set to SCLIP's, the figure compares.
+    monkeypatch.setattr(set_evaluation, "measured_with", lambda setup, task: sclip.conditions)
+    (same,) = evaluate(images, "segment", protocol="sclip").results
+    assert [figure.model for figure in same.published if figure.comparable] == ["SCLIP"]
 
 
-def test_a_set_or_protocol_of_ones_own_is_never_taken_for_a_published_one(tmp_path):
-    own = tmp_path / "sclip.yaml"
-    own.write_text("resolution: 48\n")
+def test_a_set_of_ones_own_has_no_published_figures():
     images = Flags([halves(0, 1)], name="voc20", complete=1)
     assert evaluate(images, "segment", protocol="sclip").results[0].published == ()
-    images.info = replace(images.info, catalogued=True)
-    (result,) = evaluate(images, "segment", protocol=str(own)).results
-    assert result.protocol["name"] == "own:sclip" and not any(figure.comparable for figure in result.published)
 
 
 def test_windows_of_the_whole_image_change_nothing():
@@ -154,17 +163,18 @@ def test_windows_of_the_whole_image_change_nothing():
     assert windowed.confusion == plain.confusion and windowed.protocol["window"].startswith("24 at stride 8")
 
 
-def test_sharper_masks_are_named_and_never_comparable():
+def test_sharper_masks_are_named():
     images = Flags([halves(0, 1)], name="voc20", complete=1)
     images.info = replace(images.info, catalogued=True)
-    (plain,) = evaluate(images, "segment", protocol="sclip").results
+    (plain,) = evaluate(images, "segment", protocol="tcl").results
     assert (plain.protocol["scales"], plain.protocol["flip"], plain.protocol["refinement"]) == ([1.0], False, "none")
     for changes in ({"scales": (1.0, 2.0)}, {"flip": True}, {"refine": "guided"}, {"refine": "pamr"}):
-        (result,) = evaluate(images, "segment", protocol="sclip", overrides=Overrides(**changes)).results
+        (result,) = evaluate(images, "segment", protocol="tcl", overrides=Overrides(**changes)).results
         (name,) = changes
-        assert result.protocol["name"] == f"sclip, changed: {name}"
+        assert result.protocol["name"] == f"tcl, changed: {name}"
         assert result.protocol["refinement" if name == "refine" else name] in (*changes.values(), [1.0, 2.0])
-        assert not any(figure.comparable for figure in result.published)
+        named = {"scales": "scales", "flip": "flip", "refine": "refinement"}[name]
+        assert all(f"{named}: " in figure.why_not for figure in result.published if figure.model == "CLIP-DINOiser")
         assert result.metrics["miou"] == pytest.approx(plain.metrics["miou"])
 
 

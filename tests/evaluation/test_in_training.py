@@ -14,10 +14,10 @@ import torch
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation import in_training
-from clippy_cli.evaluation.evaluate import evaluate_set
 from clippy_cli.evaluation.in_training import periodic_evaluation
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.run import Progress
+from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.loading import load_recipe
 from tests.conftest import nano_model

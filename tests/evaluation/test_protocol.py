@@ -5,19 +5,20 @@ from dataclasses import replace
 import pytest
 
 from clippy_cli.data.benchmarks.base import BenchmarkClass
+from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.protocol import (
+from clippy_cli.evaluation.protocol import load_protocol, protocol_names
+from clippy_cli.evaluation.settings import (
     Overrides,
     class_entries,
     describe_background,
-    load_protocol,
-    protocol_names,
     resolve_settings,
     segmentation_rule,
 )
 from clippy_cli.inference.choices import Competition
 from clippy_cli.inference.segment import Rule
+from clippy_cli.model.patch_forms import with_positions
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.image_sets import Flags, halves
 
@@ -70,10 +71,10 @@ def test_sclip_has_words_and_a_threshold_and_its_own_rules_for_single_sets():
     assert settled("sclip", flags(name="cityscapes")).resolution == 560
     voc = settled("sclip", flags(name="voc"))
     assert (voc.logit_scale, voc.min_area, len(voc.classes["background"])) == (65, 0.1, 26)
-    names = ("background", "boat", "dining table", "person", "potted plant", "tv monitor", "dog")
+    names = tuple(load_spec("voc").classes)
     images = Flags([halves(0, 1)], classes=names, background=0, context=("wall",), name="voc")
     wanted = class_entries(images, voc)
-    assert wanted.texts.count("wall") == 1 and wanted.codes.count(0) == 26 and wanted.texts[-1] == "dog"
+    assert wanted.texts.count("wall") == 1 and wanted.codes.count(0) == 26 and wanted.texts[-1] == "screen"
     with pytest.raises(ClippyError, match=r"boat.*not among the classes"):
         class_entries(flags(name="voc"), voc)
 
@@ -140,10 +141,32 @@ def test_own_files_are_checked_as_a_whole(tmp_path):
 
 
 def test_every_shipped_protocol_fits_every_set_it_names():
-    from clippy_cli.data.benchmarks.catalogue import load_spec
-
-    assert protocol_names() == ("clippy", "sclip", "tcl")
+    assert protocol_names() == ("clippy", "clippy-notebook", "dinotxt", "sclip", "tcl")
     for name in protocol_names():
         for set_name, rules in load_protocol(name).sets.items():
             if set_name != "scenes":
                 assert set(rules.classes) <= set(load_spec(set_name).classes)
+
+
+def test_a_protocols_positions_pass_by_models_without_a_table_and_the_command_line_wins(nano):
+    images, model = flags(), with_positions(nano, "plain")
+    assert settled("sclip").positions is None
+    wanted = {
+        name: resolve_settings(load_protocol(name), images.info, model, Overrides()).positions
+        for name in ("sclip", "clippy")
+    }
+    assert wanted == {"sclip": "dino", "clippy": "plain"}
+    changed = resolve_settings(load_protocol("sclip"), images.info, model, Overrides(positions="timm"))
+    assert changed.positions == "timm" and changed.protocol_name == "sclip, changed: positions"
+
+
+def test_the_notebooks_protocol_pools_the_class_token_for_classes_alone(nano):
+    protocol = load_protocol("clippy-notebook")
+
+    def pooled(name):
+        info = replace(flags(name=name).info, catalogued=True)
+        return resolve_settings(protocol, info, nano, Overrides())
+
+    assert pooled("imagenet").template_names == ("openai",) and pooled("voc-train").template_names == ("photo",)
+    assert pooled("imagenet").frame == pooled("voc-train").frame == "squashed-masks"
+    assert pooled("imagenet").pool_prefix is True or nano.config.image.pooling not in ("max", "avg")

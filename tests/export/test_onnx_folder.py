@@ -30,8 +30,9 @@ def assert_same(model, folder, sizes):
     session = runtime.InferenceSession(folder / "text.onnx", providers=["CPUExecutionProvider"])
     texts = ["grass", "a photo of two brown dogs", "a dog"]
     for chosen in (texts[:1], texts):
-        (found,) = session.run(None, {"token_ids": model.text.tokenize(chosen).numpy()})
-        np.testing.assert_allclose(found, model.embed_texts(chosen).numpy(), atol=1e-5)
+        found = session.run(None, {"token_ids": model.text.tokenize(chosen).numpy()})
+        np.testing.assert_allclose(found[0], model.embed_texts(chosen).numpy(), atol=1e-5)
+        np.testing.assert_allclose(found[-1], model.embed_patch_texts(chosen).numpy(), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -52,7 +53,7 @@ def test_graphs_equal_the_model_at_any_size(tmp_path, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lse", "shared", "cls", "prefix", "bert", "t5", "conv"])
+@pytest.mark.parametrize("kind", ["lse", "shared", "cls", "prefix", "dino", "plain", "bert", "t5", "conv", "split"])
 def test_every_pooling_and_tower(kind, tmp_path):
     choices = {
         "lse": {"pooling": "lse", "blocks": (1, 2), "trunk_args": {"img_size": 32, "patch_size": 8, "depth": 2}},
@@ -64,9 +65,13 @@ def test_every_pooling_and_tower(kind, tmp_path):
         },
         "cls": {"pooling": "cls"},
         "prefix": {"pooling": "max", "pool_prefix_tokens": True, "projection": "mlp", "hidden_dim": 16},
+        "dino": {"pooling": "max", "positions": "dino"},
+        "plain": {"pooling": "max", "positions": "plain"},
     }
     if kind == "conv":
         model, patch = build_model(load_architecture("align-nano"), seed=1).eval(), 32
+    elif kind == "split":
+        model, patch = build_model(load_architecture("dinov2-text-nano"), seed=1).eval(), 8
     elif kind in choices:
         model, patch = tiny_model(**choices[kind]), 8
     else:

@@ -14,6 +14,7 @@ from clippy_cli.model.build import build_model
 from clippy_cli.model.registry import load_architecture
 from tests.fixtures.export_models import TRUNK, tiny_model
 
+ROTARY = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
 CASES: dict[str, dict[str, Any]] = {
     "class token": {"pooling": "cls"},
     "mean of the patches": {"pooling": "avg"},
@@ -64,6 +65,9 @@ def test_a_convolutional_trunk_with_its_mean(tmp_path):
     [
         ({"pooling": "max"}, "max pooling"),
         ({"pooling": "lse"}, "lse pooling"),
+        ({"pooling": "cls+avg", "projection": "linear"}, "cls+avg pooling"),
+        ({"pooling": "avg", "head_blocks": 1}, "image.head_blocks"),
+        ({"pooling": "cls", "trunk": "vit_small_patch16_dinov3", "trunk_args": ROTARY}, "rotary positions"),
         ({"pooling": "cls", "centre": True}, "centred"),
         ({"pooling": "cls", "blocks": (1,), "affinity_block": 1}, "affinity"),
         ({"pooling": "avg", "pool_prefix_tokens": True}, "takes in the class token"),

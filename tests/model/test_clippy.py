@@ -185,3 +185,28 @@ def test_cuda_agrees_with_the_cpu():
     model.cuda()
     torch.testing.assert_close(model.embed_patches(images.cuda()).cpu(), expected[0], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(model.embed_texts(["a star on grass"]).cpu(), expected[1], atol=1e-3, rtol=1e-3)
+
+
+def test_texts_of_patches_are_the_second_half_where_an_image_is_two_tokens_side_by_side():
+    model = build_model(load_architecture("dinov2-text-nano"), seed=1).eval()
+    images, texts = torch.randn(2, 3, 64, 96), ["red square", "a ring on grass"]
+    tokens = model.image_tokens(images)  # (B,P+N,D/2)
+    pooled = torch.cat([tokens[:, 0], tokens[:, 5:].mean(dim=1)], dim=1)
+    torch.testing.assert_close(model.embed_images(images), F.normalize(pooled, dim=1))
+    assert model.embed_patches(images).shape == (2, 8, 12, 96)
+    whole, halves = model.embed_texts(texts), model.embed_patch_texts(texts)
+    torch.testing.assert_close(halves, F.normalize(whole[:, 96:], dim=1))
+    assert model.embed_patch_texts([]).shape == (0, 96) and model.embed_texts([]).shape == (0, 192)
+    first = model.image.project(model.image.features(images)[:, :1])  # the blocks let tokens see each other
+    assert not torch.allclose(first, tokens[:, :1], atol=1e-4)
+
+
+def test_one_vector_for_both_where_it_is_not(nano):
+    assert torch.equal(nano.embed_patch_texts(["grass"]), nano.embed_texts(["grass"]))
+
+
+def test_two_tokens_side_by_side_need_an_even_width():
+    fields = load_architecture("dinov2-text-nano").model_dump()
+    for change, says in (({"embed_dim": 191}, "even number"), ({"embed_dim": 96}, "96 features; 48 are needed")):
+        with pytest.raises(ClippyError, match=says):
+            build_model(parse_model_config(fields | change, where="here"))

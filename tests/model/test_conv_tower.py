@@ -64,9 +64,11 @@ def test_trunk_weights_come_from_timms_file_statistics_included(used, tmp_path):
     ("image", "says"),
     [
         ({"pooling": "cls"}, "no class token"),
+        ({"pooling": "cls+avg"}, "no class token"),
+        ({"head_blocks": 1}, "is convolutional"),
         ({"blocks": (2,)}, "no transformer blocks"),
         ({"trunk": "efficientnet_b99"}, "cannot build the trunk 'efficientnet_b99'"),
-        ({"trunk": "eva02_tiny_patch14_224"}, "no plain vision transformer"),
+        ({"trunk": "swin_tiny_patch4_window7_224"}, "no plain vision transformer"),
     ],
 )
 def test_what_a_convolutional_trunk_cannot_do_is_refused(image, says):

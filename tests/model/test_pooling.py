@@ -20,6 +20,7 @@ def test_pooling_matches_plain_loops(pool_prefix):
                 sum(column) / len(column)
             )
     assert torch.equal(pool_tokens(tokens, "cls", 2), tokens[:, 0])
+    assert torch.equal(pool_tokens(tokens, "cls+avg", 2), torch.cat([tokens[:, 0], tokens[:, 2:].mean(dim=1)], dim=1))
 
 
 def test_lse_lies_between_mean_and_max_and_tends_to_both():
@@ -44,7 +45,7 @@ def test_lse_stand_in_vector_is_the_first_order_form():
 
 @pytest.mark.parametrize("name", Pooling)
 def test_every_pooling_has_its_function(name: Pooling) -> None:
-    assert pool_tokens(torch.ones(2, 1 + 3, 4), name, 1).shape == (2, 4)
+    assert pool_tokens(torch.ones(2, 1 + 3, 4), name, 1).shape == (2, 4 * name.parts)
 
 
 @pytest.mark.parametrize("held", [pooling.AFFINITIES, 2 * 9 * 4])

@@ -58,6 +58,7 @@ def lose_weights(folder):
 
 def foreign_weights(folder):
     save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
+    (folder / "checksums.json").unlink()
 
 
 @pytest.mark.parametrize(

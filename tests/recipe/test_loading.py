@@ -130,7 +130,7 @@ def test_a_wrong_field_does_not_cause_a_second_complaint(write) -> None:
         ("a: [1\n", "this is not YAML"),
         ("- 1\n- 2\n", "not fields"),
         ("", "not fields"),
-        ("a: &x [*x]\n", "unknown field"),
+        ("a: &x [*x]\n", "or for themselves"),
         (GOOD + "name: again\n", "this field is given twice"),
     ],
 )
@@ -259,3 +259,30 @@ def test_every_field_below_a_section_is_documented() -> None:
         ("train", "self_distillation"),
     ]
     assert undocumented == [*sections, ("evaluate",), ("log",)]
+
+
+LAUGH = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 10)}]\n" for i in range(7)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGH + "name: *h\n", "stand for more than 1,000,000 values"),
+        ("name: 2020-13-45\n", "a value that YAML cannot read"),
+        ("name: !!float 'x'\n", "a value that YAML cannot read"),
+        ("name: " + "[" * 20_000, "nested too deeply"),
+        ("name: " + "x" * (5 << 20), "larger than 4 MiB"),
+    ],
+    ids=["laugh", "date", "float", "deep", "large"],
+)
+def test_files_that_take_time_or_memory_are_refused(write, text: str, says: str) -> None:
+    with pytest.raises(ClippyError, match=says):
+        load_recipe(str(write(text)))
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", "[" * 5000, "!!int x"])
+def test_overrides_that_are_no_yaml_are_named(write, value: str) -> None:
+    with pytest.raises(ClippyError, match="the value is not YAML"):
+        load_recipe(str(write(GOOD)), [f"train.lr={value}"])

@@ -48,7 +48,8 @@ def test_every_shipped_recipe_has_a_smoke_form_that_needs_nothing(name: str, mon
     assert smoke.output == f"runs/{name}-smoke"
     assert smoke.data.source.kind == "scenes"
     assert (smoke.model.image.init, smoke.model.text.init) == ("random", "random")
-    assert smoke.model.architecture == ("align-nano" if name == "cc12m-align-b5" else "clippy-nano")
+    small = {"cc12m-align-b5": "align-nano", "dinov2-text": "dinov2-text-nano"}
+    assert smoke.model.architecture == small.get(name, "clippy-nano")
     assert smoke.train.steps * smoke.train.batch_size < 200
 
 

@@ -10,6 +10,7 @@ from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 from clippy_cli.training.loader import SUBSTITUTES, Batch, ImageFeed
 from clippy_cli.training.order import BatchShare, Steps, epoch_order, keep_indices
 from clippy_cli.training.step_shapes import StepShapes
@@ -99,7 +100,7 @@ def test_kept_tokens_follow_seed_and_step() -> None:
 
 
 class Flaky:
-    problems = ()
+    notices = Notices()
 
     def __len__(self) -> int:
         return 6

@@ -160,10 +160,8 @@ def test_sigterm_to_the_readers_as_well_still_saves(tiny_recipe_file, tmp_path) 
 
 @pytest.mark.slow
 def test_one_failing_process_ends_all_with_one_readable_error(tiny_recipe_file, tmp_path) -> None:
-    started = time.monotonic()
     run = ["-m", "tests.training.test_processes", "fail", str(tiny_recipe_file), str(tmp_path / "run")]
     said = finish(launch(run, 2), code=1)
-    assert time.monotonic() - started < 60
     assert said[0].count("error:") + said[1].count("error:") == 1 and "Traceback" not in said[0] + said[1]
     assert said[1] == "error: process 2 of 2: the disk of process 1 is gone\n"
 

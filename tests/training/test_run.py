@@ -157,10 +157,50 @@ def test_resuming_on_fewer_samples_is_refused(tiny, tmp_path: Path) -> None:
     asked = iter([False, True])
     run(recipe, should_stop=lambda: next(asked))
     table.write_text("\n".join(rows[:-1]))
-    with pytest.raises(ClippyError, match="trained on 12 samples, and now there are 11") as caught:
+    with pytest.raises(ClippyError, match=r"trained on other data: 1 file is gone, or with other captions\.") as caught:
         run(recipe, resume=True)
     assert "clippy data check" in caught.value.hint
     assert run(recipe, resume=True, inexact=True)[0].finished
+
+
+def test_resuming_on_edited_data_names_what_changed(tiny, tmp_path: Path) -> None:
+    table, rows = (
+        tmp_path / "captions.csv",
+        ["image,caption", *(f"{number}.png,picture {number}" for number in range(8))],
+    )
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(seed=number)))
+    table.write_text("\n".join(rows))
+    recipe = tiny(f"data.source={{kind: table, path: {table}}}", "train.batch_size=4")
+    asked = iter([False, True, True])
+    run(recipe, should_stop=lambda: next(asked))
+    (tmp_path / "3.png").write_bytes(encoded(noise(20, 20, seed=99)))
+    with pytest.raises(ClippyError, match=r"other data: 1 file is modified since \(3\.png\)\."):
+        run(recipe, resume=True)
+    (tmp_path / "3.png").write_bytes(encoded(noise(seed=3)))
+    table.write_text("\n".join([*rows[:-1], "7.png,a cat"]))
+    with pytest.raises(ClippyError, match=r"1 file is new, or with other captions \(7\.png\)"):
+        run(recipe, resume=True)
+    result, events = run(recipe, resume=True, inexact=True)
+    assert result.finished and len(list(result.notices)) == 1
+    assert [str(notice) for event in events if isinstance(event, Started) for notice in event.notices] == [
+        "2 changes: the data is not as it was before the run was resumed "
+        "(1 file is new, or with other captions (7.png), 1 file is modified since (3.png))"
+    ]
+
+
+def test_doubtful_tables_are_refused_and_strict_refuses_all(tiny, tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(seed=number)))
+    table.write_text("image,caption\n" + "".join(f"{number}.png,one, two\n" for number in range(8)))
+    source = f"data.source={{kind: table, path: {table}}}"
+    with pytest.raises(ClippyError, match=r"8 of 8 rows \(100\.0%\) do not fit the header"):
+        run(tiny(source, "train.batch_size=4"))
+    more = source.replace("}", ", max_doubtful: 1}")
+    with pytest.raises(ClippyError, match="8 rows: more fields than the 2 of the header"):
+        run(tiny(more, "train.batch_size=4"), strict=True)
+    assert run(tiny(more, "train.batch_size=4"))[0].finished
 
 
 def test_a_best_model_that_cannot_be_written_is_not_called_the_best(tiny, monkeypatch) -> None:
@@ -399,7 +439,7 @@ def test_compiled_towers_train_as_plain_ones_without_recompiling(tiny, tmp_path)
     ("option", "complaint"),
     [
         ("train.chunk_size=4", "has batch normalisation"),
-        ("train.drop_rate=0.5", "has no tokens that could be dropped"),
+        ("train.drop_rate=0.5", "drops no tokens"),
     ],
 )
 def test_a_convolutional_trunk_refuses_what_it_cannot_do(tiny, option: str, complaint: str) -> None:

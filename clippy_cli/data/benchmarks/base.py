@@ -103,6 +103,7 @@ class SetInfo:
         complete: the number of images of the whole published split; None where there is no such number.
         catalogued: whether this is a set of the catalogue, rather than one of a user's that may have the same name.
         digest: changes with anything that the set's data file says.
+        split: which split of a published set it is, such as ``val``; empty where that is not known.
         exif: what the EXIF orientation of photos means; None where the annotation's size decides.
     """
 
@@ -113,6 +114,7 @@ class SetInfo:
     complete: int | None = None
     catalogued: bool = False
     digest: str = ""
+    split: str = ""
     exif: ExifRule | None = None
 
 
@@ -132,6 +134,10 @@ class AnnotatedSet(ABC):
     @abstractmethod
     def key(self, index: int) -> str:
         """A name for image ``index``, different from all others of the set and the same on every machine."""
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files that image ``index`` and its annotation are read from; none where both are generated."""
+        return ()
 
 
 class SegmentationSet(AnnotatedSet):

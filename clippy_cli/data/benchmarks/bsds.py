@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clippy_cli.data.benchmarks.base import AnnotatedRegions, RegionSet, check_size, read_photo_for
+from clippy_cli.data.benchmarks.matlab import read_variable
 from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, note_strays
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.errors import ClippyError, encodable
@@ -36,6 +37,10 @@ class _Bsds(RegionSet):
     def key(self, index: int) -> str:
         return encodable(self._keys[index])
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        key = self._keys[index]
+        return self._photos.path(key), self._masks.path(key)
+
     def read(self, index: int) -> AnnotatedRegions:
         key, notices = self._keys[index], Notices()
         path = self._masks.path(key)
@@ -48,17 +53,12 @@ class _Bsds(RegionSet):
 
 def _read_regions(path: Path) -> tuple[NDArray[np.int32], ...]:
     """The region map (H,W) of each annotator, regions numbered from 0 in the order of the file's own numbers."""
-    from scipy.io import loadmat
-
+    held = read_variable(path, "groundTruth", what="a BSDS500 annotation", hint=AGAIN)
     try:
-        with path.open("rb") as file:
-            annotators = loadmat(file, variable_names=["groundTruth"])["groundTruth"].ravel()
-        maps = [annotator["Segmentation"][0, 0] for annotator in annotators]
-        if not maps or any(regions.ndim != 2 or regions.dtype.kind not in "iu" for regions in maps):
+        maps = [annotator["Segmentation"][0, 0] for annotator in held.ravel()]
+        if not maps or any(regions.ndim != 2 or regions.dtype.kind not in "iu" or not regions.size for regions in maps):
             raise ValueError("groundTruth holds no maps of region numbers")
-    except FileNotFoundError:
-        raise ClippyError(f"{path}: no such file", AGAIN) from None
-    except Exception as error:  # loadmat lets through whatever bad bytes lead to: KeyError, TypeError, zlib.error, ...
+    except Exception as error:  # whatever it is instead of a cell of structs: KeyError, TypeError, IndexError, ...
         raise ClippyError(
             f"{path}: not a BSDS500 annotation: {type(error).__name__}: {error}; looked for "
             "groundTruth{i}.Segmentation in a MATLAB 5 file",

@@ -12,6 +12,7 @@ from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
 from clippy_cli.data.pictures import ArrayPicture
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import NoticeKind
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ def open_captioned(pattern: str) -> RetrievalSet:
         if not shards:
             raise ClippyError(f"{path}: holds no shards (*.tar)", "Give the folder that holds the tar files.")
     source = ShardSource(shards)
-    for problem in source.problems:
-        _log.warning("%s", problem)
+    for notice in source.notices:
+        _log.log(logging.INFO if notice.kind is NoticeKind.IGNORED else logging.WARNING, "%s", notice)
     return _Captioned(source, path)
 
 
@@ -48,6 +49,9 @@ class _Captioned(RetrievalSet):
     def key(self, index: int) -> str:
         key = self._source.key(index)
         return f"{index}/{key}" if self._numbered else key
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self._source.shard_path(index),)
 
     def captions(self, index: int) -> tuple[str, ...]:
         with _usable():

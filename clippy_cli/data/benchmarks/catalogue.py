@@ -31,7 +31,7 @@ from clippy_cli.errors import ClippyError
 
 SETS = Path(str(resources.files("clippy_cli.data.benchmarks") / "sets"))
 SCENES = "scenes"
-DOWNLOADED_VOC = ("voc", "voc20")  # torchvision fetches no other set that is measured here
+DOWNLOADED_VOC = ("voc", "voc20", "voc-train")  # torchvision fetches no other set that is measured here
 _READERS: dict[Reader, tuple[Kind, Callable[[str, SetSpec, Path], ImageSet]]] = {
     "masks": ("segmentation", open_masks),
     "context-mat": ("segmentation", open_context),

@@ -85,6 +85,9 @@ class ClassFolders(ClassificationSet):
         """The file of image ``index``."""
         return self._folder / self._files[index]
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self.path(index),)
+
     def words(self, index: int) -> tuple[str, ...]:
         """What a model is asked for where it is to find the class of image ``index``."""
         return self.classes[int(self._targets[index])].prompts

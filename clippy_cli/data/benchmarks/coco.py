@@ -18,6 +18,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
 
 _VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
+MAX_JSON_BYTES = 1 << 30  # panoptic_train2017.json has half of it
 
 
 class _Segment(BaseModel):
@@ -73,6 +74,7 @@ class _Panoptic(SegmentationSet):
         self.context = spec.context
         self._photos = photos
         self._masks = masks
+        self._listing = folder / (spec.listing or "")
         self._keys = tuple(segments)
         self._segments = tuple(segments.values())
 
@@ -81,6 +83,10 @@ class _Panoptic(SegmentationSet):
 
     def key(self, index: int) -> str:
         return self._keys[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        key = self._keys[index]
+        return self._photos.path(key), self._masks.path(key), self._listing
 
     def read(self, index: int) -> SegmentedImage:
         key, notices = self._keys[index], Notices()
@@ -104,6 +110,8 @@ class _Panoptic(SegmentationSet):
 def _read_listing(path: Path) -> _Document:
     """The annotations of the JSON file; pydantic parses it without making objects of other fields."""
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", AGAIN)
         return _Document.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error

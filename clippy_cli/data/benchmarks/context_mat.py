@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet
 from clippy_cli.data.benchmarks.masks import MAX_VALUES, UNKNOWN, MaskSet
+from clippy_cli.data.benchmarks.matlab import read_variable
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import MAX_PIXELS
 from clippy_cli.errors import ClippyError
@@ -66,23 +67,11 @@ def _load(path: Path, notices: Notices) -> NDArray[np.integer[Any]]:
 
 def read_label_map(path: Path) -> NDArray[np.integer[Any]]:
     """The class numbers (H,W) in a MATLAB file of the release; ClippyError where it holds something else."""
-    from scipy.io import loadmat, whosmat
-
     hint = "Unpack the 459-class release again."
-    try:
-        with path.open("rb") as file:
-            shapes = {name: shape for name, shape, _ in whosmat(file)}
-            if len(shapes.get(_VARIABLE, ())) != 2 or np.prod(shapes[_VARIABLE]) > MAX_PIXELS:
-                held = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()) or "nothing"
-                raise ClippyError(f"{path}: has no label map, a matrix {_VARIABLE}; it holds {held}", hint)
-            file.seek(0)
-            values = np.asarray(loadmat(file, variable_names=[_VARIABLE])[_VARIABLE])
-    except ClippyError:
-        raise
-    except FileNotFoundError:
-        raise ClippyError(f"{path}: no such file, so this photo has no mask", hint) from None
-    except Exception as error:  # on bad data scipy raises whatever its parts do
-        raise ClippyError(f"{path}: cannot be read as a MATLAB file ({error})", hint) from error
+    values = np.asarray(read_variable(path, _VARIABLE, what="a label map", hint=hint))
+    if values.ndim != 2 or not values.size or values.size > MAX_PIXELS:
+        shape = "x".join(map(str, values.shape))
+        raise ClippyError(f"{path}: {_VARIABLE} is no label map but an array of {shape}", hint)
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
         values = values.astype(np.int64)
     if values.dtype.kind not in "iu":

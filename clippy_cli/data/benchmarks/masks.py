@@ -69,8 +69,8 @@ class MaskSet(SegmentationSet):
         self._images, self._masks = PatternFiles(folder, spec.images), PatternFiles(folder, spec.masks)
         if spec.listing is None:
             self._keys = self._images.keys(self.notices)
-            note_strays(folder, self._images, self._masks, self.notices)
-            note_lonely(folder, self._keys, spec.masks, self.notices)
+            skipped = note_strays(folder, self._images, self._masks, self.notices)
+            note_lonely(folder, skipped.union(self._keys), spec.masks, self.notices)
         else:
             self._keys = read_listing(folder / spec.listing, self._images, self.notices)
         if not any(self._images.has(key) and self._masks.has(key) for key in self._keys):
@@ -85,6 +85,9 @@ class MaskSet(SegmentationSet):
 
     def key(self, index: int) -> str:
         return encodable(self._keys[index])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._images.path(self._keys[index]), self._masks.path(self._keys[index])
 
     def read(self, index: int) -> SegmentedImage:
         key, notices = self._keys[index], Notices()

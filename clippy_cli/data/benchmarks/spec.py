@@ -67,6 +67,7 @@ class SetSpec(BaseModel):
     source: str = Field("", description="Where class names, prompts and mask values come from.")
     home: str = Field("", description="Where to obtain the set.")
     tree: str = Field("", description="The expected files, as shown to someone who lacks them.")
+    split: str = Field("", description="Which split of a published set this is, such as val.")
     complete: int | None = Field(None, gt=0, description="Number of images of the whole published split.")
     reader: Reader = Field("masks", description="How the annotation is stored.")
     annotation: str = Field("", description="Which annotation this is, where there is a choice that changes figures.")
@@ -109,7 +110,9 @@ class SetSpec(BaseModel):
     def info(self, name: str, folder: Path) -> SetInfo:
         """What results say about the set that this describes, found in ``folder``."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-        return SetInfo(name, self.title, folder, self.annotation, self.complete, self._catalogued, digest, self.exif)
+        return SetInfo(
+            name, self.title, folder, self.annotation, self.complete, self._catalogued, digest, self.split, self.exif
+        )
 
     def benchmark_classes(self) -> tuple[BenchmarkClass, ...]:
         """The classes, in order."""

@@ -2,7 +2,7 @@
 
 G groups, S annotated segments, K clusters, C classes, N pixels that count. A figure of one image is NaN where nothing
 was annotated; averages over images leave such images out. Three different figures are called Jaccard in the
-literature: :func:`jaccard`, :func:`jaccard_best`, and the mIoU of :func:`hungarian_confusion`.
+literature: :func:`jaccard`, :func:`average_best_overlap`, and the mIoU of :func:`hungarian_confusion`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ def jaccard(table: Tensor) -> float:
     return float(overlaps[matched].sum() / overlaps.shape[1])
 
 
-def jaccard_best(table: Tensor) -> float:
+def average_best_overlap(table: Tensor) -> float:
     """Mean over the segments of one image of the best IoU with any group, in [0, 1]; a group may serve twice.
 
-    The measure of DINO (Caron et al. 2021); never below :func:`jaccard`.
+    The ABO of the object proposal literature (Uijlings et al., Selective Search, IJCV 2013, section 5.2, of boxes; of
+    regions in Krahenbuhl and Koltun, ECCV 2014), which averages over the segments of a class or a whole set. The paper
+    of DINO (Caron et al. 2021) describes a Jaccard similarity of this kind; its public code has none for VOC. Never
+    below :func:`jaccard`.
     """
     overlaps = _iou(table)
     return float(overlaps.max(axis=0).mean()) if overlaps.size else math.nan
@@ -66,13 +69,27 @@ def jaccard_best(table: Tensor) -> float:
 def segmentation_covering(table: Tensor) -> float:
     """How well the groups cover one annotator's segments R, in [0, 1]: sum over R of |R|/N times its best IoU.
 
-    Arbelaez et al. 2011, section 3.1.3; over several annotators, the mean.
+    Arbelaez et al. 2011, section 3.1.3; over several annotators of one image, the mean.
     """
     overlaps = _iou(table)
     if not overlaps.size:
         return math.nan
     areas = table.sum(dim=0).cpu().numpy()
     return float(overlaps.max(axis=0) @ areas / areas.sum())
+
+
+def pooled_covering(coverings: Sequence[float], pixels: Sequence[int]) -> float:
+    """The covering of a set, in [0, 1], as Berkeley's benchmark pools it (``collect_eval_reg.m`` of BSR).
+
+    That code adds |R| times the best IoU over the regions R of all annotators of all images, and divides by the sum of
+    all |R|. So an image counts by its size and by how many annotated it; in the mean over images each counts the same.
+
+    Args:
+        coverings: of each image, the mean over its annotators, all of whom marked the same pixels.
+        pixels: of each image, the pixels of all its annotators together.
+    """
+    total = sum(pixels)
+    return math.fsum(c * n for c, n in zip(coverings, pixels, strict=True)) / total if total else math.nan
 
 
 def probabilistic_rand_index(tables: Sequence[Tensor]) -> float:
@@ -113,14 +130,22 @@ def hungarian_confusion(counts: Tensor) -> tuple[Tensor, Tensor]:
     Rows are annotated, columns predicted. With more clusters than classes the pixels of clusters without a class are
     unmatched: give them to the functions of ``metrics`` as ``missed``, where they stay in the union of their annotated
     class and in the total. With fewer, no pixel is predicted as a class without a cluster, and its IoU is 0.
-    Where STEGO's code allows extra clusters it also averages in an IoU of 0 for "no class"; here the mean is over
-    classes only.
     """
     assignment = hungarian_assignment(counts)
     matched = assignment >= 0
     confusion = counts.new_zeros(counts.shape[1], counts.shape[1])
     confusion[:, assignment[matched]] = counts[matched].T
     return confusion, counts[~matched].sum(dim=0)
+
+
+def without_extra_clusters(counts: Tensor) -> Tensor:
+    """(K,C) pixel counts -> those of the first C clusters, (min(K,C),C): what STEGO's public code leaves to be matched.
+
+    Its ``UnsupervisedMetrics.update`` (src/utils.py) masks pixels whose cluster has a number of C or above, so that
+    with extra clusters their pixels count neither as right nor as wrong, and which ones go depends on how clusters are
+    numbered. :func:`hungarian_confusion` of all clusters counts every pixel.
+    """
+    return counts[: counts.shape[1]]
 
 
 def _renumber(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import AnnotatedSet, Kind
-from clippy_cli.evaluation.protocol import Settings
+from clippy_cli.data.benchmarks.framed import Frame
+from clippy_cli.data.images import LONGEST_EXACT, dense_size, exact_size, resize_bilinear, resize_image
 from clippy_cli.evaluation.result import ClassScore, ImageRecord, ResultTask
+from clippy_cli.evaluation.settings import Settings
 from clippy_cli.evaluation.tasks import Task
-from clippy_cli.inference.choices import DEFAULT_GROUPS, GroupMethod
+from clippy_cli.inference.choices import DEFAULT_GROUPS, Filter, GroupMethod, Sizes, WindowAverage
 from clippy_cli.inference.features import Encode
 from clippy_cli.inference.views import view_embeddings
+from clippy_cli.inference.windows import PixelWindows
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.processes import Processes
 
@@ -75,9 +78,36 @@ class Setup(Generic[SetT]):
         return len(self.images) if limit is None else min(limit, len(self.images))
 
     @property
+    def windows(self) -> PixelWindows | None:
+        """Windows that are averaged at pixels; None where there are none, or where they are averaged on the grid."""
+        settings = self.settings
+        if settings.window is None or settings.window_average is WindowAverage.PATCHES:
+            return None
+        return PixelWindows(settings.window, settings.stride or settings.window)
+
+    @property
     def encode_patches(self) -> Encode:
-        """B images of one size -> (B,h,w,D) patch embeddings, by the views of the settings."""
+        """B images of one size -> (B,h,w,D) patch embeddings by the views of the settings, or (B,n,h,w,D) of n windows.
+
+        The latter where windows are averaged at pixels (see :attr:`windows`).
+        """
+        if self.windows is not None:
+            return partial(self.windows.encode, self.model)
         return partial(view_embeddings, self.model, views=self.settings.views)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of this size is resized to where patches are wanted."""
+        settings = self.settings
+        if settings.sizes is Sizes.EXACT:
+            return exact_size(height, width, settings.resolution)
+        short_side = settings.views.short_side(settings.resolution)
+        return dense_size(height, width, short_side, self.model.preprocess.patch_size)
+
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H,W,3) uint8 -> (H',W',3) uint8, what the model sees where patches are wanted."""
+        height, width = self.size(image.shape[0], image.shape[1])
+        bilinear = self.settings.resize is Filter.BILINEAR
+        return resize_bilinear(image, height, width) if bilinear else resize_image(image, height, width)
 
 
 @dataclass(frozen=True)
@@ -147,6 +177,10 @@ class EvaluationTask(ABC, Generic[SetT, SampleT]):
     def measure(self, index: int, sample: SampleT, output: Tensor) -> dict[ResultTask, ImageRecord]:
         """Image ``index`` of the set and what the model made of it -> what it adds, to each of ``results``."""
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """What is read for image ``index`` beside the set's own files; none, as here, for most tasks."""
+        return ()
+
     def complete(self, records: list[ImageRecord], processes: Processes) -> list[ImageRecord]:
         """The records of all images, in the set's order, with what only all of them together tell.
 
@@ -174,11 +208,21 @@ def common_record(task: EvaluationTask[Any, Any]) -> dict[str, Any]:
         "name": settings.protocol_name,
         "resolution": settings.resolution,
         "resize": "short side, bicubic, antialiased",
+        "positions": settings.positions or "the model's own",
     }
+    if settings.frame is not Frame.WHOLE:
+        record["frame"] = "centre crop, the whole mask squashed to it"
     if task.needs == "scores":
         record["resize"] += ", centre crop"
+        if settings.pool_prefix is not None:
+            record["pooling"] = "patches and class token" if settings.pool_prefix else "patches"
         return record
-    window = f"{settings.window} at stride {settings.stride}, averaged on the patch grid"
+    if settings.resize is Filter.BILINEAR:
+        record["resize"] = "short side, bilinear, not antialiased"
+    if settings.sizes is Sizes.EXACT:
+        record["resize"] += f", sides not rounded to the patch, {LONGEST_EXACT} at most"
+    where = "at pixels, after upsampling each" if task.setup.windows else "on the patch grid"
+    window = f"{settings.window} at stride {settings.stride}, averaged {where}"
     record["window"] = "whole image" if settings.window is None else window
     record["patches"] = settings.patches or "as the model gives them"
     record["scales"], record["flip"] = list(settings.scales), settings.flip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage
 from clippy_cli.errors import ClippyError
-from clippy_cli.evaluation.metrics.grouping import hungarian_confusion
+from clippy_cli.evaluation.metrics.grouping import hungarian_confusion, without_extra_clusters
 from clippy_cli.evaluation.metrics.segmentation import (
     confusion_matrix,
     dense_counts,
@@ -46,6 +46,9 @@ class Cluster(EvaluationTask[SegmentationSet, SegmentedImage]):
         "hungarian_miou": "One clustering of the whole set, clusters matched one to one with classes on pixel counts "
         "(STEGO, PiCIE); mean IoU over classes.",
         "hungarian_pixel_accuracy": "Share of annotated pixels that are right under the same matching.",
+        "hungarian_miou_extra_dropped": "The same where clusters numbered beyond the classes are dropped with their "
+        "pixels before matching, as STEGO's public code does.",
+        "hungarian_pixel_accuracy_extra_dropped": "Share of the pixels left by this that are right.",
     }
 
     def __init__(self, setup: Setup[SegmentationSet]) -> None:
@@ -69,11 +72,18 @@ class Cluster(EvaluationTask[SegmentationSet, SegmentedImage]):
             "hungarian_miou": number(mean_iou(confusion, missed)),
             "hungarian_pixel_accuracy": number(pixel_accuracy(confusion, missed)),
         }
+        if self._clusters > len(names):
+            kept, _ = hungarian_confusion(without_extra_clusters(counts.T))
+            metrics["hungarian_miou_extra_dropped"] = number(mean_iou(kept))
+            metrics["hungarian_pixel_accuracy_extra_dropped"] = number(pixel_accuracy(kept))
         return TaskFigures(metrics, pixel_classes(confusion, missed, names), sparse_counts(confusion))
 
     def record(self, result: ResultTask) -> dict[str, Any]:
         method = f"mini-batch k-means on unit patch embeddings of up to {_IMAGES} images"
-        return {"clusters": self._clusters, "method": method}
+        record = {"clusters": self._clusters, "method": method}
+        if self._clusters > len(self.setup.images.classes):
+            record["extra clusters"] = "their pixels count as wrong; as dropped in the figures that say so"
+        return record
 
 
 def fit_centres(patches: Tensor, clusters: int, seed: int) -> Tensor:
@@ -123,6 +133,7 @@ def _sampled_patches(setup: Setup[SegmentationSet]) -> Tensor:
         resolution=settings.views.short_side(settings.resolution),
         batch_size=options.batch_size,
         workers=options.workers,
+        resize=setup.resize,
     ):
         if not isinstance(result, Failed):
             patches = F.normalize(result.output.flatten(0, 1), dim=1).cpu()  # (N,D)

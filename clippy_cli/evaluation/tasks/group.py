@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import IGNORE, AnnotatedRegions, RegionSet, SegmentationSet, SegmentedImage
 from clippy_cli.evaluation.metrics.grouping import (
+    average_best_overlap,
     contingency,
     jaccard,
-    jaccard_best,
+    pooled_covering,
     probabilistic_rand_index,
     segmentation_covering,
     variation_of_information,
@@ -27,7 +28,7 @@ from clippy_cli.inference.group import group_patches
 
 
 class Group(EvaluationTask[SegmentationSet | RegionSet, SegmentedImage | AnnotatedRegions]):
-    """Jaccard both ways; with several annotators' regions, the means over them and the measures of BSDS500.
+    """Jaccard and average best overlap; with several annotators' regions, means over them and BSDS500's measures.
 
     Where a set has classes, the segments of an image are its classes, and ignored pixels do not count.
     """
@@ -42,9 +43,11 @@ class Group(EvaluationTask[SegmentationSet | RegionSet, SegmentedImage | Annotat
     definitions: ClassVar[Mapping[str, str]] = {
         "jaccard": "Per image, groups matched one to one with annotated segments (Hungarian, most summed IoU); mean "
         "IoU over segments, unmatched ones 0; then the mean over images.",
-        "jaccard_best": "Per image, each annotated segment's best IoU with any group, a group may serve twice (DINO); "
+        "average_best_overlap": "Per image, each annotated segment's best IoU with any group, a group may serve twice; "
         "mean over segments, then over images.",
         "covering": "Segmentation covering (Arbelaez et al. 2011): mean over annotators, then over images.",
+        "covering_pooled": "Segmentation covering pooled over the regions of all annotators and images, as Berkeley's "
+        "collect_eval_reg.m does: an image counts by its size and its number of annotators.",
         "probabilistic_rand_index": "Share of pixel pairs that groups and an annotator both join or both part; mean "
         "over annotators, then over images.",
         "variation_of_information": "In bits, lower is better; mean over annotators, then over images.",
@@ -65,13 +68,19 @@ class Group(EvaluationTask[SegmentationSet | RegionSet, SegmentedImage | Annotat
             tables, more = [contingency(codes, torch.from_numpy(sample.mask), ignore_index=IGNORE)], {}
         scores = {
             "jaccard": _mean([jaccard(table) for table in tables]),
-            "jaccard_best": _mean([jaccard_best(table) for table in tables]),
+            "average_best_overlap": _mean([average_best_overlap(table) for table in tables]),
         }
-        return {Task.GROUP: ImageRecord(index=index, key=sample.key, scores=scores | more)}
+        pixels = sum(int(table.sum()) for table in tables) if more else 0
+        return {Task.GROUP: ImageRecord(index=index, key=sample.key, scores=scores | more, pixels=pixels)}
 
     def summarize(self, records: Sequence[ImageRecord]) -> TaskFigures:
         names = list(dict.fromkeys(name for record in records for name in record.scores))
-        return TaskFigures({name: mean_score(records, name) for name in names or ["jaccard", "jaccard_best"]})
+        metrics: dict[str, float | None] = {}
+        for name in names or ["jaccard", "average_best_overlap"]:
+            metrics[name] = mean_score(records, name)
+            if name == "covering":
+                metrics["covering_pooled"] = _pooled_covering(records)
+        return TaskFigures(metrics)
 
     def record(self, result: ResultTask) -> dict[str, Any]:
         images, options = self.setup.images, self.setup.options
@@ -100,6 +109,11 @@ def _segment_codes(sample: SegmentedImage | AnnotatedRegions) -> NDArray[np.int1
     if isinstance(sample, SegmentedImage):
         codes[sample.mask == IGNORE] = 0
     return codes
+
+
+def _pooled_covering(records: Sequence[ImageRecord]) -> float | None:
+    known = [(value, record.pixels) for record in records if (value := record.scores.get("covering")) is not None]
+    return number(pooled_covering([value for value, _ in known], [pixels for _, pixels in known]))
 
 
 def _mean(values: Sequence[float]) -> float | None:

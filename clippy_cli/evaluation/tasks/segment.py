@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage
-from clippy_cli.data.prompts import prompt_embeddings
+from clippy_cli.data.prompts import patch_prompt_embeddings
 from clippy_cli.data.regions import find_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.metrics.segmentation import (
@@ -27,8 +27,8 @@ from clippy_cli.evaluation.metrics.segmentation import (
     pixel_accuracy,
     sparse_counts,
 )
-from clippy_cli.evaluation.protocol import Settings, class_entries, describe_background, segmentation_rule
 from clippy_cli.evaluation.result import WITH_REGIONS, ClassScore, ImageRecord, ResultTask
+from clippy_cli.evaluation.settings import Settings, class_entries, describe_background, segmentation_rule
 from clippy_cli.evaluation.tasks import Task
 from clippy_cli.evaluation.tasks.base import (
     EvaluationTask,
@@ -49,7 +49,7 @@ def open_segmenter(model: VisionLanguageModel, images: SegmentationSet, settings
     entries = class_entries(images, settings)
     if max(entries.codes) >= IGNORE:
         raise ClippyError(f"{images.info.name} has more than {IGNORE} classes", "Split it into smaller sets.")
-    texts = prompt_embeddings(model, entries.texts, settings.templates)
+    texts = patch_prompt_embeddings(model, entries.texts, settings.templates)
     return Segmenter(texts, entries, segmentation_rule(images, settings))
 
 
@@ -79,6 +79,15 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
     def results(self) -> tuple[ResultTask, ...]:
         return (Task.SEGMENT,) if self.setup.options.regions is None else (Task.SEGMENT, WITH_REGIONS)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        folder, images = self.setup.options.regions, self.setup.images
+        if folder is None:
+            return ()
+        try:
+            return (find_regions(_folder_of(folder, images), images.key(index)),)
+        except ClippyError:  # said when the image is measured
+            return ()
+
     def measure(self, index: int, sample: SegmentedImage, output: Tensor) -> dict[ResultTask, ImageRecord]:
         """Confusion counts of one image, and the mean IoU over the classes in it.
 
@@ -91,7 +100,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
                 regions = read_regions(find_regions(_folder_of(folder, self.setup.images), sample.key), height, width)
             except ClippyError as raised:
                 error = raised.message
-        scores = self._segmenter.scores(output)
+        scores = self._scores(sample, output)
         plain = self._segmenter.codes(scores, sample.image, height, width)
         records: dict[ResultTask, ImageRecord] = {Task.SEGMENT: self._count(plain, index, sample)}
         if regions is not None:
@@ -134,10 +143,18 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
 
     def illustrate(self, sample: SegmentedImage, output: Tensor) -> Illustration:
         """Class i as code i + 1, at the photo's size; pixels that do not count as 0."""
-        plain = self._segmenter.codes(self._segmenter.scores(output), sample.image, *sample.image.shape[:2])
+        plain = self._segmenter.codes(self._scores(sample, output), sample.image, *sample.image.shape[:2])
         annotated = np.where(sample.mask == IGNORE, 0, sample.mask.astype(np.int16) + 1).astype(np.int16)
         names = tuple(entry.name for entry in self.setup.images.classes)
         return Illustration(plain.cpu().numpy().astype(np.int16) + np.int16(1), annotated, names)
+
+    def _scores(self, sample: SegmentedImage, output: Tensor) -> Tensor:
+        """(E,h,w) scores on the patch grid, or (E,H',W') of the resized image where windows are averaged at pixels."""
+        windows = self.setup.windows
+        if windows is None:
+            return self._segmenter.scores(output)
+        height, width = self.setup.size(sample.image.shape[0], sample.image.shape[1])
+        return windows.scores(output, self._segmenter.scores, height, width)
 
     def _count(self, predicted: Tensor, index: int, sample: SegmentedImage) -> ImageRecord:
         target = torch.from_numpy(sample.mask).to(predicted.device)

@@ -6,6 +6,7 @@ Shapes: see ``model/base.py``; M heads of width d, T = 1+N tokens.
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -25,10 +26,11 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Visio
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
-from clippy_cli.model.compat.timm import resample_positions
 from clippy_cli.model.compat.transformers import quiet_session
 from clippy_cli.model.dense.block import OpenBlock
+from clippy_cli.model.positions import resample_positions
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _RESNET_STRIDE = 32
@@ -94,6 +96,16 @@ def create_model(name: str, **arguments: Any) -> Any:
         return open_clip.create_model(name, **arguments)
 
 
+def is_openai_archive(file: Path) -> bool:
+    """Whether a file holds the numbers that OpenAI stores beside the tensors, as TorchScript or as a dictionary."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            listed = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            return listed is not None and b"input_resolution" in archive.read(listed)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def text_settings(name: str) -> dict[str, Any]:
     """The ``text_cfg`` of an architecture or a ``local-dir:``."""
     return dict((open_clip.get_model_config(name) or {}).get("text_cfg", {}))
@@ -149,11 +161,11 @@ def require_openable(visual: Any) -> None:
             raise ClippyError(f"Dense modes cannot take a {type(block).__name__} apart.", "Choose a plain ViT.")
 
 
-def embed(visual: VisionTransformer, images: Tensor, grid: tuple[int, int]) -> Tensor:
+def embed(visual: VisionTransformer, images: Tensor, grid: tuple[int, int], positions: PositionResampling) -> Tensor:
     """(B,3,H,W) -> (B,1+N,width): the class token, then patches, with positions resampled to the grid."""
     patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).mT  # (B,width,h,w) -> (B,N,width)
     prefix = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-    table = resample_positions(visual.positional_embedding[None], grid, visual.grid_size, 1)  # (1,1+N,width)
+    table = resample_positions(visual.positional_embedding[None], grid, visual.grid_size, 1, positions)
     tokens: Tensor = visual.ln_pre(torch.cat([prefix, patches], dim=1) + table.to(patches.dtype))
     return tokens
 

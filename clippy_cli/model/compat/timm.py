@@ -10,24 +10,50 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, Format, PatchEmbed, resample_abs_pos_embed
+from timm.layers import Attention, Format, PatchEmbed, SwiGLU
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as eva_filter
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
 from clippy_cli.model.dense.block import OpenBlock
+from clippy_cli.model.positions import resample_positions
 
+_ALIGNED = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
-__all__ = ["EfficientNet", "VisionTransformer"]
+__all__ = ["EfficientNet", "Eva", "VisionTransformer"]
 
 
 def is_efficientnet(name: str) -> bool:
     """Whether the architecture of that name, perhaps with a tag, is one of timm's EfficientNets."""
     return bool(is_model_in_modules(get_arch_name(name), {"efficientnet"}))
+
+
+def is_rotary(name: str) -> bool:
+    """Whether the architecture of that name is one of timm's transformers with rotary positions, such as DINOv3."""
+    return bool(is_model_in_modules(get_arch_name(name), {"eva"}))
+
+
+def head_count(trunk: Any) -> int:
+    """Heads of the last block's attention."""
+    return int(trunk.blocks[-1].attn.num_heads)
+
+
+def swiglu_block(width: int, heads: int) -> nn.Module:
+    """A pre-norm block with SwiGLU, 8/3 widths up to a multiple of 64, and layer scale from 1e-5: dino.txt's head."""
+    hidden = int(4 * width * 2 / 3)
+    hidden += -hidden % _ALIGNED
+    ratio = (hidden + 0.5) / width  # timm rounds the product down
+    block: nn.Module = Block(
+        width, heads, ratio, init_values=1e-5, act_layer=nn.SiLU, norm_layer=nn.LayerNorm, mlp_layer=SwiGLU
+    )
+    return block
 
 
 def pretrained_model(name: str, **arguments: Any) -> nn.Module:
@@ -44,32 +70,35 @@ def pretrained_model(name: str, **arguments: Any) -> nn.Module:
 
 def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights as the trunk names and shapes them, where timm knows how: its vision transformers."""
+    if isinstance(trunk, Eva):
+        renamed: dict[str, Tensor] = eva_filter(state, trunk)
+        return renamed
     if not isinstance(trunk, VisionTransformer):
         return state
     fitted: dict[str, Tensor] = checkpoint_filter_fn(state, trunk)
     return fitted
 
 
-def resample_positions(table: Tensor, grid: tuple[int, int], old: tuple[int, int] | None, num_prefix: int) -> Tensor:
-    """(1,P+n,F) positions on the ``old`` grid, None for a square -> (1,P+N,F) on ``grid``; bicubic, antialiased."""
-    resampled: Tensor = resample_abs_pos_embed(
-        table, list(grid), None if old is None else list(old), num_prefix_tokens=num_prefix
-    )
-    return resampled
-
-
-def embed(trunk: VisionTransformer, images: Tensor) -> Tensor:
+def embed(trunk: VisionTransformer, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
     """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
-    tokens: Tensor = trunk._pos_embed(trunk.patch_embed(images))
-    return tokens
+    return _place(trunk, trunk.patch_embed(images), positions)
 
 
-def embed_masked(trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
+def embed_masked(
+    trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor, positions: PositionResampling
+) -> Tensor:
     """:func:`embed` with ``mask_token`` (width,) in the place of the ``masked`` (B,h,w,1) patches."""
     patches = trunk.patch_embed(images)  # (B,h,w,width)
-    patches = torch.where(masked, mask_token.to(patches.dtype), patches)
-    tokens: Tensor = trunk._pos_embed(patches)
-    return tokens
+    return _place(trunk, torch.where(masked, mask_token.to(patches.dtype), patches), positions)
+
+
+def can_resample(trunk: Any) -> bool:
+    """Whether the trunk has a position table that :func:`embed` resamples by any rule; a rotary one has none."""
+    return (
+        isinstance(trunk, VisionTransformer)
+        and type(trunk)._pos_embed is VisionTransformer._pos_embed
+        and trunk.pos_embed is not None
+    )
 
 
 def can_embed_kept(trunk: VisionTransformer) -> bool:
@@ -81,19 +110,43 @@ def can_embed_kept(trunk: VisionTransformer) -> bool:
     )
 
 
-def embed_kept(trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
+def embed_kept(
+    trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int], positions: PositionResampling
+) -> Tensor:
     """:func:`embed` for the patches at ``keep`` (B,K) of the grid alone: (B,K,3,p,p) -> (B,P+K,width)."""
     conv = trunk.patch_embed.proj
     kept = F.linear(patches.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,K,3*p*p) -> (B,K,width)
-    kept = trunk.patch_embed.norm(kept)
-    prefix = [token.expand(len(kept), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
+    return _join(trunk, trunk.patch_embed.norm(kept), grid, positions, keep)
+
+
+def _place(trunk: VisionTransformer, patches: Tensor, positions: PositionResampling) -> Tensor:
+    """(B,h,w,width) embedded patches -> (B,P+N,width) with prefix tokens and positions."""
+    if positions is PositionResampling.TIMM or not can_resample(trunk) or not trunk.dynamic_img_size:
+        tokens: Tensor = trunk._pos_embed(patches)
+        return tokens
+    h, w = patches.shape[1:3]
+    return _join(trunk, patches.flatten(1, 2), (h, w), positions)
+
+
+def _join(
+    trunk: VisionTransformer,
+    patches: Tensor,
+    grid: tuple[int, int],
+    positions: PositionResampling,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """(B,K,width) embedded patches, those at ``keep`` or all, -> (B,P+K,width) with prefix tokens and positions."""
+    prefix = [
+        token.expand(patches.shape[0], -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None
+    ]
     if trunk.pos_embed is None:
-        return torch.cat([*prefix, kept], dim=1)
+        return torch.cat([*prefix, patches], dim=1)
     covered = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # prefix tokens that have a position
-    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered)  # (1,covered+N,width)
+    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered, positions)
     if covered:
         prefix = [torch.cat(prefix, dim=1) + table[:, :covered]]  # (B,P,width)
-    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, kept + F.embedding(keep, table[0, covered:])], dim=1))
+    places = table[:, covered:] if keep is None else F.embedding(keep, table[0, covered:])
+    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, patches + places], dim=1))
     return tokens
 
 
@@ -113,7 +166,7 @@ def set_heads(trunk: VisionTransformer, heads: int) -> None:
 
 def pooled_alone(trunk: Any, patches: Tensor) -> Tensor:
     """(n,F) final features, one a place -> (n,F'): each pooled as if it were the image's only one."""
-    if isinstance(trunk, VisionTransformer):
+    if isinstance(trunk, VisionTransformer | Eva):
         pooled: Tensor = trunk.head(patches if trunk.attn_pool is None else trunk.attn_pool(patches[:, None]))
     else:
         pooled = trunk.forward_head(patches[:, :, None, None])  # (n,F,1,1)

@@ -1,11 +1,15 @@
-"""torch: modules whose weights are not drawn, and how often a compiled block may be compiled again."""
+"""torch: modules whose weights are counted or not drawn, parts of them seen and replaced, how often blocks compile."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _INITIALIZERS = frozenset(
@@ -17,21 +21,62 @@ _INITIALIZERS = frozenset(
 ) | {torch.Tensor.normal_, torch.Tensor.uniform_}  # fmt: skip
 
 
-class _Unfilled(TorchFunctionMode):
+_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.randn, torch.rand})
+
+
+class _Sized(TorchFunctionMode):
+    """Asks before a tensor is made."""
+
+    def __init__(self, allow: Callable[[int], None], *, fill: bool) -> None:
+        super().__init__()
+        self._allow, self._fill = allow, fill
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _INITIALIZERS:
+        if not self._fill and func in _INITIALIZERS:
             return args[0] if args else (kwargs or {})["tensor"]
+        if func in _FACTORIES:
+            self._allow(_elements(args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def unfilled_weights() -> AbstractContextManager[Any]:
-    """While open, layers are built without drawing weights: what is in memory stays, for a checkpoint to overwrite.
+def _elements(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Of what a factory is called for: sizes one by one, or as one sequence; 0 where it will refuse them itself."""
+    sizes = kwargs.get("size", args)
+    if len(sizes) and isinstance(sizes[0], Sequence):
+        sizes = sizes[0]
+    return math.prod(size for size in sizes if isinstance(size, int) and size >= 0)
 
+
+def sized_weights(allow: Callable[[int], None], *, fill: bool) -> AbstractContextManager[Any]:
+    """While open, ``allow`` is given the number of elements of each tensor that is made, before there is memory for it.
+
+    Without ``fill`` layers are built without drawing weights: what is in memory stays, for a checkpoint to overwrite.
     Constants, buffers and the few tensors that a library draws as a whole are set as ever.
     """
-    return _Unfilled()
+    return _Sized(allow, fill=fill)
+
+
+@contextmanager
+def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What ``module``, some part of another, puts out while this is open, one tensor a call."""
+    outputs: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def with_child(module: ModuleT, name: str, child: nn.Module) -> ModuleT:
+    """A copy of ``module`` with another child of that name, sharing all weights; ``module`` stays as it is."""
+    other = copy.copy(module)
+    other._modules = {**module._modules, name: child}  # copy.copy shares the dictionary
+    return other
 
 
 def allow_recompilations(count: int) -> None:

@@ -12,9 +12,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 from transformers.utils import logging as transformers_logging
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat.hub import hub_session
+from clippy_cli.model.positions import resample_positions
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
+_OWN_RULE = PositionResampling.PLAIN  # of every ``interpolate_pos_encoding`` here
 HALVES = ("t5", "mt5", "m2m_100")  # encoder-decoders, whose encoder is taken
 
 
@@ -60,6 +63,8 @@ class TextEncoder(nn.Module):
             self.transformer = AutoModel.from_config(self.config, add_pooling_layer=False)
         self.width = int(self.config.hidden_size)
         self.pad_id = int(self.config.pad_token_id)
+        self.rows = int(self.config.vocab_size)
+        self.positions = _positions(self.config) if kind in ENCODERS else None
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,F)."""
@@ -67,6 +72,12 @@ class TextEncoder(nn.Module):
         hidden = self.transformer(input_ids=token_ids, attention_mask=mask).last_hidden_state  # (K,L,F)
         mean: Tensor = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(-1, keepdim=True)
         return mean
+
+
+def _positions(config: Any) -> int:
+    """Tokens that an encoder with a position table takes; RoBERTa's first ones are for padding."""
+    offset = 0 if config.model_type == "bert" else int(config.pad_token_id) + 1
+    return int(config.max_position_embeddings) - offset
 
 
 def encoder_weights(source: str) -> dict[str, Tensor]:
@@ -84,7 +95,7 @@ class TextTokenizer:
 
     def __init__(self, source: str, context_length: int) -> None:
         with quiet_session(source) as local:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         self.context_length = context_length
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
@@ -98,6 +109,11 @@ class TextTokenizer:
         )
         ids: Tensor = tokens.input_ids
         return ids
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can become."""
+        return max(self.tokenizer.get_vocab().values(), default=0)
 
     def save_pretrained(self, folder: str) -> None:
         """Write the tokenizer's files."""
@@ -117,10 +133,36 @@ def pooled(features: Any) -> Tensor:
     return vectors
 
 
-def group_vit_patches(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def embed(vision: Any, images: Tensor, positions: PositionResampling) -> Tensor:
+    """(B,3,H,W) -> (B,P+N,F): what the vision model's embeddings give, with positions resampled by ``positions``.
+
+    transformers resamples by the rule ``plain``; for others the difference of the two tables is added, since positions
+    come last there.
+    """
+    embeddings = vision.embeddings
+    tokens: Tensor = embeddings(images, interpolate_pos_encoding=True)
+    if positions is _OWN_RULE:
+        return tokens
+    owner = getattr(embeddings, "position_embedding", None)  # CLIP's and SigLIP's; GroupViT's is a tensor
+    table = (embeddings.position_embeddings if owner is None else owner.weight[None]).detach()  # (1,P+n,F)
+    patch = embeddings.patch_embedding if owner is not None else embeddings.patch_embeddings.projection
+    grid = images.shape[-2] // patch.stride[0], images.shape[-1] // patch.stride[1]
+    prefix = tokens.shape[1] - grid[0] * grid[1]
+    wanted, given = (resample_positions(table, grid, None, prefix, rule) for rule in (positions, _OWN_RULE))
+    return tokens + (wanted - given)
+
+
+def encode(vision: Any, hidden: Tensor) -> Tensor:
+    """(B,P+N,F) from :func:`embed` -> the same after CLIP's or SigLIP's blocks; SigLIP's last norm is included."""
+    normed = vision.pre_layrnorm(hidden) if hasattr(vision, "pre_layrnorm") else hidden
+    tokens: Tensor = vision.encoder(inputs_embeds=normed).last_hidden_state
+    return tokens if hasattr(vision, "pre_layrnorm") else vision.post_layernorm(tokens)
+
+
+def group_vit_patches(model: Any, images: Tensor, positions: PositionResampling) -> tuple[Tensor, Tensor]:
     """(B,3,H,W) -> (B,G,F) groups of the last stage, (B,N,G) soft assignment of patches to them through all stages."""
     vision = model.vision_model
-    hidden = vision.embeddings(images, interpolate_pos_encoding=True)
+    hidden = embed(vision, images, positions)
     encoded = vision.encoder(hidden, output_hidden_states=False, output_attentions=True, return_dict=True)
     first, *later = (stage.transpose(1, 2) for stage in encoded.attentions)  # (B,G,N) -> (B,N,G)
     assignment: Tensor = first

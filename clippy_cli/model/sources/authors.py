@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.assembly import assemble
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.timm import resample_positions
+from clippy_cli.model.positions import resample_positions
 from clippy_cli.model.registry import load_architecture
 
 ARCHITECTURE = "clippy-b16"
@@ -48,7 +49,7 @@ def import_checkpoint(path: Path, *, architecture: str = ARCHITECTURE, tokenizer
     config = config.model_copy(update={"training": {**config.training, "imported_from": path.name}})
     files = tokenizer or config.text.pretrained_tag
     try:
-        model = Clippy(config, tokenizer_files=files)
+        model = assemble(config, files, where=f"The architecture {architecture}")
     except ClippyError as error:
         if "tokenizer" in error.message:
             raise ClippyError(

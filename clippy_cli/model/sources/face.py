@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clippy_cli.errors import first_line
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, patch_grid
+from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite, patch_grid
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.pooling import normalized
+from clippy_cli.model.weight_files import check_finite
 
 DENSE_RESOLUTION = 448  # the resolution at which the paper compares models densely
 TEMPLATES = "photo"
@@ -24,15 +26,18 @@ TEMPLATES = "photo"
 class ForeignModel(ABC):
     """A :class:`~clippy_cli.model.base.VisionLanguageModel` over a module of another library.
 
-    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows.
+    Subclasses give ``image_vectors``, ``patch_vectors`` and ``text_vectors``, of any norm; no gradient flows. Those
+    that can resample their position table by any rule set ``positions`` to their library's, and follow it.
     """
 
     reads_texts = True
+    positions: PositionResampling | None = None
 
     def __init__(self, name: str, module: nn.Module, preprocess: Preprocess, logit_scale: float) -> None:
         self._name = name
         self.dense = PLAIN
         self.module = module.float().eval().requires_grad_(False)
+        check_finite(module.named_parameters(), f"The weights of {name}")
         self.preprocess = preprocess
         self.defaults = InferenceDefaults(max(DENSE_RESOLUTION, preprocess.resolution), TEMPLATES, logit_scale)
 
@@ -47,13 +52,13 @@ class ForeignModel(ABC):
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D), unit norm."""
-        return normalized(self.image_vectors(images))
+        return normalized(finite(self.image_vectors(images), self.name))
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,h,w,D), unit norm; ClippyError where a side is no multiple of the patch."""
         patch_grid(images.shape[-2], images.shape[-1], self.preprocess.patch_size)
-        return normalized(self.patch_vectors(images))
+        return normalized(finite(self.patch_vectors(images), self.name))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -61,7 +66,7 @@ class ForeignModel(ABC):
         if not texts:
             return self.embed_texts([""])[:0]
         batches = [list(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
-        return torch.cat([normalized(self.text_vectors(batch)) for batch in batches])
+        return torch.cat([normalized(finite(self.text_vectors(batch), self.name)) for batch in batches])
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) cosines in [-1, 1]."""
@@ -79,11 +84,16 @@ class ForeignModel(ABC):
     def text_vectors(self, texts: list[str]) -> Tensor:
         """K strings -> (K,D)."""
 
-    def view(self, dense: Dense) -> Self:
-        """The same weights with patches by ``dense``; this model stays as it is."""
+    def view(self, dense: Dense | None = None, positions: PositionResampling | None = None) -> Self:
+        """The same weights with patches by ``dense``, or another rule of positions; this model stays as it is."""
         other = copy.copy(self)
-        other.dense = dense
+        other.dense = dense or self.dense
+        other.positions = positions or self.positions
         return other
+
+    def with_positions(self, rule: PositionResampling) -> Self:
+        """A view whose position table is resampled by ``rule``; for models that have ``positions``."""
+        return self.view(positions=rule)
 
     def native_square(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,3,R,R): the native square, for towers whose pooled vector was trained at one size only."""

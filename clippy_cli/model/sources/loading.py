@@ -54,16 +54,24 @@ def check_source(source: str, *, texts: bool = False, dense: str | None = None, 
 
 
 def load_model(
-    source: str, *, device: str = "auto", dense: str | None = None, proxy: str | None = None
+    source: str,
+    *,
+    device: str = "auto",
+    dense: str | None = None,
+    proxy: str | None = None,
+    positions: str | None = None,
 ) -> VisionLanguageModel:
     """A model in evaluation mode, in float32.
 
     Args:
         source: a shipped name, a directory or a run folder; ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``,
-            ``hf:NAME_OR_FOLDER``, ``timm:NAME`` or ``timm:NAME@FILE``; ``PREFIX:NAME`` of an installed package.
+            ``hf:NAME_OR_FOLDER``, ``timm:NAME`` or ``timm:NAME@FILE``, ``dinotxt:NAME`` or ``dinotxt:FILES``,
+            ``talk2dino:FILE``, ``clip-dinoiser:FILE``;
+            ``PREFIX:NAME`` of an installed package.
         device: auto, cpu, cuda, cuda:N or mps.
         dense: a :class:`~clippy_cli.model.dense.DenseMode`; None is plain, or proxyclip where a proxy is given.
         proxy: source of the model whose patches steer the attention.
+        positions: how the position table is resampled to other grids; None for the model's own way.
 
     Raises:
         ClippyError: no such model; weights that are not at hand, with the file's name and the way to pass a copy;
@@ -75,11 +83,11 @@ def load_model(
     mode = _settled_mode(source, dense, proxy)
     steering = None if proxy is None else load_model(proxy, device=device)
     model = find_source(kind).load(name, resolve_device(device))
-    if mode is DenseMode.PLAIN:
+    if mode is DenseMode.PLAIN and positions is None:
         return model
-    from clippy_cli.model.patch_forms import with_dense_mode
+    from clippy_cli.model.patch_forms import with_dense_mode, with_positions
 
-    return with_dense_mode(model, mode, steering)
+    return with_dense_mode(model if positions is None else with_positions(model, positions), mode, steering)
 
 
 def _settled_mode(source: str, dense: str | None, proxy: str | None) -> DenseMode:

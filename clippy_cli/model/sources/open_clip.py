@@ -22,6 +22,8 @@ KNOWN = (
     ("RN50/openai", "timm/resnet50_clip.openai"),
     ("ViT-B-16/laion2b_s34b_b88k", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"),
     ("ViT-B-16-SigLIP/webli", "timm/ViT-B-16-SigLIP"),
+    ("ViT-B-16-SigLIP2/webli", "timm/ViT-B-16-SigLIP2"),
+    ("PE-Core-B-16/meta", "timm/PE-Core-B-16"),
 )
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +15,20 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess, patch_grid
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
-from clippy_cli.model.dense.block import Layout, run_block
+from clippy_cli.model.compat import timm_eva
+from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
+from clippy_cli.model.weight_files import check_weight_file
 
 CONFIG = "open_clip_config.json"
+_QUICK = "-quickgelu"
+logger = logging.getLogger(__name__)
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
 
@@ -50,9 +55,14 @@ class OpenClipModel(ForeignModel):
         side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
         preprocess = Preprocess(tuple(visual.image_mean), tuple(visual.image_std), compat.stride(visual), int(side))
         super().__init__(name, module, preprocess, float(module.logit_scale.detach().exp()))
-        self._visual, self._tokenize = visual, tokenize
-        if isinstance(visual, compat.TimmModel) and isinstance(visual.trunk, timm_compat.VisionTransformer):
-            timm_compat.take_any_size(visual.trunk)
+        self.visual, self._tokenize = visual, tokenize
+        trunk = getattr(visual, "trunk", None)
+        if isinstance(trunk, timm_compat.VisionTransformer):
+            timm_compat.take_any_size(trunk)
+        elif isinstance(trunk, timm_eva.Eva):
+            timm_eva.take_any_size(trunk)
+        if isinstance(visual, compat.VisionTransformer) or timm_compat.can_resample(trunk):
+            self.positions = PositionResampling.TIMM  # open_clip's own, where it loads weights of another size
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; which tower takes which mode is said when patches are asked for."""
@@ -67,11 +77,12 @@ class OpenClipModel(ForeignModel):
         return vectors
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        visual, mode = self._visual, self.dense.mode
+        visual, mode = self.visual, self.dense.mode
         if isinstance(visual, compat.VisionTransformer):
-            return clip_patches(visual, images, mode, self.dense.proxy_patches(images, self.preprocess))
+            proxy = self.dense.proxy_patches(images, self.preprocess)
+            return clip_patches(visual, images, mode, proxy, self.positions)
         if isinstance(visual, compat.TimmModel):
-            return _timm_patches(visual, images, self.dense, self.preprocess)
+            return _timm_patches(visual, images, self.dense, self.preprocess, self.positions)
         if isinstance(visual, compat.ModifiedResNet) and mode in (DenseMode.PLAIN, DenseMode.MASKCLIP):
             return compat.resnet_patches(visual, images)
         raise ClippyError(
@@ -80,31 +91,44 @@ class OpenClipModel(ForeignModel):
         )
 
 
-def clip_patches(visual: Any, images: Tensor, mode: str, proxy: Tensor | None = None) -> Tensor:
+def clip_patches(
+    visual: Any,
+    images: Tensor,
+    mode: str,
+    proxy: Tensor | None = None,
+    positions: PositionResampling | None = None,
+) -> Tensor:
     """Patches of open_clip's own vision transformer: (B,3,H,W) normalized pixels -> (B,h,w,D) in the joint space.
 
     They are not normalized, and tokens are never dropped.
 
     ``mode`` says how the last block attends (see ``dense/block.py``); its final norm and projection then meet every
-    patch. Sides are multiples of the patch; the position table is resampled to the grid (bicubic, antialiased).
+    patch. Sides are multiples of the patch; the position table is resampled to the grid by ``positions``, timm's
+    rule by default.
     ``proxy`` (B,h',w',F') is for proxyclip. ClippyError: wrong mode, proxy or size, or a tower that cannot be opened.
     """
     checked = check_mode(mode, proxy)
     compat.require_openable(visual)
     grid = patch_grid(images.shape[-2], images.shape[-1], visual.patch_size)
-    layout = Layout(grid, num_prefix=1, proxy=proxy)
-    tokens = compat.embed(visual, images, grid)
-    *earlier, last = visual.transformer.resblocks
-    for block in earlier:  # taken apart as well: nn.MultiheadAttention would hold all (B,M,T,T) scores on a CPU
-        tokens = run_block(tokens, compat.open_block(block, tokens), layout)
-    tokens = run_block(tokens, compat.open_block(last, tokens), layout, checked)
+    blocks = visual.transformer.resblocks
+    read = blocks_read(checked, len(blocks))
+    earlier: list[tuple[Tensor, Tensor]] = []
+    layout = Layout(grid, num_prefix=1, proxy=proxy, earlier=earlier)
+    tokens = compat.embed(visual, images, grid, positions or PositionResampling.TIMM)
+    for number, block in enumerate(blocks, start=1):
+        parts = compat.open_block(block, tokens)  # all: nn.MultiheadAttention would hold (B,M,T,T) scores on a CPU
+        if number in read:
+            earlier.append((parts.queries, parts.keys))
+        tokens = run_block(tokens, parts, layout, checked if number == len(blocks) else DenseMode.PLAIN)
     return compat.joint_patches(visual, tokens).view(len(images), *grid, -1)  # (B,N,D) -> (B,h,w,D)
 
 
-def _timm_patches(visual: Any, images: Tensor, dense: Dense, preprocess: Preprocess) -> Tensor:
+def _timm_patches(
+    visual: Any, images: Tensor, dense: Dense, preprocess: Preprocess, positions: PositionResampling | None
+) -> Tensor:
     """(B,3,H,W) -> (B,h,w,D)."""
     trunk = visual.trunk
-    patches = trunk_tokens(trunk, images, dense, preprocess)[1]  # (B,h,w,F)
+    patches = trunk_tokens(trunk, images, dense, preprocess, positions)[1]  # (B,h,w,F)
     batch, h, w, _ = patches.shape
     alone = patches.flatten(0, 2)  # (B*h*w,F)
     try:
@@ -156,6 +180,10 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.file
     else:
         weights = wanted.folder
+    if weights is not None and weights.is_file():
+        check_weight_file(weights)
+    if wanted.file is not None:
+        _warn_of_activation(wanted.architecture, wanted.file)
     statistics = {key: settings[key] for key in ("mean", "std") if key in settings}
     entry = wanted.architecture if wanted.folder is None else f"local-dir:{wanted.folder}"
     try:
@@ -182,6 +210,38 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
             "Put tokenizer.json and tokenizer_config.json of the model's repository beside its weights.",
         )
     return OpenClipModel(name, model.to(device), tokenize)
+
+
+def _warn_of_activation(architecture: str, file: Path) -> None:
+    """A warning where a file may have been trained with QuickGELU and the architecture's name says GELU.
+
+    Both have the same tensors. OpenAI's own archives hold three numbers that tell; else the name of the file or its
+    folder may hold a tag that open_clip lists for one of both.
+    """
+    faithful = f"{architecture}{_QUICK}"
+    if faithful not in open_clip.list_models():
+        return
+    place = _plain(f"{file.parent.name} {file.name}")
+    tags = set(compat.pretrained_tags(architecture))
+    plain = {tag for tag in tags if not compat.pretrained_entry(architecture, tag).get("quick_gelu")}
+    quick = {"openai", "quickgelu", *(tags - plain), *(set(compat.pretrained_tags(faithful)) - plain)}
+    named_quick = any(_plain(tag) in place for tag in quick)
+    if not named_quick and any(_plain(tag) in place for tag in plain):
+        return
+    says = named_quick or compat.is_openai_archive(file)
+    logger.warning(
+        "%s: %s, and open_clip:%s computes GELU. If it was trained with QuickGELU, as OpenAI's, MetaCLIP's and DFN's "
+        "weights were, every embedding is wrong; name it open_clip:%s/%s then.",
+        file,
+        "seems to be trained with QuickGELU" if says else "does not say whether it was trained with GELU or QuickGELU",
+        architecture,
+        faithful,
+        file,
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def _downloaded(wanted: Wanted, settings: dict[str, Any]) -> Path:

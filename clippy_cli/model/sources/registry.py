@@ -22,11 +22,15 @@ ENTRY_POINTS = "clippy_cli.sources"
 ALL_TASKS = "segment, group, classify"
 GROUP_ONLY = "group"
 OWN = "clippy"  # what has no prefix
+OWN_CLASS = (OWN, "dinotxt")  # sources whose models are of clippy's own class, which can be exported
 _FILES = {
     OWN: "clippy_cli.model.sources.directory",
     "open_clip": "clippy_cli.model.sources.open_clip",
     "hf": "clippy_cli.model.sources.transformers",
     "timm": "clippy_cli.model.sources.timm",
+    "dinotxt": "clippy_cli.model.sources.dinotxt",
+    "talk2dino": "clippy_cli.model.sources.talk2dino",
+    "clip-dinoiser": "clippy_cli.model.sources.clip_dinoiser",
 }
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
-from clippy_cli.model.choices import DenseMode
+from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import timm as compat
+from clippy_cli.model.compat.timm_eva import Eva
 from clippy_cli.model.dense.dense import Dense
 from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.sources.face import ForeignModel, complaint
@@ -24,9 +25,11 @@ from clippy_cli.model.sources.timm import no_texts
 # Where self-supervised releases keep the trunk: MoCo v3, then full DINO checkpoints, then anything wrapped in DDP.
 _PREFIXES = ("module.base_encoder.", "base_encoder.", "module.backbone.", "backbone.", "module.")
 _MOCO = ("module.base_encoder.", "base_encoder.")
-_SELF_SUPERVISED = (*_MOCO, "module.backbone.", "backbone.")
+_DINO = ("module.backbone.", "backbone.")
+_SELF_SUPERVISED = (*_MOCO, *_DINO)
 _MOCO_HEADS = {384: 12}  # of MoCo v3's ViT-S, by its width; timm's has six, and no tensor's shape tells them apart
-_NOT_TRUNK = ("head.", "head_dist.", "fc.", "mask_token")
+_HEADS = ("head.", "head_dist.", "fc.")
+_MASK = "mask_token"  # by which timm knows a file of DINOv2; no trunk has it
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
 
@@ -35,11 +38,12 @@ class TimmTrunk(ForeignModel):
 
     reads_texts = False
 
-    def __init__(self, name: str, trunk: Any) -> None:
+    def __init__(self, name: str, trunk: Any, positions: PositionResampling = PositionResampling.TIMM) -> None:
         settings: dict[str, Any] = trunk.pretrained_cfg
         patch = int(trunk.feature_info[-1]["reduction"])
         preprocess = Preprocess(tuple(settings["mean"]), tuple(settings["std"]), patch, settings["input_size"][-1])
         super().__init__(name, trunk, preprocess, logit_scale=1.0)
+        self.positions = positions if compat.can_resample(trunk) else None
 
     def with_dense(self, dense: Dense) -> Self:
         """A view with patches by ``dense``; whether the trunk takes it is said when patches are asked for."""
@@ -47,11 +51,11 @@ class TimmTrunk(ForeignModel):
 
     def image_vectors(self, images: Tensor) -> Tensor:
         """The class token where there is one, else the mean of the patches."""
-        tokens, patches = trunk_tokens(self.module, images, self.dense, self.preprocess)
+        tokens, patches = trunk_tokens(self.module, images, self.dense, self.preprocess, self.positions)
         return patches.flatten(1, 2).mean(dim=1) if tokens is None else tokens[:, 0]
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        return trunk_tokens(self.module, images, self.dense, self.preprocess)[1]
+        return trunk_tokens(self.module, images, self.dense, self.preprocess, self.positions)[1]
 
     def text_vectors(self, texts: list[str]) -> Tensor:
         raise no_texts(self._name)
@@ -60,14 +64,18 @@ class TimmTrunk(ForeignModel):
         raise no_texts(self._name)
 
 
-def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preprocess) -> tuple[Tensor | None, Tensor]:
+def trunk_tokens(
+    trunk: Any, images: Tensor, dense: Dense, preprocess: Preprocess, positions: PositionResampling | None = None
+) -> tuple[Tensor | None, Tensor]:
     """(B,3,H,W) -> (B,P,F) prefix tokens (None without a class token) and (B,h,w,F) patches, after the final norm.
 
     Vision transformers take every mode of ``dense``, feature maps of other trunks the plain one only (ClippyError).
     """
     h, w = (side // preprocess.patch_size for side in images.shape[-2:])
-    if isinstance(trunk, compat.VisionTransformer):
-        tokens = vit_tokens(trunk, images, dense.mode, dense.proxy_patches(images, preprocess))  # (B,P+N,F)
+    if isinstance(trunk, compat.VisionTransformer | Eva):
+        proxy = dense.proxy_patches(images, preprocess)
+        rule = positions or PositionResampling.TIMM
+        tokens = vit_tokens(trunk, images, dense.mode, proxy, positions=rule)  # (B,P+N,F)
         tokens = compat.tokens_of(trunk, tokens)  # a final norm that comes after an average is the tokens' norm too
     elif dense.mode is not DenseMode.PLAIN:
         raise ClippyError(
@@ -76,7 +84,7 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
             "Leave --dense and --proxy out.",
         )
     else:
-        tokens = trunk.forward_features(images)
+        tokens = _features(trunk, images)
         if tokens.ndim == 4:
             channels_last = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
             return None, tokens if channels_last else tokens.permute(0, 2, 3, 1)  # (B,F,h,w) -> (B,h,w,F)
@@ -85,13 +93,38 @@ def trunk_tokens(trunk: Any, images: Tensor, dense: Dense, preprocess: Preproces
     return (tokens[:, :prefix] if getattr(trunk, "cls_token", None) is not None else None), patches
 
 
+def _features(trunk: Any, images: Tensor) -> Tensor:
+    """What the trunk makes of images before its pooling; ClippyError where it takes another size only."""
+    try:
+        features: Tensor = trunk.forward_features(images)
+    except AssertionError as error:
+        size = "x".join(map(str, images.shape[-2:]))
+        raise ClippyError(
+            f"This trunk ({type(trunk).__name__}) takes no images of {size} pixels: {complaint(error)}",
+            "Pass --resolution and --window of its own size, or choose a vision transformer.",
+        ) from error
+    return features
+
+
 def load_timm(name: str, device: torch.device) -> TimmTrunk:
     """The trunk behind ``NAME`` or ``NAME@FILE``; ClippyError names weights that are missing or do not fit."""
     model, at, file = name.partition("@")
     trunk = _create(model, pretrained=not at)
-    if at:
-        _load_file(trunk, Path(file).expanduser(), model)
-    return TimmTrunk(name, trunk.to(device))
+    positions = released_positions(model)
+    if at and _load_file(trunk, Path(file).expanduser(), model) in _DINO:
+        positions = PositionResampling.DINO
+    return TimmTrunk(name, trunk.to(device), positions)
+
+
+def released_positions(model: str) -> PositionResampling:
+    """How the public code of a model, named as timm does, resamples its position table.
+
+    DINO (``vision_transformer.py``) and DINOv2 (``hub/backbones.py``: offset 0.1, no antialiasing) have a rule of their
+    own; DINOv2's models with registers antialias and resize to the size, as timm does.
+    """
+    architecture, _, tag = model.partition(".")
+    without_registers = architecture.endswith("_dinov2") and "_reg" not in architecture
+    return PositionResampling.DINO if tag == "dino" or without_registers else PositionResampling.TIMM
 
 
 def _create(model: str, *, pretrained: bool) -> nn.Module:
@@ -113,8 +146,8 @@ def _create(model: str, *, pretrained: bool) -> nn.Module:
     return created
 
 
-def _load_file(trunk: Any, path: Path, model: str) -> None:
-    """Load a timm, DINO or MoCo checkpoint; its heads and its second encoder are left out.
+def _load_file(trunk: Any, path: Path, model: str) -> str:
+    """Load a timm, DINO, DINOv2 or MoCo checkpoint without heads and second encoder; the prefix of its tensors.
 
     What MoCo v3 and DINO release was trained on ImageNet's mean and deviation, whatever timm's weights of the
     architecture were; MoCo v3's ViT-S has twelve heads.
@@ -123,9 +156,10 @@ def _load_file(trunk: Any, path: Path, model: str) -> None:
         state = read_weights(path, "the file after @", hint="Check what follows the @.")
     prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in state)), "")
     state = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
-    state = {key: value for key, value in state.items() if not key.startswith(_NOT_TRUNK)}
+    state = {key: value for key, value in state.items() if not key.startswith(_HEADS)}
     try:
-        result = trunk.load_state_dict(compat.fitted_state(trunk, state), strict=False)
+        fitted = compat.fitted_state(trunk, state)
+        result = trunk.load_state_dict({key: fitted[key] for key in fitted if key != _MASK}, strict=False)
     except RuntimeError as error:
         said = " ".join(str(error).split())[:_LONGEST]
         raise ClippyError(f"{path} does not fit timm's {model}: {said}", "Name the model it is of.") from error
@@ -140,3 +174,4 @@ def _load_file(trunk: Any, path: Path, model: str) -> None:
         trunk.pretrained_cfg = {**trunk.pretrained_cfg, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
     if prefix in _MOCO and isinstance(trunk, compat.VisionTransformer) and trunk.embed_dim in _MOCO_HEADS:
         compat.set_heads(trunk, _MOCO_HEADS[trunk.embed_dim])
+    return prefix

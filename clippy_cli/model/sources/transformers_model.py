@@ -14,6 +14,7 @@ from transformers import AlignModel, AutoConfig, AutoTokenizer, CLIPModel, Group
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import Preprocess
+from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
 from clippy_cli.model.compat import transformers as compat
 from clippy_cli.model.pooling import normalized
@@ -30,11 +31,13 @@ class TransformersModel(ForeignModel):
     """A model of transformers with its tokenizer; the kinds differ in how patches reach the joint space."""
 
     statistics = HALF
+    own_positions: PositionResampling | None = PositionResampling.PLAIN
 
     def __init__(self, name: str, module: Any, tokenizer: Any, preprocess: Preprocess) -> None:
         super().__init__(name, module, preprocess, self.logit_scale_of(module))
         self._model: Any = module
         self._tokenizer = tokenizer
+        self.positions = self.own_positions
 
     @staticmethod
     def logit_scale_of(module: Any) -> float:
@@ -59,6 +62,11 @@ class TransformersModel(ForeignModel):
     def longest_text(self) -> int:
         return int(self._model.config.text_config.max_position_embeddings)
 
+    @property
+    def rule(self) -> PositionResampling:
+        """How the position table is resampled, by models that have one."""
+        return self.positions or PositionResampling.PLAIN
+
     def grid(self, images: Tensor) -> tuple[int, int]:
         h, w = (side // self.preprocess.patch_size for side in images.shape[-2:])
         return h, w
@@ -71,7 +79,7 @@ class TransformersClip(TransformersModel):
 
     def patch_vectors(self, images: Tensor) -> Tensor:
         vision = self._model.vision_model
-        tokens = vision(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state  # (B,1+N,F)
+        tokens = compat.encode(vision, compat.embed(vision, images, self.rule))  # (B,1+N,F)
         patches: Tensor = self._model.visual_projection(vision.post_layernorm(tokens[:, 1:]))  # (B,N,D)
         return patches.view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
 
@@ -84,7 +92,7 @@ class Siglip(TransformersModel):
 
     def patch_vectors(self, images: Tensor) -> Tensor:
         vision = self._model.vision_model
-        tokens = vision(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state  # (B,N,F)
+        tokens = compat.encode(vision, compat.embed(vision, images, self.rule))  # (B,N,F)
         alone = vision.head(tokens.flatten(0, 1)[:, None])  # (B*N,1,F) -> (B*N,D)
         patches: Tensor = alone.view(len(images), *self.grid(images), -1)  # (B*N,D) -> (B,h,w,D)
         return patches
@@ -98,6 +106,7 @@ class Align(TransformersModel):
     """ALIGN (arXiv 2102.05918): its EfficientNet's last feature map is the joint space, pooled by a plain mean."""
 
     statistics = HALF
+    own_positions = None
 
     @staticmethod
     def logit_scale_of(module: Any) -> float:
@@ -128,7 +137,7 @@ class GroupViT(TransformersModel):
     statistics = IMAGENET
 
     def patch_vectors(self, images: Tensor) -> Tensor:
-        groups, assignment = compat.group_vit_patches(self._model, images)  # (B,G,F), (B,N,G)
+        groups, assignment = compat.group_vit_patches(self._model, images, self.rule)  # (B,G,F), (B,N,G)
         projected = normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
         return (assignment @ projected).view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from clippy_cli.data.images import dense_size, resize_image
-from clippy_cli.evaluation.evaluate import SetEvaluation
 from clippy_cli.evaluation.result import ImageRecord
+from clippy_cli.evaluation.set_evaluation import SetEvaluation
 from clippy_cli.evaluation.tasks.base import EvaluationTask
 from clippy_cli.reporting.evaluation.report import Example, Rank
 from clippy_cli.reporting.overlay import LegendItem, tint
@@ -43,12 +42,8 @@ def pick(records: Sequence[ImageRecord], score: str) -> list[tuple[Rank, ImageRe
 
 
 def _draw(task: EvaluationTask[Any, Any], rank: Rank, record: ImageRecord, score: float) -> Example | None:
-    model, settings = task.setup.model, task.setup.settings
     sample = task.setup.images.read(record.index)
-    height, width = sample.image.shape[:2]
-    short_side = settings.views.short_side(settings.resolution)
-    resized = resize_image(sample.image, *dense_size(height, width, short_side, model.preprocess.patch_size))
-    drawn = task.illustrate(sample, task.setup.encode_patches([resized])[0])
+    drawn = task.illustrate(sample, task.setup.encode_patches([task.setup.resize(sample.image)])[0])
     if drawn is None:
         return None
     codes = np.union1d(np.unique(drawn.predicted), np.unique(drawn.annotated)).tolist() if drawn.names else []

@@ -16,13 +16,16 @@ _NAMES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_class_accuracy": "mean class accuracy",
     "jaccard": "Jaccard (Hungarian, per image)",
-    "jaccard_best": "Jaccard (best group, per image)",
+    "average_best_overlap": "average best overlap (per image)",
     "hungarian_miou": "mIoU (Hungarian, whole set)",
     "hungarian_pixel_accuracy": "pixel accuracy (Hungarian, whole set)",
+    "hungarian_miou_extra_dropped": "mIoU (Hungarian, extra clusters dropped)",
+    "hungarian_pixel_accuracy_extra_dropped": "pixel accuracy (Hungarian, extra clusters dropped)",
     "top1": "top-1",
     "top5": "top-5",
     "mean_per_class_accuracy": "mean per-class accuracy",
-    "covering": "segmentation covering",
+    "covering": "segmentation covering (mean over images)",
+    "covering_pooled": "segmentation covering (pooled over the set)",
     "probabilistic_rand_index": "probabilistic Rand index",
 }
 
@@ -165,6 +168,11 @@ def published_groups(result: TaskResult) -> list[PublishedGroup]:
         groups, key=lambda group: (group[0] != result.headline, group[0], bool(group[1]), group[1].count(";"))
     )
     return [PublishedGroup(*key, tuple(groups[key])) for key in order]
+
+
+def nothing_compares(result: TaskResult) -> bool:
+    """Whether there are published figures, and none of them may be compared with ours."""
+    return bool(result.published) and not any(published.comparable for published in result.published)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from clippy_cli.evaluation.evaluate import SetEvaluation
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.result import Document, TaskResult
+from clippy_cli.evaluation.set_evaluation import SetEvaluation
 from clippy_cli.evaluation.stored import DOCUMENT_NAME
 from clippy_cli.files import write_whole
 from clippy_cli.reporting.evaluation.markdown import markdown_rows
@@ -17,7 +18,9 @@ from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.products import save_json
 
 JOURNALS = "unfinished"
+FILES = (DOCUMENT_NAME, "report.html", "report.md", "suite.md", "suite.tex")
 _IMAGES = "images"
+_COMMAND = "command.txt"
 
 
 def save_images(out: Path, evaluations: Sequence[SetEvaluation]) -> tuple[TaskResult, ...]:
@@ -50,11 +53,24 @@ def _write_text(path: Path, text: str) -> Path:
     return write_whole(path, lambda stream: stream.write(text.encode()))
 
 
+def note_command(out: Path, command: str) -> None:
+    """Write down which command has begun in ``out``; kept until it has finished."""
+    _write_text(out / JOURNALS / _COMMAND, command + "\n")
+
+
+def is_unfinished(out: Path, command: str) -> bool:
+    """Whether ``command`` has begun in ``out`` and not finished."""
+    try:
+        return (out / JOURNALS / _COMMAND).read_text(encoding="utf-8") == command + "\n"
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def remove_journals(out: Path, evaluations: Sequence[SetEvaluation]) -> None:
     """Delete what was noted for an interruption, now that results are written."""
     for evaluation in evaluations:
-        if evaluation.journal is not None:
-            evaluation.journal.remove()
+        for journal in evaluation.journals:
+            journal.remove()
     folder = out / JOURNALS
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {_COMMAND}:
+        shutil.rmtree(folder, ignore_errors=True)

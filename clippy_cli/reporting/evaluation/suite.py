@@ -112,14 +112,15 @@ def _our_rows(suite: SuiteRecord) -> Iterator[tuple[Cell, ...]]:
 def _published_rows(suite: SuiteRecord, results: Sequence[TaskResult]) -> Iterator[tuple[Cell, ...]]:
     """Models with a published figure on every set, the highest average first."""
     found: dict[str, dict[str, PublishedFigure]] = {}
-    for result in results:
-        for entry in result.published:
+    measured = ((result.data.name, result.published) for result in results)
+    for name, figures in (*suite.published.items(), *measured):
+        for entry in figures:
             if entry.metric == suite.metric:
-                found.setdefault(entry.model, {})[result.data.name] = entry
+                found.setdefault(entry.model, {})[name] = entry
     rows: list[tuple[float, tuple[Cell, ...]]] = []
-    for model, figures in found.items():
-        if figures.keys() >= suite.sets.keys():
-            entries = [figures[name] for name in suite.sets]
+    for model, by_set in found.items():
+        if by_set.keys() >= suite.sets.keys():
+            entries = [by_set[name] for name in suite.sets]
             average = sum(entry.value for entry in entries) / len(entries)
             cells = (_published_cell(entry.value, [entry]) for entry in entries)
             rows.append((average, (Cell(model), *cells, _published_cell(average, entries))))
@@ -139,7 +140,7 @@ def _notes(suite: SuiteRecord, results: Sequence[TaskResult]) -> Iterator[str]:
     parts = dict.fromkeys(f"{result.data.name} {image_count(result)}" for result in results if result.data.subset)
     if parts:
         yield f"Measured on part of the images: {', '.join(parts)}"
-    if any(entry.metric == suite.metric and not entry.comparable for result in results for entry in result.published):
+    if any(_OTHER in cell.text for row in _published_rows(suite, results) for cell in row):
         yield f"{_OTHER} measured under other conditions than ours, or under conditions that are not known"
 
 

@@ -194,10 +194,14 @@ def object_patches(mask: Mask, h: int, w: int) -> Tensor:
 
 
 def _encode(model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """B images -> (B,1+h*w,D) on the CPU: the image's embedding, then those of its patches."""
+    """B images -> (B,1+h*w,D) on the CPU: the image's embedding, then those of its patches.
+
+    Patches that are narrower than the image's vector get zeros behind them, which change no distance or variance.
+    """
     pixels = model.preprocess.normalize(to_tensor(images).to(model.device))
-    patches = model.embed_patches(pixels).flatten(1, 2)  # (B,h,w,D) -> (B,h*w,D)
-    return torch.cat([model.embed_images(pixels)[:, None].float(), patches.float()], dim=1).cpu()
+    pooled = model.embed_images(pixels)[:, None].float()  # (B,1,D)
+    patches = model.embed_patches(pixels).flatten(1, 2).float()  # (B,h,w,D) -> (B,h*w,D)
+    return torch.cat([pooled, F.pad(patches, (0, pooled.shape[-1] - patches.shape[-1]))], dim=1).cpu()
 
 
 def _drawn(pools: Sequence[Sequence[_Item]], total: int, rng: np.random.Generator) -> list[list[_Item]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clippy_cli.data.images import dense_size
 from clippy_cli.data.labels import Label, parse_labels
-from clippy_cli.data.prompts import prompt_embeddings, resolve_templates
+from clippy_cli.data.prompts import patch_prompt_embeddings, prompt_embeddings, resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Failed, dense_embeddings, encode_images
@@ -117,14 +117,16 @@ def answer_birds(
     Images are taken whole at short side ``resolution`` in pixels. ``pooled`` compares the two birds only; ``patch`` has
     the background as a third choice, see :func:`~clippy_cli.waterbirds.measure.vote.patch_votes`.
     """
-    texts = prompt_embeddings(model, words.texts, resolve_templates(templates)).float()  # (K,D)
+    prompts = resolve_templates(templates)
+    texts = prompt_embeddings(model, words.texts, prompts).float()  # (K,D)
+    patch_texts = patch_prompt_embeddings(model, words.texts, prompts).float()  # (K,D)
     classes = torch.tensor(words.classes)
     total = len(birds) if limit is None else min(limit, len(birds))
     answers, failed = [], []
     results = encode_images(
         range(total),
         birds.read,
-        partial(_encode, model, texts),
+        partial(_encode, model, texts, patch_texts),
         patch_size=model.preprocess.patch_size,
         resolution=resolution,
         batch_size=batch_size,
@@ -142,9 +144,11 @@ def answer_birds(
     return BirdAnswers(tuple(answers), tuple(failed))
 
 
-def _encode(model: VisionLanguageModel, texts: Tensor, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def _encode(
+    model: VisionLanguageModel, texts: Tensor, patch_texts: Tensor, images: Sequence[NDArray[np.uint8]]
+) -> Tensor:
     """B images -> (B,K,1+h*w) on the CPU: the image's score of each text, then those of its patches."""
-    patches = torch.einsum("bhwd,kd->bkhw", dense_embeddings(model, images), texts).flatten(2).cpu()
+    patches = torch.einsum("bhwd,kd->bkhw", dense_embeddings(model, images), patch_texts).flatten(2).cpu()
     return torch.cat([image_scores(model, texts, images)[..., None], patches], dim=2)
 
 

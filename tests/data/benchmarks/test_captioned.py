@@ -58,7 +58,7 @@ def test_a_broken_sample_is_an_error_and_a_broken_shard_is_logged(
     path = write_shard(tmp_path / "s.tar", members)
     with caplog.at_level(logging.WARNING):
         found = open_captioned(str(path))
-    assert "1 samples without image" in caplog.text
+    assert "1 caption skipped: no image of the same key" in caplog.text
     with pytest.raises(ClippyError, match=r"s\.tar: a: not an image"):
         found.read(0)
     assert found.read(1).captions == ("b",)

@@ -30,7 +30,7 @@ MASK = np.array([[0, 1, 2], [1, 255, 0]], np.uint8)
 def test_every_data_file_is_a_set_or_another_layout_of_one() -> None:
     assert benchmark_names() == (
         *("ade20k", "camvid", "cityscapes", "cityscapes27", "coco", "coco-object", "coco-stuff", "coco-stuff27"),
-        *("context59", "context60", "scenes", "voc", "voc20", "bsds500", "imagenet", "imagenet-v2"),
+        *("context59", "context60", "scenes", "voc", "voc-train", "voc20", "bsds500", "imagenet", "imagenet-v2"),
     )
     for name in set(benchmark_names()) - {"scenes"}:
         specs = layouts(name)

@@ -11,20 +11,22 @@ from skimage.metrics import variation_of_information as skimage_variation
 from sklearn.metrics import rand_score
 
 from clippy_cli.evaluation.metrics.grouping import (
+    average_best_overlap,
     contingency,
     hungarian_assignment,
     hungarian_confusion,
     jaccard,
-    jaccard_best,
+    pooled_covering,
     probabilistic_rand_index,
     segmentation_covering,
     variation_of_information,
+    without_extra_clusters,
 )
 from clippy_cli.evaluation.metrics.segmentation import iou_per_class, mean_iou, pixel_accuracy
 
 FIGURES = [
     jaccard,
-    jaccard_best,
+    average_best_overlap,
     segmentation_covering,
     lambda table: probabilistic_rand_index([table]),
     variation_of_information,
@@ -62,10 +64,10 @@ def test_overlap_figures_agree_with_masks_and_brute_force(groups, segments):
     table, overlaps = contingency(groups, segments), masks_iou(groups, segments)
     assert jaccard(table) == pytest.approx(best_sum(overlaps) / overlaps.shape[1])
     best = [overlaps[:, s].max() for s in range(overlaps.shape[1])]
-    assert jaccard_best(table) == pytest.approx(np.mean(best))
+    assert average_best_overlap(table) == pytest.approx(np.mean(best))
     areas = segments.unique(return_counts=True)[1].numpy()
     assert segmentation_covering(table) == pytest.approx(np.dot(best, areas) / 24)
-    assert 0 <= jaccard(table) <= jaccard_best(table) + 1e-12
+    assert 0 <= jaccard(table) <= average_best_overlap(table) + 1e-12
     assert min(best) - 1e-12 <= segmentation_covering(table) <= max(best) + 1e-12
 
 
@@ -120,9 +122,46 @@ def test_small_integer_types_are_not_overrun():
     assert contingency(wide, wide, 65536).shape == (200, 200)
 
 
+def test_pooled_covering_is_that_of_all_regions_of_all_annotators():
+    """As collect_eval_reg.m adds up: area times best overlap over every region, divided by every area."""
+    rng = np.random.default_rng(0)
+    right, area, coverings, pixels = 0.0, 0, [], []
+    for side, annotators in ((6, 1), (12, 5), (9, 2)):
+        groups = rng.integers(0, 3, (side, side))
+        maps = [rng.integers(0, count, (side, side)) for count in range(1, annotators + 1)]
+        for regions in maps:
+            for region in np.unique(regions):
+                own = regions == region
+                best = max((own & (groups == g)).sum() / (own | (groups == g)).sum() for g in np.unique(groups))
+                right, area = right + own.sum() * best, area + int(own.sum())
+        counted = [contingency(torch.from_numpy(groups), torch.from_numpy(regions)) for regions in maps]
+        coverings.append(float(np.mean([segmentation_covering(table) for table in counted])))
+        pixels.append(sum(int(table.sum()) for table in counted))
+    assert pooled_covering(coverings, pixels) == pytest.approx(right / area, abs=1e-12)
+    assert pooled_covering(coverings, pixels) != pytest.approx(np.mean(coverings), abs=1e-3)
+    assert math.isnan(pooled_covering([], []))
+
+
+def test_extra_clusters_are_dropped_with_their_pixels_as_stego_does():
+    """Its rule on pixels: those of clusters numbered beyond the classes are masked before anything is counted."""
+    rng = np.random.default_rng(1)
+    actual, clusters = rng.integers(0, 3, 4000), rng.integers(0, 6, 4000)
+    clusters = np.where(rng.random(4000) < 0.6, (actual + 1) % 3, clusters)
+    counts = torch.zeros(6, 3, dtype=torch.int64)
+    np.add.at(counts.numpy(), (clusters, actual), 1)
+    seen = clusters < 3
+    best = max(permutations(range(3)), key=lambda order: sum(np.array(order)[clusters[seen]] == actual[seen]))
+    named, shown = np.array(best)[clusters[seen]], actual[seen]
+    ious = [((named == c) & (shown == c)).sum() / ((named == c) | (shown == c)).sum() for c in range(3)]
+    kept, missed = hungarian_confusion(without_extra_clusters(counts))
+    assert mean_iou(kept) == pytest.approx(np.mean(ious)) and not missed.any()
+    assert pixel_accuracy(kept) == pytest.approx((named == shown).mean())
+    assert mean_iou(*hungarian_confusion(counts)) < mean_iou(kept)
+
+
 def test_unmatched_segments_count_zero():
     table = torch.tensor([[10, 10]])  # one group, two segments
-    assert (jaccard(table), jaccard_best(table), segmentation_covering(table)) == (0.25, 0.5, 0.5)
+    assert (jaccard(table), average_best_overlap(table), segmentation_covering(table)) == (0.25, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (2, 3)])

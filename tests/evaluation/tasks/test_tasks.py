@@ -5,9 +5,10 @@ from typing import get_args
 import pytest
 
 from clippy_cli.data.benchmarks.base import Kind
-from clippy_cli.evaluation.protocol import Overrides, load_protocol, resolve_settings
+from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.result import ImageRecord
 from clippy_cli.evaluation.run import measure_set
+from clippy_cli.evaluation.settings import Overrides, resolve_settings
 from clippy_cli.evaluation.tasks import Task, default_tasks, possible_tasks, task_class
 from clippy_cli.evaluation.tasks.base import Options, Setup
 from clippy_cli.evaluation.tasks.classify import Classify

@@ -1,5 +1,7 @@
 """Dense modes over timm's vision transformer against a plain reimplementation in loops."""
 
+import functools
+
 import pytest
 import timm
 import torch
@@ -27,15 +29,22 @@ def trunk_of(name="vit_tiny_patch16_224", **arguments):
     return trunk.requires_grad_(False)
 
 
+def depth_for(mode):
+    return 10 if mode == "resclip" else 2  # resclip reads blocks 6 to 9
+
+
 def by_the_book(trunk, images, mode, proxy):
     tokens = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(images)))
-    *earlier, last = trunk.blocks
-    for block in earlier:
-        tokens = block(tokens)
 
-    def project(x):
-        queries, keys, values = (part.reshape(len(x), 2, -1) for part in last.attn.qkv(last.norm1(x)).chunk(3, dim=1))
-        return last.attn.q_norm(queries), last.attn.k_norm(keys), values
+    def project(x, block=trunk.blocks[-1]):
+        queries, keys, values = (part.reshape(len(x), 2, -1) for part in block.attn.qkv(block.norm1(x)).chunk(3, dim=1))
+        return block.attn.q_norm(queries), block.attn.k_norm(keys), values
+
+    *others, last = trunk.blocks
+    into = []
+    for block in others:
+        into.append((tokens, functools.partial(project, block=block)))
+        tokens = block(tokens)
 
     tokens = block_output(
         tokens,
@@ -44,6 +53,7 @@ def by_the_book(trunk, images, mode, proxy):
         lambda x: last.ls1(last.attn.proj(last.attn.norm(x))),
         lambda x: last.ls2(last.mlp(last.norm2(x))),
         heads=2, grid=(images.shape[-2] // 8, images.shape[-1] // 8), prefix=trunk.num_prefix_tokens, proxy=proxy,
+        earlier=into[5:9],
     )  # fmt: skip
     return trunk.norm(tokens)
 
@@ -51,7 +61,7 @@ def by_the_book(trunk, images, mode, proxy):
 @pytest.mark.parametrize("mode", DenseMode)
 @pytest.mark.parametrize("variant", TRUNKS)
 def test_every_mode_is_what_the_formulas_say(variant, mode):
-    trunk = trunk_of(**TRUNKS[variant])
+    trunk = trunk_of(**TRUNKS[variant], depth=depth_for(mode))
     images = torch.randn(2, 3, 24, 40, dtype=torch.float64)
     proxy = torch.randn(2, 3, 5, 4, dtype=torch.float64) if mode == "proxyclip" else None
     expected = by_the_book(trunk, images, mode, proxy)
@@ -63,6 +73,11 @@ def test_of_several_blocks_the_mode_changes_the_last_alone():
     both = vit_tokens(trunk, images, "naclip", blocks=(1, 2))
     torch.testing.assert_close(both[..., :12], vit_tokens(trunk, images, "plain", blocks=(1,)))
     torch.testing.assert_close(both[..., 12:], vit_tokens(trunk, images, "naclip"))
+
+
+def test_a_trunk_without_the_blocks_that_a_mode_reads_says_so():
+    with pytest.raises(ClippyError, match="blocks 6 to 9, and patches are taken from block 2"):
+        vit_tokens(trunk_of(), torch.zeros(1, 3, 32, 32, dtype=torch.float64), "resclip")
 
 
 def test_a_block_of_another_kind_is_named_and_plain_still_works():

@@ -2,12 +2,15 @@
 
 import pytest
 
-from tests.fixtures import foreign_models
+from tests.fixtures import dinotxt_files, foreign_models
 
 WRITERS = {
     **dict.fromkeys(foreign_models.OPEN_CLIP, foreign_models.write_open_clip),
     **dict.fromkeys(foreign_models.TRANSFORMERS, foreign_models.write_transformers),
     "test_vit": foreign_models.write_timm,
+    "dinotxt": dinotxt_files.write_dinotxt,
+    "talk2dino": foreign_models.write_talk2dino,
+    "clip-dinoiser": foreign_models.write_clip_dinoiser,
 }
 
 

@@ -12,7 +12,19 @@ from typer.testing import CliRunner
 
 from clippy_cli.app import app
 
-WORDED = ("tiny-vit", "tiny-rn", "tiny-timm", "clip", "siglip", "align", "groupvit")
+WORDED = (
+    "tiny-vit",
+    "tiny-rn",
+    "tiny-timm",
+    "clip",
+    "siglip",
+    "align",
+    "groupvit",
+    "dinotxt",
+    "talk2dino",
+    pytest.param("tiny-pe", marks=pytest.mark.slow),
+    pytest.param("clip-dinoiser", marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture
@@ -78,8 +90,10 @@ def test_image_only_model_groups_and_says_why_it_does_nothing_else(run, source_o
     ("name", "options"),
     [
         ("tiny-vit", ("--dense", "naclip")),
+        ("tiny-deep", ("--dense", "resclip")),
         ("tiny-vit", ("--proxy", "test_vit")),
         ("tiny-timm", ("--dense", "sclip")),
+        ("tiny-pe", ("--dense", "clearclip")),
         ("test_vit", ("--dense", "maskclip")),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_is_no_source_is_said_before_anything_is_loaded(source, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dense": "clearclip"}, "cannot be 'clearclip'"),
+        ({"dense": "denseclip"}, "cannot be 'denseclip'"),
         ({"dense": "proxyclip"}, "needs the model that steers it"),
         ({"dense": "sclip", "proxy": "clippy-ti"}, "takes none"),
         ({"dense": "sclip", "source": "hf:openai/clip"}, "cannot be had of hf:openai/clip: models of hf:"),
@@ -110,6 +110,29 @@ def test_released_checkpoints_of_dino_and_moco(tmp_path, prefix, wrap):
     with torch.no_grad():
         expected = torch.nn.functional.normalize(trunk.forward_features(images)[:, 0], dim=-1)
     torch.testing.assert_close(model.embed_images(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_released_checkpoint_of_dinov2_with_registers(tmp_path):
+    """As released: registers by their own name, and the class token's position in the table."""
+    name = "vit_small_patch14_reg4_dinov2"
+    trunk = timm.create_model(name, num_classes=0, depth=1, img_size=518).eval()
+    state = trunk.state_dict()
+    position = torch.randn(1, 1, 384)
+    released = {key: value for key, value in state.items() if key not in ("reg_token", "cls_token", "pos_embed")}
+    released |= {
+        "register_tokens": state["reg_token"],
+        "cls_token": state["cls_token"] - position,
+        "pos_embed": torch.cat([position, state["pos_embed"]], dim=1),
+        "mask_token": torch.zeros(1, 384),
+    }
+    released |= {
+        key.replace("blocks.0", f"blocks.{i}"): released[key] for i in range(1, 12) for key in state if "blocks" in key
+    }
+    torch.save(released, tmp_path / "dinov2.pth")
+    loaded = load_model(f"timm:{name}@{tmp_path / 'dinov2.pth'}", device="cpu").module
+    torch.testing.assert_close(loaded.cls_token, trunk.cls_token)
+    torch.testing.assert_close(loaded.pos_embed, trunk.pos_embed)
+    torch.testing.assert_close(loaded.reg_token, trunk.reg_token)
 
 
 def test_what_moco_releases_has_its_own_heads_and_statistics(tmp_path):

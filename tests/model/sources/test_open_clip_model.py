@@ -18,9 +18,10 @@ VARIANTS = {
 }
 
 
-def tower(**arguments):
+def tower(mode="plain", **arguments):
     torch.manual_seed(0)
-    visual = VisionTransformer(32, 8, 12, 2, 2, 2.0, output_dim=10, **arguments).double().eval()
+    depth = 10 if mode == "resclip" else 2  # resclip reads blocks 6 to 9
+    visual = VisionTransformer(32, 8, 12, depth, 2, 2.0, output_dim=10, **arguments).double().eval()
     for parameter in visual.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return visual.requires_grad_(False)
@@ -41,20 +42,25 @@ def by_the_book(visual, images, mode, proxy):
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
     tokens = torch.cat([visual.class_embedding.expand(len(images), 1, -1), patches], dim=1) + table
     tokens = visual.ln_pre(tokens)
-    for number, block in enumerate(visual.transformer.resblocks):
+    into = []
+    for number, block in enumerate(visual.transformer.resblocks, start=1):
 
         def project(x, block=block):
             x = block.ln_1(x)
             weights, biases = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
             return [(x @ a.T + b).reshape(len(x), 2, -1) for a, b in zip(weights, biases, strict=True)]
 
+        into.append((tokens, project))
+        if number < len(visual.transformer.resblocks) - 1:
+            tokens = block(tokens)
+            continue
         tokens = block_output(
             tokens,
-            mode if number == 1 else "plain",
+            mode if number == len(visual.transformer.resblocks) else "plain",
             project,
             lambda x, block=block: block.ls_1(block.attn.out_proj(x)),
             lambda x, block=block: block.ls_2(block.mlp(block.ln_2(x))),
-            heads=2, grid=(h, w), prefix=1, proxy=proxy,
+            heads=2, grid=(h, w), prefix=1, proxy=proxy, earlier=into[5:9],
         )  # fmt: skip
     return (visual.ln_post(tokens) @ visual.proj)[:, 1:].reshape(len(images), h, w, -1)
 
@@ -62,7 +68,7 @@ def by_the_book(visual, images, mode, proxy):
 @pytest.mark.parametrize("mode", DenseMode)
 @pytest.mark.parametrize(("variant", "size"), [*((v, (24, 16)) for v in VARIANTS), ("plain", (32, 32))])
 def test_every_mode_is_what_the_formulas_say(variant, size, mode):
-    visual = tower(**VARIANTS[variant])
+    visual = tower(mode, **VARIANTS[variant])
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     proxy = proxy_for(mode, h=size[0] // 8, w=size[1] // 8)
     expected = by_the_book(visual, images, mode, proxy)
@@ -87,7 +93,7 @@ def test_parts_of_the_queries_give_what_all_at_once_do(mode, monkeypatch):
 
 @pytest.mark.parametrize("mode", DenseMode)
 def test_bfloat16_gives_nearly_the_same_directions(mode):
-    visual, images = tower().float(), torch.randn(1, 3, 32, 48)
+    visual, images = tower(mode).float(), torch.randn(1, 3, 32, 48)
     for parameter in visual.parameters():
         parameter.mul_(0.3)
     proxy = proxy_for(mode, batch=1, h=4, w=6)

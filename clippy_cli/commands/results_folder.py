@@ -1,0 +1,56 @@
+"""The folder that a command's results go into: its own, held while it works, nobody's files replaced."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clippy_cli.files import prepare_folder
+from clippy_cli.locks import hold_folder
+from clippy_cli.own_files import replacing_own
+
+
+@contextmanager
+def results_folder(
+    named: Path | None,
+    default: Path,
+    files: Sequence[str],
+    *,
+    work: str,
+    overwrite: bool = False,
+    continues: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[Path]:
+    """Give the folder of one command's results, which no other process may write to while the block runs.
+
+    Args:
+        named: what --out says; None takes ``default``, or ``default-2`` and so on where that holds earlier results.
+        default: where results go without --out.
+        files: what will be written there, so that files in the way are named before any work.
+        work: the command, for who else wants the folder.
+        overwrite: replace files that clippy did not write.
+        continues: whether a folder holds what the same command has left unfinished; it is then continued there.
+
+    Raises:
+        ClippyError: the folder is in use or cannot be written to; files are in the way that clippy did not write.
+    """
+    out = named or next(
+        folder
+        for folder in _numbered(default)
+        if continues(folder)
+        or not (folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()))
+    )
+    with hold_folder(out, work):
+        prepare_folder(out)
+        with replacing_own(out, overwrite=overwrite) as own:
+            if not overwrite:
+                own.check(out / name for name in files)
+            yield out
+
+
+def _numbered(default: Path) -> Iterator[Path]:
+    """``evaluate``, ``evaluate-2``, ``evaluate-3`` and so on."""
+    yield default
+    for number in itertools.count(2):
+        yield default.with_name(f"{default.name}-{number}")

@@ -1,0 +1,46 @@
+"""From the paths of a command line to the captioned data that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clippy_cli.data.image_folder import FolderSource
+from clippy_cli.data.images import IMAGE_SUFFIXES
+from clippy_cli.data.shards import ShardSource
+from clippy_cli.data.tables import TableSource
+from clippy_cli.errors import ClippyError, ExitCode
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+
+
+def open_captioned_data(
+    inputs: Sequence[str],
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    root: Path | None = None,
+) -> ShardSource | TableSource | FolderSource:
+    """A table, a folder of shards or of images with text files, or shards as in :class:`ShardSource`.
+
+    A single ``.csv``, ``.tsv``, ``.tab`` or ``.txt`` file is a table; ClippyError where what describes a table is given
+    with anything else.
+    """
+    path = Path(inputs[0])
+    if len(inputs) == 1 and path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+        return TableSource(path, image_column, caption_column, root)
+    if (image_column, caption_column, root) != (None, None, None):
+        raise ClippyError(
+            f"{' '.join(inputs)} is no table: --root, --image-column and --caption-column are for tables",
+            "Leave them out, or give one .csv or .tsv file.",
+            exit_code=ExitCode.USAGE,
+        )
+    if len(inputs) == 1 and path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        if not shards:
+            return FolderSource(path)
+        source = ShardSource([str(shard) for shard in shards])
+        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if beside:
+            source.notices.ignored("image", "lies beside the shards of its folder", *beside)
+        return source
+    return ShardSource(inputs)

@@ -1,0 +1,5 @@
+"""``python -m tests.fuzz``."""
+
+from tests.fuzz.kinds import main
+
+raise SystemExit(main())
