@@ -66,7 +66,9 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str,
-        typer.Option(metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, sclip, dinotxt, or a file of your own."),
+        typer.Option(
+            metavar="NAME|YAML", help="clippy, clippy-notebook, tcl, groupvit, sclip, dinotxt, or a file of your own."
+        ),
     ] = "clippy",
     resolution: Annotated[
         int | None,

@@ -234,7 +234,7 @@ CONDITIONS = (
     ),
     Condition("words", _WORDS, lambda m: vocabulary(_groups(m)), ("classes", "context")),
     Condition("competition", _SEGMENT, _competition, ("competition",)),
-    Condition("best_classes", _SEGMENT, lambda m: "all"),
+    Condition("best_classes", _SEGMENT, lambda m: m.settings.best_classes or "all", ("best_classes",)),
     Condition("background", _SEGMENT, _background, ("background", "threshold")),
     Condition("min_area", _SEGMENT, _min_area, ("min_area",)),
     Condition("logit_scale", _SEGMENT, _logit_scale, ("logit_scale", "own_logit_scale")),

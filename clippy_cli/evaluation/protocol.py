@@ -52,6 +52,7 @@ class Rules(BaseModel):
     window_average: WindowAverage | None = None
     sizes: Sizes | None = None
     resize: Filter | None = None
+    best_classes: Annotated[int, Field(ge=1)] | None = None
     classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
     context: Words | None = None
     positions: PositionResampling | Literal["model"] | None = None
@@ -106,6 +107,8 @@ class Protocol(Rules):
             average = rules.window_average or self.window_average
             if average is WindowAverage.PIXELS and rules.window is None and self.window is None:
                 raise conflict("averaging at pixels needs a window", f"{where}window_average")
+            if (rules.best_classes or self.best_classes) and average is not WindowAverage.PIXELS:
+                raise conflict("best classes are of windows that are averaged at pixels", f"{where}best_classes")
             if (rules.sizes or self.sizes) is Sizes.EXACT and average is not WindowAverage.PIXELS:
                 raise conflict("exact sizes need windows that are averaged at pixels", f"{where}sizes")
         return self

@@ -126,7 +126,7 @@ def _passes(setup: Setup[ImageSet], tasks: Sequence[Task]) -> list[tuple[Setup[I
     others = tuple(task for task in tasks if task is not Task.SEGMENT)
     if setup.windows is None:
         return [(setup, tuple(tasks))]
-    on_grid = replace(setup.settings, window_average=WindowAverage.PATCHES, sizes=Sizes.PATCH)
+    on_grid = replace(setup.settings, window_average=WindowAverage.PATCHES, sizes=Sizes.PATCH, best_classes=None)
     passes = [(setup, (Task.SEGMENT,)), (replace(setup, settings=on_grid), others)]
     return [(looked, together) for looked, together in passes if set(together) & set(tasks)]
 

@@ -38,6 +38,8 @@ class Settings:
         window_average: where overlapping windows are averaged.
         sizes: whether sides are rounded to multiples of the patch.
         resize: the filter.
+        best_classes: how many classes may be found in a window, each pixel in that of its group (GroupViT's rule); None
+            for all, pixel by pixel.
         competition: whether synonyms are merged before the softmax, or each text competes by itself.
         classes: prompts that replace the set's own, by class name.
         context: context words that replace the set's own, or None.
@@ -65,6 +67,7 @@ class Settings:
     window_average: WindowAverage
     sizes: Sizes
     resize: Filter
+    best_classes: int | None
     competition: Competition
     classes: dict[str, tuple[str, ...]]
     context: tuple[str, ...] | None
@@ -158,6 +161,7 @@ def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageMod
         window_average=average,
         sizes=rule("sizes", Sizes.PATCH) if average is WindowAverage.PIXELS else Sizes.PATCH,
         resize=rule("resize", Filter.BICUBIC),
+        best_classes=rule("best_classes") if average is WindowAverage.PIXELS else None,
         competition=rule("competition", Competition.ENTRIES),
         classes=dict(own.classes) or dict(protocol.classes),
         context=rule("context"),

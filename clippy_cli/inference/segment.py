@@ -113,6 +113,10 @@ class Segmenter:
         """(h,w,D) unit patches -> (K,h,w) cosines in [-1, 1] of each text, on the patches' device."""
         return torch.einsum("hwd,kd->khw", patches, self._texts.to(patches))
 
+    def vector_scores(self, vectors: Tensor) -> Tensor:
+        """(V,D) unit vectors -> (V,E) cosines in [-1, 1] with each entry."""
+        return self.entries.merge((vectors @ self._texts.to(vectors).T).T).T
+
     def scores(self, patches: Tensor) -> Tensor:
         """(h,w,D) unit patches -> (E,h,w) cosines in [-1, 1] of each entry."""
         return self.entries.merge(self.text_scores(patches))

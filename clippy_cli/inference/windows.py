@@ -32,22 +32,33 @@ class PixelWindows:
 
     def encode(self, model: VisionLanguageModel, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """B images (H,W,3) uint8 of one size -> (B,n,h,w,D), the unit patches of each of the n windows."""
-        pixels, patch = model_input(model, images), model.preprocess.patch_size
-        parts = []
+        crops = self.crops(model_input(model, images), model.preprocess.patch_size)
+        return torch.stack([model.embed_patches(crop).float() for crop in crops], dim=1)
+
+    def crops(self, pixels: Tensor, patch: int) -> Iterator[Tensor]:
+        """(B,3,H,W) -> what the model sees of each window, sides cut to multiples of the patch."""
         for top, left, height, width in self._places(*pixels.shape[-2:]):
-            seen = pixels[..., top : top + height // patch * patch, left : left + width // patch * patch]
-            parts.append(model.embed_patches(seen).float())
-        return torch.stack(parts, dim=1)
+            yield pixels[..., top : top + height // patch * patch, left : left + width // patch * patch]
 
     def scores(self, windows: Tensor, score: Callable[[Tensor], Tensor], height: int, width: int) -> Tensor:
         """(n,h,w,D) windows of an image of height x width pixels -> (E,height,width), the mean of their scores.
 
         ``score`` maps (h,w,D) patches to (E,h,w). Memory is that of the result, and of one window.
         """
+
+        def upsampled(patches: Tensor, rows: int, columns: int) -> Tensor:
+            return F.interpolate(score(patches)[None], (rows, columns), mode="bilinear", align_corners=False)[0]
+
+        return self.averaged(windows, upsampled, height, width)
+
+    def averaged(
+        self, windows: Tensor, predict: Callable[[Tensor, int, int], Tensor], height: int, width: int
+    ) -> Tensor:
+        """(n,...) windows -> (E,height,width), the mean of what ``predict`` makes of each: (E,rows,columns) pixels."""
         total: Tensor | None = None
         count = torch.zeros(height, width, device=windows.device)
-        for patches, (top, left, rows, columns) in zip(windows, self._places(height, width), strict=True):
-            maps = F.interpolate(score(patches)[None], (rows, columns), mode="bilinear", align_corners=False)[0]
+        for window, (top, left, rows, columns) in zip(windows, self._places(height, width), strict=True):
+            maps = predict(window, rows, columns)
             if total is None:
                 total = maps.new_zeros(len(maps), height, width)
             total[:, top : top + rows, left : left + columns] += maps

@@ -147,3 +147,27 @@ class MeansOfPrompts(Protocol):
     def embed_prompt_means(self, prompts: Sequence[str], templates: int) -> Tensor:
         """K names x T templates, one name after the other -> (K,D), unit norm."""
         ...
+
+
+@dataclass(frozen=True)
+class GroupedImages:
+    """Images sorted into groups by the model itself.
+
+    Attributes:
+        groups: (B,G,D) embeddings of the groups, unit norm.
+        assignment: (B,G,h,w) how far each patch belongs to each group, adding up to 1 over the groups.
+        pooled: (B,D) embeddings of the whole images as they were given, unit norm.
+    """
+
+    groups: Tensor
+    assignment: Tensor
+    pooled: Tensor
+
+
+@runtime_checkable
+class GroupsPatches(Protocol):
+    """A model that sorts patches into groups by itself, each with an embedding, as GroupViT does."""
+
+    def embed_groups(self, images: Tensor) -> GroupedImages:
+        """(B,3,H,W) normalized pixels, sides multiples of the patch -> their groups."""
+        ...

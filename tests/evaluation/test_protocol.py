@@ -141,7 +141,7 @@ def test_own_files_are_checked_as_a_whole(tmp_path):
 
 
 def test_every_shipped_protocol_fits_every_set_it_names():
-    assert protocol_names() == ("clippy", "clippy-notebook", "dinotxt", "sclip", "tcl")
+    assert protocol_names() == ("clippy", "clippy-notebook", "dinotxt", "groupvit", "sclip", "tcl")
     for name in protocol_names():
         for set_name, rules in load_protocol(name).sets.items():
             if set_name != "scenes":

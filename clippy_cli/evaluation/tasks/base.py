@@ -26,6 +26,7 @@ from clippy_cli.evaluation.settings import Settings
 from clippy_cli.evaluation.tasks import Task
 from clippy_cli.inference.choices import DEFAULT_GROUPS, Filter, GroupMethod, Sizes, WindowAverage
 from clippy_cli.inference.features import Encode
+from clippy_cli.inference.grouped import GroupedWindows
 from clippy_cli.inference.views import view_embeddings
 from clippy_cli.inference.windows import PixelWindows
 from clippy_cli.model.base import VisionLanguageModel
@@ -86,11 +87,21 @@ class Setup(Generic[SetT]):
         return PixelWindows(settings.window, settings.stride or settings.window)
 
     @property
+    def grouped(self) -> GroupedWindows | None:
+        """Windows whose pixels take the class of their group; None where the protocol has no such rule."""
+        settings = self.settings
+        if self.windows is None or settings.best_classes is None:
+            return None
+        return GroupedWindows(self.windows, settings.best_classes, settings.threshold)
+
+    @property
     def encode_patches(self) -> Encode:
         """B images of one size -> (B,h,w,D) patch embeddings by the views of the settings, or (B,n,h,w,D) of n windows.
 
         The latter where windows are averaged at pixels (see :attr:`windows`).
         """
+        if self.grouped is not None:
+            return partial(self.grouped.encode, self.model)
         if self.windows is not None:
             return partial(self.windows.encode, self.model)
         return partial(view_embeddings, self.model, views=self.settings.views)

@@ -40,6 +40,7 @@ from clippy_cli.evaluation.tasks.base import (
     template_record,
 )
 from clippy_cli.inference.choices import Competition
+from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.segment import Segmenter
 from clippy_cli.model.base import VisionLanguageModel
 
@@ -73,6 +74,12 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
 
     def __init__(self, setup: Setup[SegmentationSet]) -> None:
         super().__init__(setup)
+        if setup.grouped is not None and (setup.options.regions is not None or setup.settings.refine is not None):
+            raise ClippyError(
+                f"Under protocol {setup.settings.protocol} pixels take the class of their group: there is nothing to "
+                "refine or to share in regions.",
+                "Leave --refine and --regions out.",
+            )
         self._segmenter = open_segmenter(setup.model, setup.images, setup.settings)
 
     @property
@@ -101,7 +108,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
             except ClippyError as raised:
                 error = raised.message
         scores = self._scores(sample, output)
-        plain = self._segmenter.codes(scores, sample.image, height, width)
+        plain = self._codes(sample, scores)
         records: dict[ResultTask, ImageRecord] = {Task.SEGMENT: self._count(plain, index, sample)}
         if regions is not None:
             codes = self._segmenter.vote(scores, plain.cpu().numpy().astype(np.int16), regions)
@@ -136,6 +143,11 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
             if settings.competition is Competition.ENTRIES
             else "each text by itself, softmax over all texts"
         )
+        if settings.best_classes is not None:
+            record["competition"] = (
+                f"of groups: softmax over the {settings.best_classes} classes that fit a window best, times softmax "
+                "over all; each pixel takes its group's"
+            )
         record["background"] = describe_background(images, settings)
         if settings.classes:
             record["words of the protocol"] = {name: list(words) for name, words in settings.classes.items()}
@@ -143,18 +155,31 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
 
     def illustrate(self, sample: SegmentedImage, output: Tensor) -> Illustration:
         """Class i as code i + 1, at the photo's size; pixels that do not count as 0."""
-        plain = self._segmenter.codes(self._scores(sample, output), sample.image, *sample.image.shape[:2])
+        plain = self._codes(sample, self._scores(sample, output))
         annotated = np.where(sample.mask == IGNORE, 0, sample.mask.astype(np.int16) + 1).astype(np.int16)
         names = tuple(entry.name for entry in self.setup.images.classes)
         return Illustration(plain.cpu().numpy().astype(np.int16) + np.int16(1), annotated, names)
 
     def _scores(self, sample: SegmentedImage, output: Tensor) -> Tensor:
-        """(E,h,w) scores on the patch grid, or (E,H',W') of the resized image where windows are averaged at pixels."""
-        windows = self.setup.windows
+        """(E,h,w) scores on the patch grid, or (E,H',W') of the resized image where windows are averaged at pixels.
+
+        Where pixels take the class of their group, (C,H',W') predictions of the classes.
+        """
+        windows, grouped = self.setup.windows, self.setup.grouped
         if windows is None:
             return self._segmenter.scores(output)
         height, width = self.setup.size(sample.image.shape[0], sample.image.shape[1])
-        return windows.scores(output, self._segmenter.scores, height, width)
+        if grouped is None:
+            return windows.scores(output, self._segmenter.scores, height, width)
+        patch = self.setup.model.preprocess.patch_size
+        return grouped.predictions(output, self._segmenter, self.setup.images.background, height, width, patch)
+
+    def _codes(self, sample: SegmentedImage, scores: Tensor) -> Tensor:
+        """The class (H,W) of each pixel of the photo."""
+        height, width = sample.image.shape[:2]
+        if self.setup.grouped is not None:  # a class that is asked for nowhere predicts nothing
+            return class_map(scores, range(len(scores)), height, width)
+        return self._segmenter.codes(scores, sample.image, height, width)
 
     def _count(self, predicted: Tensor, index: int, sample: SegmentedImage) -> ImageRecord:
         target = torch.from_numpy(sample.mask).to(predicted.device)

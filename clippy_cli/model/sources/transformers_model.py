@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AlignModel, AutoConfig, AutoTokenizer, CLIPModel, GroupViTModel, SiglipModel
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import Preprocess
+from clippy_cli.model.base import GroupedImages, Preprocess, finite
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
 from clippy_cli.model.compat import transformers as compat
@@ -138,8 +138,19 @@ class GroupViT(TransformersModel):
 
     def patch_vectors(self, images: Tensor) -> Tensor:
         groups, assignment = compat.group_vit_patches(self._model, images, self.rule)  # (B,G,F), (B,N,G)
-        projected = normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
-        return (assignment @ projected).view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
+        return (assignment @ self._projected(groups)).view(len(images), *self.grid(images), -1)  # (B,N,D) -> (B,h,w,D)
+
+    @torch.no_grad()
+    def embed_groups(self, images: Tensor) -> GroupedImages:
+        """Groups of the last stage, projected; an image is the projection of their mean, as in its classification."""
+        groups, assignment = compat.group_vit_patches(self._model, images, self.rule)  # (B,G,F), (B,N,G)
+        pooled = normalized(self._model.visual_projection(groups.mean(dim=1)))
+        planes = assignment.mT.reshape(len(images), -1, *self.grid(images))  # (B,G,h,w)
+        return GroupedImages(finite(self._projected(groups), self.name), planes, finite(pooled, self.name))
+
+    def _projected(self, groups: Tensor) -> Tensor:
+        """(B,G,F) -> (B,G,D), unit norm; one by one, since the projection normalizes over what it is given."""
+        return normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
 
 
 _KINDS: dict[str, tuple[type[TransformersModel], Any]] = {
