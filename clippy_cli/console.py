@@ -32,8 +32,14 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(getattr(sys, self._name), name)
 
+    @property
+    def rich_proxied_file(self) -> _Stream:
+        """What rich writes to, so that it does not go round this class."""
+        return self
+
     def write(self, text: str) -> int:
         stream = getattr(sys, self._name)
+        stream = getattr(stream, "rich_proxied_file", stream)  # what rich puts in its place while a bar is shown
         encoding = getattr(stream, "encoding", None) or "utf-8"
         written: int = stream.write(encodable(text).encode(encoding, "backslashreplace").decode(encoding))
         return written

@@ -1,7 +1,8 @@
 """What was given and not used as it stood: counted by reason, with examples, in one form everywhere.
 
 Readers fill :class:`Notices`; commands print them once at the end, write them into their JSON, and exit with 3 where
-something was skipped that was asked for. ``--strict`` makes any of them an error.
+something was skipped that was asked for. ``--strict`` makes what was skipped or assumed an
+error.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class Notices:
         return [notice.record() for notice in self]
 
     def refuse(self, what: str) -> None:
-        """ClippyError that lists all of them, where there is any: what ``--strict`` does."""
-        lines = [str(notice) for notice in self]
+        """ClippyError that lists what was skipped or assumed, where anything was: what ``--strict`` does."""
+        lines = [str(notice) for notice in self if notice.kind is not NoticeKind.IGNORED]
         if lines:
             more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
             listed = "".join(f"\n  {line}" for line in [*lines[:_MOST_LINES], *more])

@@ -32,8 +32,10 @@ def test_only_what_was_asked_for_makes_a_run_incomplete_and_strict_refuses_all()
     notices = Notices()
     notices.refuse("The folder")
     notices.ignored("folder", "a system folder", "__MACOSX")
+    notices.refuse("The folder")
     assert not notices.incomplete
-    with pytest.raises(ClippyError, match="1 folder ignored: a system folder"):
+    notices.assumed("mask", "0 and 255 read as background and object", "m.png")
+    with pytest.raises(ClippyError, match="1 mask: 0 and 255"):
         notices.refuse("The folder")
     notices.skipped("file", "type .heic is not read", count=3)
     assert notices.incomplete

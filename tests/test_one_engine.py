@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clippy_cli.clip import Clip
-from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentedImage, SetInfo
+from clippy_cli.data.benchmarks.base import BenchmarkClass, SegmentationSet, SegmentedImage, SetInfo
 from clippy_cli.evaluation.metrics.segmentation import confusion_matrix
 from clippy_cli.evaluation.protocol import Protocol
 from clippy_cli.evaluation.set_evaluation import evaluate_set
@@ -31,10 +31,9 @@ def photos():
 
 
 @dataclass
-class Photos:
+class Photos(SegmentationSet):
     """A set of the photos; class 0 is the background."""
 
-    kind = "segmentation"
     images: list
 
     def __post_init__(self):

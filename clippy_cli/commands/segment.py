@@ -71,8 +71,8 @@ def segment(
       photo+regions_...   with --regions: the same again, one label a region
 
     \b
-    A file that cannot be used is reported and the others are done; the exit
-    code is then 3.
+    A file that cannot be used is reported and the others are done; files of
+    types that are not read are counted. The exit code is 3 in both cases.
 
     \b
     Examples:

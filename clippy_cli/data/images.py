@@ -81,6 +81,16 @@ def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
     return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn), dtype=np.uint8)
 
 
+def orientation_hides(path: Path) -> bool:
+    """Whether a photo in a file is turned by its EXIF orientation without a change of its size: squares, half turns."""
+    try:
+        with path.open("rb") as file, open_image(file, where=str(path)) as image:
+            turn = orientation(image)
+            return turn != 1 and (turn < 5 or image.height == image.width)
+    except Exception:  # reading the photo says what is wrong
+        return False
+
+
 def as_pixels(photo: object, *, where: str, notices: Notices | None = None) -> NDArray[np.uint8]:
     """A photo in any of the forms that Python callers have -> (H,W,3) uint8 RGB.
 

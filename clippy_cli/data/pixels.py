@@ -29,7 +29,7 @@ def silence_decoders() -> None:
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        library = ctypes.CDLL(Image.core.__file__)
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)
     except (OSError, AttributeError, TypeError):

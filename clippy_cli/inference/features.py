@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clippy_cli.data.images import as_pixels, centre_crop, dense_size, resize_image, to_tensor
+from clippy_cli.data.images import as_pixels, centre_crop, dense_size, orientation_hides, resize_image, to_tensor
 from clippy_cli.data.regions import find_regions, number_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
@@ -144,7 +144,11 @@ def read_photo(photo: object, number: int = 1, *, regions: object = None) -> Dec
         image = as_pixels(photo, where=name, notices=notices)
     found = None
     if isinstance(regions, str | os.PathLike):
-        found = read_regions(find_regions(Path(regions), Path(name).stem), *image.shape[:2], notices=notices)
+        path = find_regions(Path(regions), Path(name).stem)
+        found = read_regions(path, *image.shape[:2], notices=notices)
+        if isinstance(photo, str | os.PathLike) and orientation_hides(Path(photo)):
+            reason = "made for a photo with an EXIF orientation, and sizes do not show whether they are turned likewise"
+            notices.assumed("region file", f"{reason}; taken as turned", str(path))
     elif regions is not None:
         found = number_regions(np.asarray(regions), *image.shape[:2], where=f"regions of {name}")
     return DecodedPhoto(name, image, found, tuple(notices))

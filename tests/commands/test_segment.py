@@ -249,3 +249,18 @@ def test_file_names_that_are_no_utf_8(clippy, flag, command):
     assert (len(document["images"]), len(document["failed"])) == (3, 1)
     for path in Path("clippy_out").glob("*.json") if command[0] != "classify" else ():
         json.loads(path.read_bytes().decode("utf-8"))
+
+
+@pytest.mark.parametrize(("turn", "said"), [(1, 0), (3, 1), (6, 0)])
+def test_regions_of_a_photo_turned_without_a_change_of_size_are_an_assumption(clippy, flag, turn, said):
+    path = flag("photo.jpg")
+    tag = Image.Exif()
+    tag[0x0112] = turn
+    with Image.open(path) as photo:
+        photo.load()
+        photo.save(path, exif=tag)
+    Path("regions").mkdir()
+    shape = (64, 48) if turn == 6 else (48, 64)
+    Image.fromarray(np.ones(shape, np.uint8)).save("regions/photo.png")
+    outcome = clippy("segment", path, "--labels", "red,blue", "--regions", "regions", "--save", "none", "--json")
+    assert (outcome.code, len(outcome.document["notices"])) == (0, said)

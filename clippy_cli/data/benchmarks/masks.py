@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
-from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_strays, read_listing
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_lonely, note_strays, read_listing
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, orientation
 from clippy_cli.data.pixels import raw_mode
@@ -69,7 +69,8 @@ class MaskSet(SegmentationSet):
         self._images, self._masks = PatternFiles(folder, spec.images), PatternFiles(folder, spec.masks)
         if spec.listing is None:
             self._keys = self._images.keys(self.notices)
-            note_strays(folder, self._images, self._masks, self.notices)
+            skipped = note_strays(folder, self._images, self._masks, self.notices)
+            note_lonely(folder, skipped.union(self._keys), spec.masks, self.notices)
         else:
             self._keys = read_listing(folder / spec.listing, self._images, self.notices)
         if not any(self._images.has(key) and self._masks.has(key) for key in self._keys):

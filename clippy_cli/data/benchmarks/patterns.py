@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
@@ -65,11 +65,13 @@ class PatternFiles:
         return " or ".join(self._patterns)
 
 
-def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, notices: Notices) -> None:
+def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, notices: Notices) -> set[str]:
     """Count what lies among the photos and fits no pattern: images, types that are not read; and whole system folders.
 
-    An image whose stem is the key of an annotation file is one that was meant, so it is skipped; others are ignored.
+    An image whose stem is the key of an annotation file is one that was meant, so it is skipped, and its key returned;
+    others are ignored.
     """
+    skipped: set[str] = set()
     for top in photos.tops():
         for name in _walk(folder, top, notices):
             if photos.key_of(name) is not None or annotation.key_of(name) is not None:
@@ -81,8 +83,17 @@ def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, no
             elif annotation.has(key) and not photos.has(key):
                 hint = f"Add a pattern of {path.suffix} files to `images` in the set's data file."
                 notices.skipped("photo", f"fits none of the patterns {photos}", name, hint=hint)
+                skipped.add(key)
             else:
                 notices.ignored("image", f"fits none of the patterns {photos}", name)
+    return skipped
+
+
+def note_lonely(folder: Path, keys: Iterable[str], annotation: Sequence[str], notices: Notices) -> None:
+    """Count the annotation files that have no photo among ``keys``; a set that has a listing leaves others out."""
+    lonely = {key for pattern in annotation for key in find_keys(folder, pattern)}.difference(keys)
+    if lonely:
+        notices.ignored("mask", "without a photo", *sorted(lonely))
 
 
 def fill(pattern: str, key: str) -> str:

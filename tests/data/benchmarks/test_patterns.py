@@ -44,6 +44,7 @@ def test_photos_that_fit_no_pattern_are_said(tmp_path: Path) -> None:
     path = write_own_set(tmp_path, ["a.jpg", "b.JPG", "sub/c.png", "@eaDir/d.jpg"])
     (tmp_path / "p" / "e.heif.mov").write_bytes(b"")
     (tmp_path / "p" / "other.png").write_bytes(b"")
+    (tmp_path / "m" / "lonely.png").write_bytes(b"")
     found = open_benchmark(str(path), None)
     assert [found.key(index) for index in range(len(found))] == ["a"]
     told = {notice.examples: str(notice.kind) for notice in found.notices}
@@ -53,6 +54,7 @@ def test_photos_that_fit_no_pattern_are_said(tmp_path: Path) -> None:
         ("p/e.heif.mov",): "skipped",
         ("p/other.png",): "ignored",
         ("p/@eaDir",): "ignored",
+        ("lonely",): "ignored",
     }
     with pytest.raises(ClippyError, match=r"The set mine was not used as it stands:(.|\n)*p/b\.JPG"):
         open_benchmark(str(path), None, Reading(strict=True))
