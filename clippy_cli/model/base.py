@@ -29,8 +29,12 @@ def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tu
     return height // down, width // across
 
 
+class NonFiniteError(ClippyError):
+    """A model gave embeddings that are NaN or inf."""
+
+
 def finite(vectors: Tensor, model: str) -> Tensor:
-    """(...,D) ``vectors`` as they are; ClippyError, naming ``model``, where the norm of any is NaN or inf.
+    """(...,D) ``vectors`` as they are; NonFiniteError, naming ``model``, where the norm of any is NaN or inf.
 
     NaN ties with nothing, and a vector whose norm overflows becomes zero once it is scaled to unit norm: every label,
     group and figure made of either is wrong. One norm over all values, which any of them would spoil.
@@ -39,7 +43,7 @@ def finite(vectors: Tensor, model: str) -> Tensor:
         wrong = int((~torch.isfinite(torch.linalg.vector_norm(vectors.float(), dim=-1))).sum())
         if wrong:
             count = vectors.numel() // vectors.shape[-1]
-            raise ClippyError(
+            raise NonFiniteError(
                 f"{model} gives embeddings that are NaN or inf: {wrong:,} of {count:,} vectors.",
                 "Its weights do not fit its architecture, or overflow in this precision. Take other weights.",
             )

@@ -11,6 +11,7 @@ import torch
 
 from clippy_cli.data.streams import START
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.base import NonFiniteError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import ALONE, Processes, Votes
 from clippy_cli.training.best import VALIDATION_LOSS
@@ -77,8 +78,14 @@ class Trainer:
         """Train to the last step, write the model, and measure it.
 
         StopRequested, with a checkpoint of the step at hand, where the caller asks to stop. ClippyError where the loss,
-        a gradient or a weight becomes inf or NaN.
+        a gradient, a weight or an embedding becomes inf or NaN.
         """
+        try:
+            self._fit()
+        except NonFiniteError:
+            raise self._diverged(f"Embeddings became inf or NaN after step {self.state.step}.") from None
+
+    def _fit(self) -> None:
         train, state = self.recipe.train, self.state
         checkpoint_every = train.checkpoint_every or self.steps_per_epoch
         batches = self.feed.training(self.update.share, state.step, self.shapes, state.position)
