@@ -56,6 +56,7 @@ from tests.fixtures.data import encoded, noise, write_shard
 from tests.fixtures.export_models import TRUNK, tiny_model
 from tests.fuzz import mutators as m
 from tests.fuzz.harness import Kind
+from tests.fuzz.masks import read_masks, write_masks
 
 SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -372,6 +373,7 @@ KINDS: dict[str, Kind] = {
     "bsds": Kind(write_all_mats, read_bsds, {"bsds/**/*.mat": m.MATLAB}),
     "context": Kind(write_all_mats, read_context, {"context/**/*.mat": m.MATLAB}),
     "coco": Kind(write_coco, read_coco, {"annotations/*.json": m.JSON, "annotations/*/*.png": m.BYTES}),
+    "mask": Kind(write_masks, read_masks, {"*.png": m.BYTES, "val.txt": m.TEXT, "screen.icc": m.BYTES}),
     "image": Kind(write_images, read_images, {"*": m.BYTES}),
     "table": Kind(write_table, read_tables, {"rows.*": (*m.LINES, *m.TEXT)}),
     "tar": Kind(write_tar, read_tar, {"a.*": m.BYTES}),
