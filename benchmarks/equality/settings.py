@@ -12,26 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # Settings that may differ, by name, and why. All others must be bit-equal.
-ONE_PATH = (
-    "what segment paints is what evaluation counts: without refinement and threshold both take the winners that "
-    "evaluation found cell by cell, with a threshold both take the probability that segment computed; pixels where two "
-    "entries tie to rounding, or that lie on the threshold, may change"
-)
-ONE_PRODUCT = (
-    "the cosines of patches and texts come from the matrix product that evaluation made, whose sums round otherwise "
-    "for few texts"
-)
 RENAMED = "jaccard_best is called average_best_overlap, and is the same figure"
+EXACT = "protocol sclip is SCLIP's code: words, exact sizes, bilinear resizing, windows averaged at pixels, positions"
 ANNOUNCED: dict[str, str] = {
-    "segment: one label, --threshold 0.2": ONE_PRODUCT,
-    "segment: --refine none": ONE_PATH,
-    "segment: background words, --refine none": ONE_PATH,
-    "segment: 18 labels, --templates openai": ONE_PATH,
-    "segment: --resolution 336, windows": ONE_PATH,
-    "segment: --dense naclip": ONE_PATH,
-    "figures: --background 0.4, *": ONE_PATH,
-    "figures: --background words+0.1, *": ONE_PATH,
-    "figures: --protocol *": ONE_PATH,
+    "figures: --protocol sclip, *": EXACT,
     "figures: defaults": RENAMED,
     "figures: --task segment,group,cluster": RENAMED,
     "figures: kmeans, plain patches": RENAMED,

@@ -108,7 +108,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
             except ClippyError as raised:
                 error = raised.message
         scores = self._scores(sample, output)
-        plain = self._codes(sample, scores)
+        plain = self._codes(sample, scores, height, width)
         records: dict[ResultTask, ImageRecord] = {Task.SEGMENT: self._count(plain, index, sample)}
         if regions is not None:
             codes = self._segmenter.vote(scores, plain.cpu().numpy().astype(np.int16), regions)
@@ -155,7 +155,7 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
 
     def illustrate(self, sample: SegmentedImage, output: Tensor) -> Illustration:
         """Class i as code i + 1, at the photo's size; pixels that do not count as 0."""
-        plain = self._codes(sample, self._scores(sample, output))
+        plain = self._codes(sample, self._scores(sample, output), *sample.image.shape[:2])
         annotated = np.where(sample.mask == IGNORE, 0, sample.mask.astype(np.int16) + 1).astype(np.int16)
         names = tuple(entry.name for entry in self.setup.images.classes)
         return Illustration(plain.cpu().numpy().astype(np.int16) + np.int16(1), annotated, names)
@@ -174,9 +174,8 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
         patch = self.setup.model.preprocess.patch_size
         return grouped.predictions(output, self._segmenter, self.setup.images.background, height, width, patch)
 
-    def _codes(self, sample: SegmentedImage, scores: Tensor) -> Tensor:
-        """The class (H,W) of each pixel of the photo."""
-        height, width = sample.image.shape[:2]
+    def _codes(self, sample: SegmentedImage, scores: Tensor, height: int, width: int) -> Tensor:
+        """The class of each of height x width pixels, the photo's or its annotation's."""
         if self.setup.grouped is not None:  # a class that is asked for nowhere predicts nothing
             return class_map(scores, range(len(scores)), height, width)
         return self._segmenter.codes(scores, sample.image, height, width)
