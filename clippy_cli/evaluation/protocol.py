@@ -109,6 +109,8 @@ class Protocol(Rules):
                 raise conflict("averaging at pixels needs a window", f"{where}window_average")
             if (rules.best_classes or self.best_classes) and average is not WindowAverage.PIXELS:
                 raise conflict("best classes are of windows that are averaged at pixels", f"{where}best_classes")
+            if (rules.best_classes or self.best_classes) and (rules.min_area or self.min_area):
+                raise conflict("pixels take the class of their group, so no class is taken back", f"{where}min_area")
             if (rules.sizes or self.sizes) is Sizes.EXACT and average is not WindowAverage.PIXELS:
                 raise conflict("exact sizes need windows that are averaged at pixels", f"{where}sizes")
         return self

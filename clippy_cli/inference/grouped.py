@@ -77,11 +77,12 @@ class GroupedWindows:
             of_groups = logits.softmax(dim=1) * (logits + allowed).softmax(dim=1)  # (G,E)
             upsampled = F.interpolate(assignment, (rows, columns), mode="bilinear", align_corners=False)
             owner = upsampled[0].argmax(dim=0)  # (rows,columns)
-            maps = window.new_zeros(count, rows, columns)
-            maps[list(codes)] = of_groups[owner].permute(2, 0, 1)
+            of_classes = of_groups.new_zeros(len(of_groups), count)
+            for entry, code in enumerate(codes):  # of several entries of a class the highest counts
+                of_classes[:, code] = torch.maximum(of_classes[:, code], of_groups[:, entry])
             if background is not None and self.threshold is not None:
                 least = min(self.threshold, float(of_groups.max()))
-                maps[background] = (of_groups.amax(dim=1) < least)[owner].to(maps)
-            return maps
+                of_classes[:, background].masked_fill_(of_groups.amax(dim=1) < least, 1.0)
+            return of_classes[owner].permute(2, 0, 1)  # (C,rows,columns)
 
         return self.windows.averaged(packed, predict, height, width)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
 from clippy_cli.data.benchmarks.base import BenchmarkClass
 from clippy_cli.errors import ClippyError
@@ -32,14 +33,14 @@ def model(tmp_path_factory):
     return load_model(foreign_models.write_transformers(folder, "groupvit"), device="cpu")
 
 
-def slid(model, image, texts, scale, best, threshold):
+def slid(model, image, texts, owners, scale, best, threshold):
     """(H,W,3) -> (H,W) classes, 0 the background: slide_inference over encode_decode, one step after the other."""
     height, width = image.shape[:2]
     factor = min(2048 / max(height, width), 48 / min(height, width))
     h, w = int(height * factor + 0.5), int(width * factor + 0.5)
     resized = torch.from_numpy(cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1)
     pixels, patch = model.preprocess.normalize(resized)[None], model.preprocess.patch_size
-    total, count = torch.zeros(len(texts) + 1, h, w), torch.zeros(h, w)
+    total, count = torch.zeros(max(owners) + 1, h, w), torch.zeros(h, w)
     for row in range(max(h - 32 + 15, 0) // 16 + 1):
         for column in range(max(w - 32 + 15, 0) // 16 + 1):
             bottom, right = min(row * 16 + 32, h), min(column * 16 + 32, w)
@@ -53,23 +54,36 @@ def slid(model, image, texts, scale, best, threshold):
             kept[:, image_logits.topk(best).indices] = logits[:, image_logits.topk(best).indices]
             affinity = kept.softmax(dim=1) * logits.softmax(dim=1)
             owner = F.interpolate(grouped.assignment, crop.shape[-2:], mode="bilinear")[0].argmax(dim=0)
-            prediction = torch.zeros(len(texts) + 1, *crop.shape[-2:])
-            prediction[1:] = affinity[owner].permute(2, 0, 1)
-            prediction[0][affinity[owner].amax(dim=2) < min(threshold, affinity.max().item())] = 1
+            prediction = torch.zeros(max(owners) + 1, *crop.shape[-2:])
+            for text, code in enumerate(owners):
+                prediction[code] = prediction[code].maximum(affinity[owner][..., text])
+            if threshold is not None:
+                prediction[0][affinity[owner].amax(dim=2) < min(threshold, affinity.max().item())] = 1
             total[:, top:bottom, left:right] += prediction
             count[top:bottom, left:right] += 1
     return F.interpolate((total / count)[None], (height, width), mode="bilinear")[0].argmax(dim=0)
 
 
-def test_label_maps_are_those_of_the_plain_rule(model):
+WORDS = {"nothing": ("sky", "grass"), "dog": ("dog",), "cat": ("cat", "red"), "man": ("blue", "water")}
+
+
+@pytest.mark.parametrize(
+    ("rules", "words", "threshold"),
+    [
+        ({}, {"nothing": (), "dog": ("dog",), "cat": ("cat",), "man": ("water",)}, 0.3),
+        ({"background": "words", "threshold": None, "competition": "texts"}, WORDS, None),
+        ({"background": "words+threshold", "threshold": 0.2, "competition": "texts"}, WORDS, 0.2),
+    ],
+)
+def test_label_maps_are_those_of_the_plain_rule(model, rules, words, threshold):
     images = Photos([(60, 77), (41, 130), (31, 29)])
-    names = ("nothing", "dog", "cat", "man")
-    images.classes = tuple(BenchmarkClass(name, (name,)) for name in names)
-    result = evaluate_set(model, images, Protocol.model_validate(RULES), tasks=("segment",)).results[0]
-    texts = model.embed_texts([f"a photo of a {name}." for name in names[1:]])
+    images.classes = tuple(BenchmarkClass(name, texts or (name,)) for name, texts in words.items())
+    result = evaluate_set(model, images, Protocol.model_validate(RULES | rules), tasks=("segment",)).results[0]
+    texts = model.embed_texts([f"a photo of a {word}." for texts in words.values() for word in texts])
+    owners = [code for code, texts in enumerate(words.values()) for _ in texts]
     counts = torch.zeros(4, 4, dtype=torch.int64)
     for sample in images.samples:
-        predicted = slid(model, sample.image, texts, 25, 2, 0.3)
+        predicted = slid(model, sample.image, texts, owners, 25, 2, threshold)
         cells = torch.from_numpy(sample.mask).long() * 4 + predicted
         counts += torch.bincount(cells.flatten(), minlength=16).view(4, 4)
     found = torch.zeros_like(counts)
@@ -98,6 +112,11 @@ def test_what_does_not_go_with_groups_is_said():
         evaluate_set(RandomModel(), images, protocol, tasks=("segment",), overrides=Overrides(refine="guided"))
     with pytest.raises(ClippyError, match="nothing to refine"):
         evaluate_set(RandomModel(), images, protocol, tasks=("segment",), options=Options(regions=np.__path__[0]))
+
+
+def test_a_smallest_area_is_refused_beside_best_classes():
+    with pytest.raises(ValidationError, match="no class is taken back"):
+        Protocol.model_validate(RULES | {"min_area": 0.1})
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("voc", 0.95), ("context60", 0.35), ("coco-object", 0.95)])
