@@ -211,6 +211,10 @@ def test_the_readmes_python_runs_as_written_on_a_real_photo(real_data, monkeypat
     names: dict[str, Any] = {"paths": ["photo.jpg", "missing.jpg"]}
     exec(block, names)  # the project's own README
     assert names["seg"]["dog"].shape == names["seg"].mask.shape == names["photo"].pixels.shape[:2]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
+        "photo.json",
+        "photo_mask.png",
+        "photo_overlay.png",
+    }
     assert isinstance(names["result"], clippy.Failure)
     assert clippy.load("runs/mine").name == "quickstart"

@@ -32,6 +32,11 @@ class VitTower(ImageTower):
                 f"The trunk {config.trunk!r} is no plain vision transformer.", "Choose a vit_* or efficientnet_* model."
             )
         self.patch_size = self.trunk.patch_embed.patch_size[0]
+        if min(self.trunk.patch_embed.grid_size) < 1:
+            raise ClippyError(
+                f"The trunk {config.trunk!r} has no patch: its images are smaller than {self.patch_size} pixels.",
+                "Check img_size and patch_size in image.trunk_args.",
+            )
         self.num_prefix_tokens = self.trunk.num_prefix_tokens
         depth = len(self.trunk.blocks)
         self.blocks = config.blocks or (depth,)

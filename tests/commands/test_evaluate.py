@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_a_journal_and_the_same_command_goes_on(nano, tmp_path):
     settings = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     stopped = subprocess.Popen([*command, "--out", "stopped"], **settings)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("stopped/unfinished/*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("stopped/unfinished/*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
     _, errors = stopped.communicate(timeout=120)

@@ -24,7 +24,7 @@ from clippy_cli.data.benchmarks.class_folders import open_class_folders
 from clippy_cli.data.benchmarks.coco import open_panoptic
 from clippy_cli.data.benchmarks.context_mat import open_context
 from clippy_cli.data.benchmarks.masks import open_masks
-from clippy_cli.data.benchmarks.patterns import find_keys
+from clippy_cli.data.benchmarks.patterns import find_keys, is_file, is_folder
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.data.benchmarks.spec import Reader, SetSpec
 from clippy_cli.errors import ClippyError
@@ -241,10 +241,10 @@ def _data_files() -> Mapping[str, SetSpec]:
 
 
 def _is_there(spec: SetSpec, folder: Path) -> bool:
-    if not folder.is_dir() or (spec.listing is not None and not (folder / spec.listing).is_file()):
+    if not is_folder(folder) or (spec.listing is not None and not is_file(folder / spec.listing)):
         return False
     starts = [folder / pattern.partition("{}")[0].rpartition("/")[0] for pattern in spec.masks]
-    if starts and not any(start.is_dir() for start in starts):
+    if starts and not any(map(is_folder, starts)):
         return False
     if spec.images:
         return any(next(find_keys(folder, pattern), None) is not None for pattern in spec.images)

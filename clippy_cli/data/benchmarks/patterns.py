@@ -172,6 +172,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False for a name that no folder can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # as above
+        return False
+
+
 def _photo_of(line: str, photos: PatternFiles, where: str, notices: Notices) -> str | None:
     """The key of the photo that a line names, the most literal reading first; None where there is none."""
     for text in dict.fromkeys((line, line.split()[0])):

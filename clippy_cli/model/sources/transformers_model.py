@@ -52,7 +52,13 @@ class TransformersModel(ForeignModel):
         return compat.pooled(self._model.get_image_features(pixel_values=self.native_square(images)))
 
     def text_vectors(self, texts: list[str]) -> Tensor:
-        return compat.pooled(self._model.get_text_features(**self.tokenize(texts)))
+        try:
+            return compat.pooled(self._model.get_text_features(**self.tokenize(texts)))
+        except (IndexError, ValueError) as error:  # a token without an embedding, or none to pad with
+            raise ClippyError(
+                f"The tokenizer of {self.name} does not fit its text tower: {complaint(error)}",
+                "Copy the whole repository again.",
+            ) from error
 
     def tokenize(self, texts: list[str], *, padding: str = "longest") -> dict[str, Tensor]:
         length = self.longest_text()
