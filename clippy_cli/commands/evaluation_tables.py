@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from clippy_cli import console
-from clippy_cli.evaluation.result import ClassScore, Document, TaskResult
+from clippy_cli.evaluation.result import ClassScore, Document, PublishedFigure, TaskResult
 from clippy_cli.reporting.evaluation.figures import (
     BITS,
+    PublishedGroup,
     counted,
     counts_pixels,
     figure,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 _MANY_CLASSES = 40
 _SHOWN_CLASSES = 15
 _SHOWN_FAILURES = 3
-_SHOWN_FIGURES = 4
+_SHOWN_FIGURES = 6
 _SHOWN_REASONS = 4
+_SHOWN_TOPICS = 8
+_UNKNOWN = "what is not known"
 
 
 def print_summary(document: Document) -> None:
@@ -160,16 +164,39 @@ def _class_table(result: TaskResult, classes: list[ClassScore]) -> None:
 
 
 def _print_published(result: TaskResult) -> None:
-    """One line for each metric and reason, so that a long list stays short."""
+    """One line for each metric and reason; where reasons are several, how often each thing differs."""
     if nothing_compares(result):
         _note("no published figure here was measured as this one was, as far as is known")
+    others: dict[str, list[PublishedGroup]] = {}
     for group in published_groups(result):
-        figures = _some([f"{entry.model} {printed(entry.value)}" for entry in group.figures], _SHOWN_FIGURES)
         if group.why_not:
-            reasons = _some(group.why_not.split("; "), _SHOWN_REASONS, between="; ")
-            _note(f"published {metric_name(group.metric)}, not comparable ({reasons}): {figures}")
+            others.setdefault(group.metric, []).append(group)
         else:
-            console.out.print(Text(f"published {metric_name(group.metric)}: {figures}"), soft_wrap=True)
+            console.out.print(Text(f"published {metric_name(group.metric)}: {_listed(group.figures)}"), soft_wrap=True)
+    for metric, groups in others.items():
+        title = f"published {metric_name(metric)}, not comparable"
+        if len(groups) == 1:
+            reasons = _some(groups[0].why_not.split("; "), _SHOWN_REASONS, between="; ")
+            _note(f"{title} ({reasons}): {_listed(groups[0].figures)}")
+        else:
+            figures = sorted((entry for group in groups for entry in group.figures), key=lambda entry: -entry.value)
+            _note(f"{title}: {_listed(figures)}")
+            _note(f"    what differs: {_topics(groups)}; report.html has it of each")
+
+
+def _topics(groups: Sequence[PublishedGroup]) -> str:
+    """What the reasons are about, the most frequent first, with the number of figures where it is not all of them."""
+    total = sum(len(group.figures) for group in groups)
+    counts = Counter[str]()
+    for group in groups:
+        for topic in dict.fromkeys(reason.partition(":")[0] for reason in group.why_not.split("; ")):
+            counts[_UNKNOWN if topic == "not known" else topic] += len(group.figures)
+    described = [topic if count == total else f"{topic} ({count} of {total})" for topic, count in counts.most_common()]
+    return _some(described, _SHOWN_TOPICS)
+
+
+def _listed(figures: Sequence[PublishedFigure]) -> str:
+    return _some([f"{entry.model} {printed(entry.value)}" for entry in figures], _SHOWN_FIGURES)
 
 
 def _some(texts: Sequence[str], most: int, between: str = ", ") -> str:

@@ -31,6 +31,18 @@ def test_where_no_published_figure_compares_it_says_so(capsys):
     assert "no published figure here was measured as this one was" in capsys.readouterr().out
 
 
+def test_many_reasons_become_one_line_of_what_differs(capsys):
+    first, other = segment_result().published
+    why = "3 of 10; resolution: 448 (ours: 224); not known: split"
+    third = other.model_copy(update={"model": "Third", "value": 70.0, "why_not": why})
+    print_result(segment_result(published=(first, other, third)))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("published mIoU, not comparable: Third 70.0, Other 61.25")
+    assert lines[at + 1] == (
+        "what differs: 3 of 10, resolution (1 of 2), what is not known (1 of 2); report.html has it of each"
+    )
+
+
 def test_classes_in_set_order_or_worst_first(capsys):
     print_result(segment_result())
     shown = capsys.readouterr().out
