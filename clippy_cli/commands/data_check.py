@@ -135,7 +135,7 @@ def _print_counts(report: CheckReport) -> None:
         table.add_row(
             "near duplicates",
             f"{images.near.count:,}",
-            _pair("other bytes, equal 64-bit dHash (9x8 grey pixels)", images.near),
+            _pair("other bytes, equal 64-bit dHash (9x8 gray pixels)", images.near),
         )
     if captions is not None:
         table.add_row("captions", f"{captions.count:,}", "")

@@ -88,7 +88,7 @@ class ImageReport:
         small: images whose short side is below ``SMALL_SIDE``.
         formats: images of each format.
         exact: images whose encoded bytes are those of another.
-        near: images with other bytes but equal 64-bit dHash: alike at 9x8 grey pixels; uniform images left out.
+        near: images with other bytes but equal 64-bit dHash: alike at 9x8 gray pixels; uniform images left out.
     """
 
     bytes: int

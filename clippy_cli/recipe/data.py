@@ -164,7 +164,7 @@ class DataRecipe(Section):
     ] = None
     crop_scale: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]],
-        Field(description="range of the random crop's share of the image area; [1, 1] is a plain centre crop"),
+        Field(description="range of the random crop's share of the image area; [1, 1] is a plain center crop"),
     ] = (1.0, 1.0)
     flip: Annotated[bool, Field(description="mirror half of the images, at random")] = False
     workers: Annotated[

@@ -109,7 +109,7 @@ def test_the_confusion_matrix_is_the_notebooks(authors, voc):
     assert found.sum() == expected.sum()
     assert np.abs(found - expected).sum() <= 4  # two pixels on a border may round either way
     assert (found > 0).any(axis=0).sum() > 5  # the model is no constant
-    assert result.protocol["frame"] == "centre crop, the whole mask squashed to it"
+    assert result.protocol["frame"] == "center crop, the whole mask squashed to it"
     assert result.protocol["positions"] == "dino" and result.data.name == "voc-train"
     squares = evaluate("voc-train", model, data_root=voc, tasks="segment", overrides=Overrides(resolution=SIDE))
     assert "frame" not in squares.results[0].protocol

@@ -222,9 +222,9 @@ def common_record(task: EvaluationTask[Any, Any]) -> dict[str, Any]:
         "positions": settings.positions or "the model's own",
     }
     if settings.frame is not Frame.WHOLE:
-        record["frame"] = "centre crop, the whole mask squashed to it"
+        record["frame"] = "center crop, the whole mask squashed to it"
     if task.needs == "scores":
-        record["resize"] += ", centre crop"
+        record["resize"] += ", center crop"
         if settings.pool_prefix is not None:
             record["pooling"] = "patches and class token" if settings.pool_prefix else "patches"
         return record
