@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clippy_cli.data.benchmarks.catalogue import load_spec
-from clippy_cli.data.benchmarks.framed import middle_square
+from clippy_cli.data.benchmarks.framed import Frame, framed, middle_square
+from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.evaluate import evaluate
 from clippy_cli.evaluation.settings import Overrides
@@ -171,3 +172,13 @@ def test_regions_do_not_fit_squares(authors, voc, tmp_path):
             protocol="clippy-notebook",
             options=Options(regions=tmp_path),
         )
+
+
+def test_squares_say_what_their_set_says():
+    scenes = SceneBenchmark(2, 48)
+    scenes.notices.skipped("photo", "type .heic is not read", "a.heic")
+    squares = framed(scenes, Frame.SQUASHED_MASKS, 32)
+    assert squares.notices.incomplete and [*squares.notices] == [*scenes.notices]
+    assert (len(squares), squares.key(1), squares.info) == (2, "scene-1", scenes.info)
+    sample = squares.read(1)
+    assert sample.image.shape == (32, 32, 3) and sample.mask.shape == (32, 32)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from clippy_cli.data.benchmarks.base import (
+    AnnotatedSet,
     ClassificationSet,
     ClassifiedImage,
     ImageSet,
@@ -24,6 +26,7 @@ from clippy_cli.data.benchmarks.base import (
 )
 from clippy_cli.data.images import resize_image
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 
 class Frame(StrEnum):
@@ -63,11 +66,19 @@ def squashed(mask: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST), dtype=np.uint8)
 
 
-class _SegmentedSquares(SegmentationSet):
-    def __init__(self, images: SegmentationSet, side: int) -> None:
-        self.info, self.classes = images.info, images.classes
-        self.background, self.context = images.background, images.context
+S = TypeVar("S", bound=AnnotatedSet)
+
+
+class _Squares(AnnotatedSet, Generic[S]):
+    """All that a set seen in squares has in common with the set itself."""
+
+    def __init__(self, images: S, side: int) -> None:
+        self.info = images.info
         self._images, self._side = images, side
+
+    @property
+    def notices(self) -> Notices:  # those of the set, which may go on filling them
+        return self._images.notices
 
     def __len__(self) -> int:
         return len(self._images)
@@ -77,6 +88,12 @@ class _SegmentedSquares(SegmentationSet):
 
     def files(self, index: int) -> tuple[Path, ...]:
         return self._images.files(index)
+
+
+class _SegmentedSquares(_Squares[SegmentationSet], SegmentationSet):
+    def __init__(self, images: SegmentationSet, side: int) -> None:
+        super().__init__(images, side)
+        self.classes, self.background, self.context = images.classes, images.background, images.context
 
     def read(self, index: int) -> SegmentedImage:
         sample = self._images.read(index)
@@ -84,19 +101,10 @@ class _SegmentedSquares(SegmentationSet):
         return replace(sample, image=image, mask=mask)
 
 
-class _ClassifiedSquares(ClassificationSet):
+class _ClassifiedSquares(_Squares[ClassificationSet], ClassificationSet):
     def __init__(self, images: ClassificationSet, side: int) -> None:
-        self.info, self.classes = images.info, images.classes
-        self._images, self._side = images, side
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def key(self, index: int) -> str:
-        return self._images.key(index)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._images.files(index)
+        super().__init__(images, side)
+        self.classes = images.classes
 
     def read(self, index: int) -> ClassifiedImage:
         sample = self._images.read(index)
