@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from clippy_cli.data.benchmarks.base import SegmentedImage
 from clippy_cli.data.benchmarks.catalogue import load_spec
 from clippy_cli.data.benchmarks.framed import Frame, framed, middle_square
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
@@ -181,4 +182,5 @@ def test_squares_say_what_their_set_says():
     assert squares.notices.incomplete and [*squares.notices] == [*scenes.notices]
     assert (len(squares), squares.key(1), squares.info) == (2, "scene-1", scenes.info)
     sample = squares.read(1)
+    assert isinstance(sample, SegmentedImage)
     assert sample.image.shape == (32, 32, 3) and sample.mask.shape == (32, 32)
