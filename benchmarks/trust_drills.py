@@ -24,12 +24,14 @@ _PHOTOS, _SIDE = 48, 320
 
 
 def two_at_once(ground: Ground, drill: Drill) -> None:
-    drill.what = "a second --resume in the run folder of a run that is alive"
+    drill.what = "a second --resume in the run folder of a run that is alive, stopped meanwhile"
     folder = ground.new("two-at-once")
     run = ground.start(folder)
     run.until("a checkpoint", lambda: bool(checkpoints(folder)))
+    run.send(signal.SIGSTOP)  # it holds the folder while it stands still, however long the second takes to start
     second = ground.start(folder, "--resume")
     drill.readable(second, ExitCode.FAILED)
+    run.send(signal.SIGCONT)
     drill.expect(
         f"process {run.processes[0].pid} on" in second.said(), f"the first is not named: {second.said()[-300:]}"
     )
