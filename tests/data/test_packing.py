@@ -268,7 +268,7 @@ def test_a_shard_that_is_not_what_was_packed_is_packed_again(table: Path, tmp_pa
 def test_what_else_a_folder_holds_is_named(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "b.png", ".hidden.png"):
         (tmp_path / name).write_bytes(encoded(noise()))
-    texts = {"a.txt": "one", "b.TXT": "two", "raw.txt": "three", "notes.md": "x", "c.heic": "x", "c.txt": "four"}
+    texts = {"a.txt": "one", "b.TXT": "two", "raw.txt": "three", "notes.md": "x", "c.nef": "x", "c.txt": "four"}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "other").mkdir()
@@ -277,7 +277,7 @@ def test_what_else_a_folder_holds_is_named(tmp_path: Path) -> None:
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "a.png", "b.png"]
     assert sorted(str(notice) for notice in source.notices) == [
         "1 file ignored: a hidden file (.hidden.png)",
-        "1 file ignored: type .heic is not read (c.heic)",
+        "1 file ignored: type .nef is not read (c.nef)",
         "1 file ignored: type .md is not read (notes.md)",
         "1 folder skipped: links to folders are not followed (other/back)",
         "1 image: shares its text file with another image (a.png)",
