@@ -84,7 +84,8 @@ class DataIdentity:
 
 def _differ(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where two files are known and not the same."""
-    return (before != now) & (before != UNKNOWN) & (now != UNKNOWN)
+    comparable: NDArray[np.bool_] = (before != UNKNOWN) & (now != UNKNOWN)
+    return comparable & (before != now)
 
 
 def identify(source: CaptionSource | StreamSource) -> DataIdentity:
