@@ -73,7 +73,9 @@ class DataIdentity:
             found = [("new, or with other captions", len(new), new), ("gone, or with other captions", gone, new[:0])]
             _, old_at, new_at = np.intersect1d(was, now, return_indices=True)
             modified = np.sort(new_at[_differ(before[old_at, 1], self.hashes[new_at, 1])])
-        found.append(("modified since", len(modified), modified))
+        is_missing = self.hashes[modified, 1] == _MISSING
+        missing, modified = modified[is_missing], modified[~is_missing]
+        found += [("modified since", len(modified), modified), ("missing now", len(missing), missing)]
         return tuple(self._said(what, count, places) for what, count, places in found if count)
 
     def _said(self, what: str, count: int, places: NDArray[np.int64]) -> str:
@@ -163,7 +165,7 @@ def _stamp(path: Path) -> int:
     try:
         stat = os.stat(path)  # noqa: PTH116 (millions of them)
     except (OSError, ValueError):
-        return _hash("missing")
+        return _MISSING
     return _hash(str(stat.st_size), str(stat.st_mtime_ns))
 
 
@@ -176,3 +178,6 @@ def _hash(*texts: str) -> int:
 
 def _array(pairs: list[tuple[int, int]]) -> NDArray[np.int64]:
     return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+_MISSING = _hash("missing")
