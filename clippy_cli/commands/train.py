@@ -112,6 +112,7 @@ def train(
             if tuple(result.notices) != display.printed:  # of shards that were fetched meanwhile
                 console.print_notices(result.notices)
             _print_broken(result)
+            _save_notices(result)
             if result.finished:
                 _print_result(result, evaluation)
             else:
@@ -120,7 +121,7 @@ def train(
         processes.gather(None)  # a launcher would end the first process with the others
     if not result.finished:
         raise typer.Exit(_exit_code(result.stopped))
-    if result.notices.incomplete:
+    if result.notices.incomplete or result.broken:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
@@ -218,6 +219,18 @@ def _print_broken(result: TrainingResult) -> None:
     if result.broken:
         first = "; ".join(list(result.broken.values())[:SHOWN_PROBLEMS])
         console.print_warning(f"{len(result.broken)} of {result.samples} samples are broken and were skipped: {first}")
+
+
+def _save_notices(result: TrainingResult) -> None:
+    """``notices.json`` in the run folder, where anything was not used as it stands; in place of an earlier one."""
+    from clippy_cli.reporting.products import save_json
+
+    path = result.folder.root / "notices.json"
+    if len(result.notices) or result.broken:
+        broken = {str(number): why for number, why in sorted(result.broken.items())}
+        save_json(path, {"command": "train", "notices": result.notices.records(), "broken": broken})
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _print_result(result: TrainingResult, evaluation: PeriodicEvaluation | None) -> None:

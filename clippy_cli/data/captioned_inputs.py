@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clippy_cli.data.image_folder import FolderSource
-from clippy_cli.data.images import IMAGE_SUFFIXES
+from clippy_cli.data.shard_names import shards_in
 from clippy_cli.data.shards import ShardSource
+from clippy_cli.data.table_files import refuse_other_kinds
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.notices import Notices
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
@@ -34,13 +36,25 @@ def open_captioned_data(
             "Leave them out, or give one .csv or .tsv file.",
             exit_code=ExitCode.USAGE,
         )
+    for name in inputs:
+        refuse_other_kinds(Path(name))
+    _refuse_several_tables(inputs)
     if len(inputs) == 1 and path.is_dir():
-        shards = sorted(path.glob("*.tar"))
+        notices = Notices()
+        shards = shards_in(path, notices)
+        if not shards and notices.incomplete:
+            raise ClippyError(f"{path}: holds no shard that can be read", "; ".join(map(str, notices)))
         if not shards:
             return FolderSource(path)
         source = ShardSource([str(shard) for shard in shards])
-        beside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if beside:
-            source.notices.ignored("image", "lies beside the shards of its folder", *beside)
+        source.notices.update(notices)
         return source
     return ShardSource(inputs)
+
+
+def _refuse_several_tables(inputs: Sequence[str]) -> None:
+    tables = [name for name in inputs if Path(name).suffix.lower() in TABLE_SUFFIXES and Path(name).is_file()]
+    if tables and len(inputs) > 1:
+        raise ClippyError(
+            f"{tables[0]} is a table, and {len(inputs)} inputs are named", "Give one table, or shards alone."
+        )

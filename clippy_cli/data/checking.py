@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clippy_cli.data.caption_text import oddity
 from clippy_cli.data.captions import BrokenSampleError, CaptionSource, map_in_order
 from clippy_cli.data.images import image_format
 from clippy_cli.data.shards import ShardSource
@@ -108,7 +109,7 @@ class CheckReport:
         source: what was read, in words.
         samples, checked: how many there are and how many were looked at.
         shards: how many; None for tables and folders. ``shard_samples`` is how many samples they hold.
-        notices: what was not used as it stands, found while the source was indexed.
+        notices: what was not used as it stands, found while the source was indexed; captions of shards that are odd.
         rows, doubtful: of a table, and how many of them do not fit its header; None where there is no table.
         broken: samples that training would skip; ``broken_examples`` names the first.
         captions, images: None where no sample is whole, or images were not asked for.
@@ -153,8 +154,13 @@ def check_captioned_data(
     checked = count if limit is None else min(limit, count)
     chosen = np.arange(checked) * count // checked
     tally = _Tally(checked)
+    notices = Notices(source.notices)
+    named = isinstance(source, ShardSource)  # the others have read all captions already
     for place, found in enumerate(map_in_order(partial(_look, source, images), chosen.tolist(), workers)):
         tally.add(place, found)
+        if named and not isinstance(found, str):
+            for reason in filter(None, map(oddity, found.captions)):
+                notices.assumed("caption", reason, source.key(int(chosen[place])))
         if on_progress is not None:
             on_progress()
     sizes = source.shard_sizes if isinstance(source, ShardSource) else None
@@ -164,7 +170,7 @@ def check_captioned_data(
         checked=checked,
         shards=None if sizes is None else len(sizes),
         shard_samples=None if sizes is None else _distribution(Counter(sizes)),
-        notices=source.notices,
+        notices=notices,
         rows=source.rows if isinstance(source, TableSource) else None,
         doubtful=source.doubtful if isinstance(source, TableSource) else None,
         broken=tally.broken,

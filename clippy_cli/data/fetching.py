@@ -11,13 +11,14 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clippy_cli.data.index_cache import kept_index
+from clippy_cli.data.shard_versions import look_up
 from clippy_cli.data.shards import Shard
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
@@ -76,17 +77,42 @@ def shown(url: str) -> str:
 
 
 class ShardFolder:
-    """Fetched shards, by the hash of their URL, each with its index beside it; processes may share one folder.
+    """Fetched shards, by the hash of URL and version, each with its index beside it; processes may share one folder.
 
-    A shard that is there is never asked for again, not even whether it has changed.
+    ``versions`` are what servers said at the beginning (see :meth:`look_up`); another version is another file, so that
+    a shard that was replaced there is fetched again, and one that is in use is not replaced.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
+        self.versions: dict[str, str] = {}
+
+    def look_up(self, urls: Sequence[str]) -> list[str]:
+        """Ask the servers for the versions of all shards; returns those that have changed since they were fetched.
+
+        Where a server does not answer, the version that was fetched last counts.
+        """
+        found = look_up(urls, _options(urls[0]))
+        changed = []
+        for url in urls:
+            fetched = self._fetched(url)
+            if url in found and fetched and fetched != found[url]:
+                changed.append(url)
+            if version := found.get(url) or fetched:
+                self.versions[url] = version
+        return changed
 
     def path(self, url: str) -> Path:
         """Where the shard is, once fetched."""
-        return self.folder / f"clippy-{hashlib.sha256(url.encode()).hexdigest()[:32]}.tar"
+        version = self.versions.get(url)
+        return self.folder / f"clippy-{_digits(url if version is None else f'{url} {version}')}.tar"
+
+    def _fetched(self, url: str) -> str:
+        """The version that was fetched last; empty where none was, or none was named."""
+        try:
+            return (self.folder / f"clippy-{_digits(url)}.version").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def fetch(self, url: str) -> Shard:
         """The shard, fetched if it is not there.
@@ -173,6 +199,8 @@ class ShardFolder:
         try:
             filesystem, remote = url_to_fs(url, **_options(url))
             filesystem.get_file(remote, str(part))
+            if version := self.versions.get(url):
+                (self.folder / f"clippy-{_digits(url)}.version").write_text(version, encoding="utf-8")
             part.replace(path)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -183,6 +211,10 @@ class ShardFolder:
             ) from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _options(url: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from clippy_cli.data.tables import TableSource
 from clippy_cli.notices import printable
 
 _NAMED = 3
+UNKNOWN = 0  # in place of the hash of a file
+
 _TOGETHER = 1000
 _THREADS = 8  # hide the latency of a network file system
 
@@ -43,8 +45,8 @@ class DataIdentity:
     """Files and their captions, in the order of the source.
 
     ``hashes`` is (F,2) int64: of what is said of a file (name and captions; of a shard name, keys and sizes), and of
-    the file itself (size and time of modification). ``name`` gives the name of one of the F. Folders do not count, so
-    that data may be moved.
+    the file itself (size and time of modification; 0 where these are not known). ``name`` gives the name of one of the
+    F. Folders do not count, so that data may be moved.
     """
 
     hashes: NDArray[np.int64]
@@ -65,13 +67,15 @@ class DataIdentity:
             if set(was.tolist()) == set(now.tolist()) and len(said):
                 return ("the files come in another order",)
             same_at = np.flatnonzero(was == now)
-            modified = same_at[before[same_at, 1] != self.hashes[same_at, 1]]
+            modified = same_at[_differ(before[same_at, 1], self.hashes[same_at, 1])]
         else:
             new, gone = np.flatnonzero(~np.isin(now, was)), int((~np.isin(was, now)).sum())
             found = [("new, or with other captions", len(new), new), ("gone, or with other captions", gone, new[:0])]
             _, old_at, new_at = np.intersect1d(was, now, return_indices=True)
-            modified = np.sort(new_at[before[old_at, 1] != self.hashes[new_at, 1]])
-        found.append(("modified since", len(modified), modified))
+            modified = np.sort(new_at[_differ(before[old_at, 1], self.hashes[new_at, 1])])
+        is_missing = self.hashes[modified, 1] == _MISSING
+        missing, modified = modified[is_missing], modified[~is_missing]
+        found += [("modified since", len(modified), modified), ("missing now", len(missing), missing)]
         return tuple(self._said(what, count, places) for what, count, places in found if count)
 
     def _said(self, what: str, count: int, places: NDArray[np.int64]) -> str:
@@ -80,10 +84,16 @@ class DataIdentity:
         return f"{count:,} {'file is' if count == 1 else 'files are'} {what}{shown}"
 
 
+def _differ(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where two files are known and not the same."""
+    comparable: NDArray[np.bool_] = (before != UNKNOWN) & (now != UNKNOWN)
+    return comparable & (before != now)
+
+
 def identify(source: CaptionSource | StreamSource) -> DataIdentity:
     """The identity of a source: every file is looked up, none is read.
 
-    Of shards behind URLs it is their names alone, and of generated scenes their description.
+    Of shards behind URLs it is what their servers say of them, and of generated scenes their description.
     """
     match source:
         case MixtureSource():
@@ -96,9 +106,31 @@ def identify(source: CaptionSource | StreamSource) -> DataIdentity:
             return DataIdentity(_of_files(source), source.key)
         case StreamSource():
             urls = source.names
-            return DataIdentity(_array([(_hash(url), 0) for url in urls]), lambda index: urls[index])
+            listed = [
+                (_hash(url), _hash(told) if told else UNKNOWN) for url, told in zip(urls, source.versions, strict=True)
+            ]
+            return DataIdentity(_array(listed), lambda index: urls[index])
         case _:
             return DataIdentity(_array([(_hash(source.describe()), 0)]), lambda _: source.describe())
+
+
+def outline(source: CaptionSource | StreamSource) -> str:
+    """A digest of what the samples are called, shards' places and tables' captions too; no file is looked up."""
+    match source:
+        case MixtureSource():
+            return "".join(outline(part.source) for part in source.parts)
+        case ShardSource():
+            texts = [shard.index.fingerprint().hex() for shard in source.shards]
+        case TableSource() | FolderSource() | ClassFolderSource():
+            texts = [f"{source.key(index)}\0{source.captions(index)}" for index in range(len(source))]
+        case StreamSource():
+            texts = list(source.names)
+        case _:
+            texts = [source.describe()]
+    digest = blake2b(digest_size=16)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
 
 
 def joined(parts: list[DataIdentity]) -> DataIdentity:
@@ -129,11 +161,11 @@ def _pairs(source: _Files, indices: range) -> Iterator[tuple[int, int]]:
 
 
 def _stamp(path: Path) -> int:
-    """Of size and time of modification; 0 where there is no file."""
+    """Of size and time of modification, or of there being no file."""
     try:
         stat = os.stat(path)  # noqa: PTH116 (millions of them)
     except (OSError, ValueError):
-        return 0
+        return _MISSING
     return _hash(str(stat.st_size), str(stat.st_mtime_ns))
 
 
@@ -146,3 +178,6 @@ def _hash(*texts: str) -> int:
 
 def _array(pairs: list[tuple[int, int]]) -> NDArray[np.int64]:
     return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+_MISSING = _hash("missing")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clippy_cli.data.caption_text import oddity, one_line, stands_for_nothing
 from clippy_cli.data.captions import CaptionedImage, broken_image, file_bytes
-from clippy_cli.data.images import IMAGE_SUFFIXES
+from clippy_cli.data.image_files import IMAGE_SUFFIXES, is_hidden, is_system_folder
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
@@ -91,6 +92,10 @@ class FolderSource:
         images: list[Path] = []
         texts: set[Path] = set()
         for root, folders, files in os.walk(self._folder, onerror=unreadable if self._folder.exists() else None):
+            for name in [name for name in folders if is_hidden(name) or is_system_folder(name)]:
+                kind = "of the system" if is_system_folder(name) else "hidden, its name starts with a dot"
+                self.notices.ignored("folder", kind, self._name(Path(root) / name))
+                folders.remove(name)
             for name in folders:
                 if (Path(root) / name).is_symlink():
                     self._skip("folder", "links to folders are not followed", Path(root) / name)
@@ -109,14 +114,25 @@ class FolderSource:
     def _caption(self, path: Path) -> str:
         """The text of a file on one line; empty, and counted, where it cannot be read."""
         try:
-            caption = " ".join(path.read_text(encoding="utf-8-sig").split())
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
             self._skip("image", f"its text file {why}", path)
             return ""
+        caption = one_line(text)
         if not caption:
             self._skip("image", "its text file is empty", path)
-        return caption
+        elif "\0" in caption:
+            self._skip("image", "its text file has NUL characters; it may be UTF-16", path)
+        elif stands_for_nothing(caption):
+            self._skip("image", f"its text file says {caption!r}, which stands for nothing", path)
+        else:
+            if "\n" in text.strip():
+                self.notices.assumed("text file", "several lines, joined into one caption", self._name(path))
+            if reason := oddity(caption):
+                self.notices.assumed("text file", reason, self._name(path))
+            return caption
+        return ""
 
     def _skip(self, unit: str, reason: str, path: Path) -> None:
         self.notices.skipped(unit, reason, self._name(path))

@@ -24,7 +24,7 @@ from clippy_cli.notices import Notice, NoticeKind
 MAX_BYTES = 1 << 30  # of an index in memory
 MIN_BYTES = 4 << 20  # below, reading the headers takes a few milliseconds
 
-_FORMAT = 3
+_FORMAT = 4
 _log = logging.getLogger(__name__)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,13 +80,17 @@ class Packing(BaseModel):
 
 
 class PackFile(BaseModel):
-    """What ``pack.json`` says: the settings, and a fingerprint of the names and captions that were packed."""
+    """What ``pack.json`` says: the settings, and a fingerprint of the names and captions that were packed.
+
+    ``notices``, once all shards are whole, are what of the table or folder was not used as it stands.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     packing: Packing
     images: int
     fingerprint: str
+    notices: list[dict[str, Any]] | None = None
 
 
 def claim(
@@ -104,7 +108,7 @@ def claim(
         before = PackFile.model_validate_json(earlier)
     except ValidationError as error:
         raise ClippyError(f"{path}: is not what a pack leaves here", _ELSEWHERE) from error
-    if before != described:
+    if before.model_copy(update={"notices": None}) != described:
         old, new = before.packing.model_dump(), described.packing.model_dump()
         changed = [f"{name} was {old[name]}, now {new[name]}" for name in old if old[name] != new[name]]
         changed += [] if before.fingerprint == described.fingerprint else [_named_changes(out, before, source)]

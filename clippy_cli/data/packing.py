@@ -110,6 +110,8 @@ def pack_shards(
     if not tally.samples:
         _remove(out, packing)
         raise ClippyError(f"None of {count:,} images can be used: {tally.examples[0]}", "Look at the images.")
+    whole = described.model_copy(update={"notices": source.notices.records()}).model_dump_json(indent=2).encode()
+    write_whole(out / PACK_FILE, lambda stream: stream.write(whole))
     return PackReport(
         folder=out,
         paths=str(out / packing.pattern),

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.data.caption_text import captions_of_json
 from clippy_cli.data.tar_members import Member, tar_members
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import MOST_EXAMPLES, Notice, NoticeKind, Notices
@@ -30,6 +31,7 @@ _IMAGES, _CAPTIONS = frozenset(IMAGE_EXTENSIONS), frozenset(CAPTION_EXTENSIONS)
 _KNOWN = _IMAGES | _CAPTIONS
 _BLANK_BYTES = 8  # a .txt of so few may hold nothing but a line break
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+_SYSTEM_FOLDER = re.compile(r"(?:^|/)(?:__MACOSX|@eaDir)/")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -64,7 +66,9 @@ class ShardIndex:
 
     def named(self, shard: str) -> Iterator[Notice]:
         """The notices with the shard's name in their examples, and one where it is damaged or holds no sample."""
-        if self.damage is not None:
+        if self.damage is not None and not self.extensions:
+            yield Notice(NoticeKind.SKIPPED, "file", f"no tar archive: {self.damage}", 1, (shard,))
+        elif self.damage is not None:
             whole = f"{len(self)} whole samples are used"
             yield Notice(NoticeKind.SKIPPED, "rest of a shard", f"{self.damage}; {whole}", 1, (shard,))
         elif not len(self):
@@ -95,8 +99,8 @@ def index_shard(path: Path, name: str | None = None) -> ShardIndex:
 class _Found:
     """The members of a shard by their keys.
 
-    A key ends at the first dot, as webdataset has it. Where a member's type is only known after a later dot and the
-    short key has neither image nor caption, the key goes up to the last dot.
+    A key ends at the first dot, as webdataset has it. Where a member's type is only known after a later dot, the key
+    goes up to the last dot if the short key has neither image nor caption, or the long one has both.
     """
 
     def __init__(self) -> None:
@@ -114,6 +118,9 @@ class _Found:
         fullmatch = _KEY_AND_EXTENSION.fullmatch
         for member, offset, size in members:
             match = fullmatch(member)
+            if "/" in member and _SYSTEM_FOLDER.search(member):
+                self.notices.ignored("member", "in a folder of the system", member)
+                continue
             if match is None:
                 self.notices.ignored("member", "hidden, or without an extension", member)
                 continue
@@ -146,9 +153,11 @@ class _Found:
             shown = [f"{key}.json" for key in self._beside[:MOST_EXAMPLES]]
             reason = "the .txt of the same key is the caption"
             self.notices.ignored("member", reason, *shown, count=len(self._beside))
+        places = np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5)
+        self._look_into_json(file, whole, places)
         names = [key.encode("utf-8", "surrogateescape") for key in whole]
         return ShardIndex(
-            places=np.array([(*images[key], *captions[key]) for key in whole], np.int64).reshape(-1, 5),
+            places=places,
             keys=b"".join(names),
             key_ends=np.array([len(name) for name in names], np.int64).cumsum(),
             notices=tuple(self.notices),
@@ -186,19 +195,29 @@ class _Found:
     def _add_dotted(self) -> set[str]:
         """Sort in members with dots in their keys, and count the others; the keys that were made."""
         dotted: set[str] = set()
+        whole = self._whole_beside()
         for member, key, extension, offset, size in self._others:
             kind = extension.rpartition(".")[2]
             is_known = kind in _KNOWN
-            if is_known and (key in self._images or key in self._captions):
+            longer = member[: -len(kind) - 1]
+            if is_known and longer not in whole and (key in self._images or key in self._captions):
                 self.notices.ignored("member", "not the image or caption of its key", member)
             elif is_known:
-                longer = member[: -len(kind) - 1]
                 dotted.add(longer)
                 self._sort_in(longer, kind, member, offset, size)
             else:
                 shown = f".{kind}" if kind.isalnum() and len(kind) < 9 and not kind.isdigit() else "unknown"
                 self.notices.ignored("member", f"type {shown} is not read", member)
         return dotted
+
+    def _whole_beside(self) -> set[str]:
+        """Keys up to the last dot that have both an image and a caption, as ``a.1`` of ``a.1.jpg`` beside ``a.jpg``."""
+        images, captions = set[str](), set[str]()
+        for member, _, extension, _, _ in self._others:
+            kind = extension.rpartition(".")[2]
+            if kind in _KNOWN:
+                (images if kind in _IMAGES else captions).add(member[: -len(kind) - 1])
+        return images & captions
 
     def _replace_blank(self, file: BinaryIO) -> None:
         """Let the JSON of a key be its caption where its text is blank."""
@@ -210,6 +229,17 @@ class _Found:
             else:
                 self._captions[key] = (offset, size, True)
                 self.notices.assumed("sample", "its .txt is empty, so that its .json is read", key)
+
+    def _look_into_json(self, file: BinaryIO, keys: list[str], places: NDArray[np.int64]) -> None:
+        """Count what of a sample's JSON is not among its captions; one that has none is broken when it is read."""
+        for number in np.flatnonzero(places[:, 4]).tolist():
+            offset, size = places[number, 2:4].tolist()
+            try:
+                captions, unused = captions_of_json(os.pread(file.fileno(), size, offset))
+            except ValueError:
+                continue
+            for reason in unused if captions else ():
+                self.notices.skipped("caption", reason, keys[number])
 
     def _repeated(self, member: str) -> None:
         self.notices.skipped("member", "repeats a key of the shard; the first one is used", member)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
+from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, suffix_of
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 from clippy_cli.recipe.data import is_url
 
 MAX_SHARDS = 1_000_000
+COMPRESSED = re.compile(r"\.(?:tar\.\w{1,5}|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _NO_SHARD = ("No shard is named", "Give tar files, such as 'train-{0000..0099}.tar'.")
 
 
@@ -89,9 +92,37 @@ def expand_braces(pattern: str) -> list[str]:
     return names
 
 
+def shards_in(folder: Path, notices: Notices) -> list[Path]:
+    """The ``.tar`` files of a folder by name, none where it holds none; ``notices`` count what may be meant too."""
+    shards, images = [], list[str]()
+    for path in sorted(folder.iterdir()):
+        name = path.name
+        if path.is_dir():
+            if not is_hidden(name) and not is_system_folder(name) and any(path.rglob("*.tar")):
+                hint = f"Name them, too: '{folder}/**/*.tar'."
+                notices.skipped("folder", "its shards are not read, only those of the folder named", name, hint=hint)
+        elif is_hidden(name):
+            if suffix_of(name) == ".tar":
+                notices.ignored("file", "hidden, its name starts with a dot", name)
+        elif suffix_of(name) == ".tar":
+            shards.append(path)
+        elif COMPRESSED.search(name):
+            hint = "Decompress them: shards must be plain tar."
+            notices.skipped("shard", "compressed, so that samples cannot be read in any order", name, hint=hint)
+        elif is_image_name(name):
+            images.append(name)
+    if images and shards:
+        notices.ignored("image", "lies beside the shards of its folder", *images)
+    return shards
+
+
 def _globbed(pattern: str) -> Iterator[Path]:
-    for name in expand_braces(pattern):
-        if glob.has_magic(name):
-            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207 (takes absolute patterns)
-        else:
+    names = expand_braces(pattern)
+    for name in names:
+        if not glob.has_magic(name):
             yield Path(name)
+            continue
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (takes absolute patterns)
+        if not found and len(names) > 1:
+            raise ClippyError(f"No file matches {name}, which {pattern!r} stands for", "Check the braces.")
+        yield from map(Path, found)

@@ -5,7 +5,6 @@ Each shard's headers are read once, so that samples can be read in any order and
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from clippy_cli.data.caption_text import captions_of_json, one_line, stands_for_nothing
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage, broken_image
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.pictures import EncodedPicture
@@ -171,22 +171,27 @@ class ShardSource:
 
 def _text_caption(data: bytes, where: str) -> tuple[str, ...]:
     try:
-        caption = " ".join(data.decode("utf-8-sig").split())
+        caption = one_line(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BrokenSampleError(where, f"caption is not UTF-8 ({error})") from error
+    _refuse_empty(caption, where)
+    return (caption,)
+
+
+def _refuse_empty(caption: str, where: str) -> None:
     if not caption:
         raise BrokenSampleError(where, "caption is empty")
-    return (caption,)
+    if "\0" in caption:
+        raise BrokenSampleError(where, "caption has NUL characters; it may be UTF-16, save it as UTF-8")
+    if stands_for_nothing(caption):
+        raise BrokenSampleError(where, f"caption is {caption!r}, which stands for an empty field")
 
 
 def _json_captions(data: bytes, where: str) -> tuple[str, ...]:
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        captions, _ = captions_of_json(data)  # what is not among them was counted when the shard was indexed
+    except ValueError as error:
         raise BrokenSampleError(where, f"caption file is not JSON ({error})") from error
-    found = (fields.get("captions") or fields.get("caption")) if isinstance(fields, dict) else None
-    texts = [found] if isinstance(found, str) else found if isinstance(found, list) else []
-    captions = tuple(" ".join(text.split()) for text in texts if isinstance(text, str) and text.strip())
     if not captions:
         raise BrokenSampleError(where, 'JSON holds no caption: needs "captions": ["..."] or "caption": "..."')
     return captions

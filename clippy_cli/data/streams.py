@@ -67,6 +67,8 @@ class StreamSource:
         self._samples, self._window, self._seed, self._sharers = samples, window, seed, sharers
         self._folder = ShardFolder(cache, cache_bytes)
         self.notices = Notices()  # more may come while shards are drawn
+        for url in self._folder.look_up(self._urls):
+            self.notices.assumed("shard", "changed since it was fetched, and fetched again", shown(url))
         self._noted: set[str] = set()
         self._opened: OrderedDict[int, Shard] = OrderedDict()
         self._fetcher: Fetcher | None = None
@@ -78,6 +80,11 @@ class StreamSource:
     def names(self) -> tuple[str, ...]:
         """The shards' URLs as messages show them."""
         return tuple(map(shown, self._urls))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """What the servers said of each shard: checksum, time and size; empty where they name none of these."""
+        return tuple(self._folder.versions.get(url, "") for url in self._urls)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fetcher": None, "_opened": OrderedDict()}

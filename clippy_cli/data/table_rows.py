@@ -6,7 +6,6 @@ fits the header only with it. A mark that opens and swallows rows is text too, a
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,13 +23,6 @@ ROW_LIKE = "a quoted field holds lines that look like rows"
 
 _JOINED_LINES, _JOINED_CHARACTERS = 200, 1 << 16  # of one quoted field
 _SEARCHES = 1000  # for a closing mark, in vain; after so many, none is looked for
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 class Row(NamedTuple):
@@ -39,29 +31,6 @@ class Row(NamedTuple):
     line: int
     fields: list[str]
     doubt: str = ""
-
-
-def text_encoding(path: Path) -> str:
-    """The codec of a text file by its byte-order mark, or by the zeros of UTF-16 in its first bytes; else UTF-8."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    for mark, codec in _BOMS:
-        if head.startswith(mark):
-            return codec
-    if b"\0" in head[:2]:
-        return "utf-16-be" if head[0] == 0 else "utf-16-le"
-    return "utf-8"
-
-
-def first_bad_line(path: Path) -> int:
-    """The number of the first line that is not UTF-8; 0 where all are."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 0
 
 
 class Lines:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-from unicodedata import normalize
-from urllib.parse import unquote
 
+from clippy_cli.data.caption_text import listed, oddity, one_line, stands_for_nothing
 from clippy_cli.data.captions import CaptionedImage, broken_image, file_bytes
 from clippy_cli.data.images import IMAGE_SUFFIXES
 from clippy_cli.data.pictures import EncodedPicture
-from clippy_cli.data.table_rows import MAX_FIELD, Lines, Row, RowReader, first_bad_line, split_fields, text_encoding
+from clippy_cli.data.table_files import first_bad_line, refuse_other_kinds, text_encoding
+from clippy_cli.data.table_header import Header, find_header
+from clippy_cli.data.table_paths import count_missing, is_file, path_as_meant
+from clippy_cli.data.table_rows import MAX_FIELD, Lines, Row, RowReader
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
 
-IMAGE_COLUMNS = ("image", "filepath", "image_path", "path", "file", "filename", "file_name", "image_name")
-CAPTION_COLUMNS = ("caption", "text", "title", "captions", "comment")
+MOST_MISSING = 0.5  # of the images of a table that is packed or trained on
 
-_DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
-_PROBES = 32
-_LONGEST_SHOWN = 300  # characters of a path
-_UNUSUAL = re.compile(r"[\\%]|^\./|^file:")
 _COMPARED = 100  # captions of one image
 _QUOTE = "Put quotation marks around fields that hold the delimiter."
 
@@ -36,8 +32,9 @@ class TableSource:
     found by their usual headers. Relative image paths start at ``root``, or at the table's folder.
 
     Rows that cannot be used, and those read under an assumption, are counted in ``notices`` with their lines;
-    ``doubtful`` of ``rows`` do not fit the header or have quotation marks that do not close. ClippyError where the
-    file, a column or every image is missing.
+    ``doubtful`` of ``rows`` do not fit the header or have quotation marks that do not close, and ``missing`` images do
+    not exist (of a large table only if one of 1000 does not). A field that holds a list is several captions.
+    ClippyError where the file, a column or every image is missing.
     """
 
     def __init__(
@@ -49,6 +46,7 @@ class TableSource:
     ) -> None:
         self._path = Path(path)
         self._root = self._path.parent if root is None else Path(root)
+        refuse_other_kinds(self._path)
         table = _Table(self._path, self._root)
         table.read(image_column, caption_column)
         self.notices, self.rows, self.doubtful = table.notices, table.rows, table.doubtful
@@ -58,19 +56,21 @@ class TableSource:
             raise ClippyError(f"{self._path}: no row with both an image and a caption", found or "Look at the table.")
         self._images = tuple(captions)
         self._captions = tuple(tuple(texts) for texts in captions.values())
-        probes = self._images[:: max(1, len(self._images) // _PROBES)]
-        if not any(_is_file(self._root / image) for image in probes):
-            such_as = self._root / probes[0][:_LONGEST_SHOWN]
-            raise ClippyError(
-                f"{self._path}: none of {len(probes)} images tried exists, such as {such_as}",
-                "Relative paths start at the table's folder; give another one as root.",
-            )
+        self.missing = count_missing(self._path, self._root, self._images, self.notices)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def refuse_doubtful(self, most: float, how: str) -> None:
-        """ClippyError where more than the share ``most`` of the rows is doubtful; ``how`` says what lets more pass."""
+        """ClippyError where more than the share ``most`` of the rows is doubtful, or most images are missing.
+
+        ``how`` says what lets more pass.
+        """
+        if self.missing > max(most, MOST_MISSING) * len(self):
+            raise ClippyError(
+                f"{self._path}: {self.missing:,} of {len(self):,} images do not exist, more than {MOST_MISSING:.0%}",
+                f"Look at the paths and the root (clippy data check {self._path}), or {how}.",
+            )
         if self.doubtful > most * self.rows:
             listed = "".join(f"\n  {notice}" for notice in self.notices)
             raise ClippyError(
@@ -109,14 +109,6 @@ class TableSource:
         return f"{len(self)} images with {sum(map(len, self._captions))} captions in {self._path.name}"
 
 
-class _Header(NamedTuple):
-    delimiter: str
-    fields: list[str]
-    image: int
-    caption: int
-    quoted: bool
-
-
 class _Table:
     """What the rows hold: ``captions`` of each image in the order of first mention, ``rows`` and what is doubtful."""
 
@@ -135,7 +127,7 @@ class _Table:
                 self.notices.assumed("table", "UTF-16 without a byte-order mark", path.name)
             with path.open(encoding=encoding, newline="") as file:
                 lines = Lines(file, path)
-                header = self._header(lines, image_column, caption_column)
+                header = find_header(lines, path, image_column, caption_column, self.notices)
                 self._read_rows(lines, header)
         except FileNotFoundError:
             raise ClippyError(f"{path}: no such file", "Check the path of the table.") from None
@@ -145,42 +137,12 @@ class _Table:
         except OSError as error:
             raise ClippyError(f"{path}: cannot be read ({error})", "Check the file and its permissions.") from error
 
-    def _header(self, lines: Lines, image_column: str | None, caption_column: str | None) -> _Header:
-        """The header; the delimiter is the usual one, or else the first under which both columns are there."""
-        first = next((text for text in lines if text.strip()), "")
-        declared = re.fullmatch(r"sep=(.)", first)  # how spreadsheets name it
-        if declared:
-            first = next((text for text in lines if text.strip()), "")
-        by_count = sorted(",\t;|", key=first.count, reverse=True)
-        usual = declared[1] if declared else _DELIMITERS.get(self._path.suffix.lower(), by_count[0])
-        problem: ClippyError | None = None
-        for delimiter in dict.fromkeys((usual, *by_count)):
-            fields = [field.strip() for field in split_fields(first, delimiter)[0]]
-            try:
-                image = _column(fields, image_column, IMAGE_COLUMNS, "image", self._path)
-                caption = _column(fields, caption_column, CAPTION_COLUMNS, "caption", self._path)
-            except ClippyError as error:
-                problem = problem or error
-                continue
-            if caption_column is None:
-                self._name_rivals(fields, caption, CAPTION_COLUMNS, "--caption-column or caption_column")
-            if image_column is None:
-                self._name_rivals(fields, image, IMAGE_COLUMNS, "--image-column or image_column")
-            return _Header(delimiter, fields, image, caption, quoted=first.lstrip().startswith('"'))
-        assert problem is not None
-        raise problem
-
-    def _name_rivals(self, header: list[str], chosen: int, usual: Sequence[str], option: str) -> None:
-        others = [name for place, name in enumerate(header) if place != chosen and name.lower() in usual]
-        if others:
-            reason = f"column {header[chosen]!r} is read, though others could be meant"
-            self.notices.assumed("table", reason, *others, hint=f"Name it with {option}.", count=1)
-
-    def _read_rows(self, lines: Lines, header: _Header) -> None:
+    def _read_rows(self, lines: Lines, header: Header) -> None:
         width, image_at, caption_at = len(header.fields), header.image, header.caption
+        split_at, splits = header.split, Counter[str]()
 
         def is_there(fields: list[str]) -> bool:
-            return _is_file(self._root / fields[image_at].strip())
+            return is_file(self._root / fields[image_at].strip())
 
         def is_row(fields: list[str]) -> bool:
             name = fields[image_at].strip()
@@ -196,13 +158,19 @@ class _Table:
                 fields = fitted
             else:
                 self.rows += 1
-            image, caption = fields[image_at].strip(), " ".join(fields[caption_at].split())
+            image, caption = fields[image_at].strip(), one_line(fields[caption_at])
+            if split_at is not None and split_at < len(fields):
+                splits[fields[split_at].strip()] += 1
             if image and caption:
                 self._add(image, caption, row, header)
             elif any(map(str.strip, fields)):
                 self._skip(f"no {'caption' if image else 'image'}", row)
+        if len(splits) > 1:
+            named = [f"{count:,} {name or 'without a name'}" for name, count in splits.most_common()]
+            reason = "holds several splits, and all of its rows are used"
+            self.notices.assumed("table", reason, *named, hint="Write the rows of one split to a table.", count=1)
 
-    def _fit(self, row: Row, header: _Header, is_row: Callable[[list[str]], bool]) -> list[str] | None:
+    def _fit(self, row: Row, header: Header, is_row: Callable[[list[str]], bool]) -> list[str] | None:
         """The fields of a row that does not fit the header, as they can be meant; None where none are to be used."""
         width, fields = len(header.fields), row.fields
         while len(fields) > width and not fields[-1].strip():
@@ -226,59 +194,34 @@ class _Table:
             note("row", reason, f"line {row.line}", hint=_QUOTE if len(row.fields) > width else "")
         return fields if used else None
 
-    def _add(self, image: str, caption: str, row: Row, header: _Header) -> None:
+    def _add(self, image: str, caption: str, row: Row, header: Header) -> None:
         if len(caption) > MAX_FIELD or len(image) > MAX_FIELD:
             self._skip(f"a field of more than {MAX_FIELD:,} characters", row)
         elif "\0" in image or "\0" in caption:
             self._skip("a NUL character", row)
-        elif image == header.fields[header.image] and [field.strip() for field in row.fields] == header.fields:
-            self.notices.ignored("row", "the header again", f"line {row.line}")
+        elif header.again(row.fields):
+            if [field.strip() for field in row.fields] == header.fields:
+                self.notices.ignored("row", "the header again", f"line {row.line}")
+            else:
+                self.doubtful += 1
+                self._skip("another header; the rows after it are read by the first one", row)
+        elif several := listed(caption):
+            self.notices.assumed("row", "a list in one field, read as several captions", f"line {row.line}")
+            for one in several:
+                self._add_caption(image, one_line(one), row)
         else:
-            texts = self.captions.setdefault(self._as_meant(image), [])
-            if texts and caption in texts[:_COMPARED]:
-                self.notices.assumed("row", "word for word an earlier row; both count", f"line {row.line}")
-            texts.append(caption)
+            self._add_caption(image, caption, row)
+
+    def _add_caption(self, image: str, caption: str, row: Row) -> None:
+        if not caption or stands_for_nothing(caption):
+            self._skip(f"the caption is {caption!r}, which stands for nothing", row)
+            return
+        if reason := oddity(caption):
+            self.notices.assumed("row", reason, f"line {row.line}")
+        texts = self.captions.setdefault(path_as_meant(self._root, image, self.notices), [])
+        if texts and caption in texts[:_COMPARED]:
+            self.notices.assumed("row", "word for word an earlier row; both count", f"line {row.line}")
+        texts.append(caption)
 
     def _skip(self, reason: str, row: Row) -> None:
         self.notices.skipped("row", reason, f"line {row.line}")
-
-    def _as_meant(self, name: str) -> str:
-        """A name that leads to no file as written, in the spelling that does: ``\\``, ``%20``, ``file:``, accents."""
-        if name.isascii() and not _UNUSUAL.search(name):
-            return name
-        name = re.sub(r"^(?:\./+)+", "", name) or name
-        accents = "path in another Unicode normal form"
-        spellings = [
-            (name.replace("\\", "/"), "Windows path, read with /"),
-            (unquote(re.sub(r"^file:(?://)?(?=/)", "", name)), "percent-encoded path, decoded"),
-            (normalize("NFC", name), accents),
-            (normalize("NFD", name), accents),
-        ]
-        others = [(other, reason) for other, reason in spellings if other != name]
-        if others and not _is_file(self._root / name):
-            for other, reason in others:
-                if _is_file(self._root / other):
-                    self.notices.assumed("row", reason, name)
-                    return other
-        return name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or a NUL
-        return False
-
-
-def _column(header: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, path: Path) -> int:
-    """Where the named column is, or else the first of the usual ones, upper and lower case being one."""
-    lower = [name.lower() for name in header]
-    for name in (wanted.lower(),) if wanted is not None else usual:
-        if name in lower:
-            return lower.index(name)
-    there = ", ".join(repr(name[:40]) for name in header[:20]) or "nothing"
-    looked_for = repr(wanted) if wanted is not None else " or ".join(usual)
-    raise ClippyError(
-        f"{path}: no {what} column; looked for {looked_for}, the first line holds {there}",
-        f"Give the header's name as {what}_column; the first line must be a header.",
-    )

@@ -31,6 +31,24 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What an evaluation is ``of``, in words, and by their names digests of all else that its counts depend on."""
+
+    of: str
+    digests: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Another one for other facts."""
+        return fingerprint({"of": self.of, **self.digests})
+
+    @classmethod
+    def digested(cls, of: str, values: Mapping[str, Any]) -> Facts:
+        """Of plain values."""
+        return cls(of, {name: fingerprint({name: value}) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
 class Counted:
     """What an image added, and the stamp of the files that it was counted from (see :func:`file_stamp`)."""
 
@@ -54,12 +72,15 @@ class _Line(BaseModel):
 
 
 def file_stamp(files: Iterable[Path]) -> str:
-    """Changes when one of the files is edited or replaced: their sizes and times of modification, hashed."""
+    """Changes when one of the files is edited or replaced: their sizes and times of modification and change, hashed.
+
+    The time of change is the system's own: it shows a replaced file whose size and other time are those of before.
+    """
     digest = hashlib.sha256()
     for path in files:
         try:
             status = path.stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+            digest.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns};".encode())
         except OSError:
             digest.update(b"missing;")
     return digest.hexdigest()[:16]
@@ -70,13 +91,31 @@ class Journal:
 
     Args:
         folder: where the files are; made if missing.
-        name: of set, model and settings together; another name is another evaluation.
+        facts: all that counts depend on; the name of the files is made of them, and other facts are another evaluation.
         process: rank of this process, which writes its own file.
     """
 
-    def __init__(self, folder: Path, name: str, process: int = 0) -> None:
-        self._folder, self._name, self._process = folder, name, process
+    def __init__(self, folder: Path, facts: Facts, process: int = 0) -> None:
+        self._folder, self._facts, self._process = folder, facts, process
+        self._name = facts.name
         self._stream: TextIO | None = None
+
+    def superseded(self) -> tuple[str, ...]:
+        """What differs from an evaluation of the same in this folder that was interrupted; none where this goes on."""
+        others = {} if any(self._folder.glob(f"{self._name}.part*.jsonl")) else self._of_the_same()
+        for digests in others.values():
+            return tuple(name for name, digest in self._facts.digests.items() if digests.get(name) != digest)
+        return ()
+
+    def _of_the_same(self) -> dict[str, Mapping[str, str]]:
+        """Names and digests of the journals here that are of the same in words, this one among them."""
+        found: dict[str, Mapping[str, str]] = {}
+        for path in sorted(self._folder.glob("*.facts.json")):
+            with suppress(OSError, ValueError, TypeError, AttributeError):
+                before = Facts(**json.loads(path.read_bytes()))
+                if before.of == self._facts.of:
+                    found[path.name.removesuffix(".facts.json")] = dict(before.digests.items())
+        return found
 
     def read(self) -> tuple[dict[int, Counted], float]:
         """What all processes have counted, by the image's index, and the seconds that it took.
@@ -101,6 +140,8 @@ class Journal:
         try:
             if self._stream is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
+                about = json.dumps({"of": self._facts.of, "digests": dict(self._facts.digests)})
+                (self._folder / f"{self._name}.facts.json").write_text(about, encoding="utf-8")
                 self._stream = self._open()
             self._stream.write(f"{line}\n")
             self._stream.flush()
@@ -111,10 +152,11 @@ class Journal:
             ) from error
 
     def remove(self) -> None:
-        """Delete the files of all processes."""
+        """Delete the files of all processes, and those of evaluations that this one superseded."""
         self.close()
-        for path in self._folder.glob(f"{self._name}.part*.jsonl"):
-            path.unlink(missing_ok=True)
+        for name in {self._name, *self._of_the_same()}:
+            for path in (*self._folder.glob(f"{name}.part*.jsonl"), self._folder / f"{name}.facts.json"):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; what is in it stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from clippy_cli.data.benchmarks.catalogue import SCENES
 from clippy_cli.data.benchmarks.framed import Frame, framed
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.conditions import measured_with
-from clippy_cli.evaluation.journal import Journal, fingerprint
+from clippy_cli.evaluation.journal import Facts, Journal
 from clippy_cli.evaluation.protocol import Protocol
 from clippy_cli.evaluation.provenance import describe_device, model_fingerprint
 from clippy_cli.evaluation.published import published_for
@@ -35,6 +36,8 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_pool_prefix, with_positions
 from clippy_cli.notices import Notices
 from clippy_cli.processes import Processes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ def evaluate_set(
         journal = None
         if journals is not None:
             rank = 0 if processes is None else processes.rank
-            journal = Journal(journals, _journal_name(looked, together, identity), rank)
+            journal = Journal(journals, _facts(looked, together, source or model.name, identity), rank)
             kept.append(journal)
+            _warn_if_superseded(images, journal.superseded())
         prepared |= {task: task_class(task)(looked) for task in together}
         ready = [prepared[task] for task in together]
         try:
@@ -115,6 +119,16 @@ def evaluate_set(
     results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
     device = describe_device(model.device)
     return SetEvaluation(images, settings, prepared, results, measured.records, device, tuple(kept))
+
+
+def _warn_if_superseded(images: ImageSet, changed: Sequence[str]) -> None:
+    if changed:
+        what = ", ".join(changed)
+        logger.warning(
+            "%s: what an interrupted evaluation counted is not used, since %s changed; all images are counted anew",
+            images.info.name,
+            what,
+        )
 
 
 def _passes(setup: Setup[ImageSet], tasks: Sequence[Task]) -> list[tuple[Setup[ImageSet], tuple[Task, ...]]]:
@@ -198,17 +212,17 @@ def _published(
     )
 
 
-def _journal_name(setup: Setup[ImageSet], tasks: Sequence[Task], identity: str) -> str:
-    """Another name for whatever could change a count."""
+def _facts(setup: Setup[ImageSet], tasks: Sequence[Task], source: str, identity: str) -> Facts:
+    """Whatever could change a count."""
     images = setup.images
-    facts = {
-        "version": __version__,
-        "set": (images.kind, asdict(images.info), [images.key(index) for index in range(len(images))]),
-        "classes": [asdict(entry) for entry in set_classes(images)],
-        "model": identity,
-        "tasks": sorted(tasks),
-        "settings": asdict(setup.settings),
-        "options": {**asdict(setup.options), "workers": None},
-        "device": setup.model.device.type,
+    values = {
+        "the version of clippy": __version__,
+        "the set": (images.kind, asdict(images.info)),
+        "the list of images": [images.key(index) for index in range(len(images))],
+        "the classes or their words": [asdict(entry) for entry in set_classes(images)],
+        "the model's weights": identity,
+        "the device": setup.model.device.type,
+        **{f"the setting {name}": value for name, value in asdict(setup.settings).items()},
+        **{f"the option {name}": value for name, value in asdict(setup.options).items() if name != "workers"},
     }
-    return fingerprint(facts)
+    return Facts.digested(f"{images.info.name}, {source}, {', '.join(sorted(tasks))}", values)

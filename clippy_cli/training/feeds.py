@@ -6,11 +6,13 @@ from pathlib import Path
 
 from clippy_cli.data.captions import CaptionSource
 from clippy_cli.data.class_captions import ClassFolderSource
+from clippy_cli.data.identity import outline
 from clippy_cli.data.mixture import MixturePart, MixtureSource
 from clippy_cli.data.scenes import SceneSource
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.streams import StreamSource
 from clippy_cli.data.tables import TableSource
+from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.data import (
@@ -41,6 +43,19 @@ def open_feed(recipe: Recipe, source: SourceRecipe, model: Clippy, shards: Path,
         pin_memory=model.device.type == "cuda",
         views=self_distillation if self_distillation.weight else None,
     )
+
+
+def check_same_data(feed: ImageFeed | None, processes: Processes) -> None:
+    """ClippyError in all processes where they do not see the same samples, as on machines whose folders differ."""
+    if feed is None or processes.size == 1:
+        return
+    seen = processes.gather((feed.source.describe(), outline(feed.source)))
+    others = [rank for rank, one in enumerate(seen) if one != seen[0]]
+    if others:
+        raise ClippyError(
+            f"Process {others[0]} does not see the data of process 0: {seen[others[0]][0]}, and not {seen[0][0]}",
+            "Give all machines the same files under the same paths; clippy data check names what one of them sees.",
+        )
 
 
 def _open_source(

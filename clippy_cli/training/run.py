@@ -46,7 +46,7 @@ from clippy_cli.training.events import (
     StopRequested,
 )
 from clippy_cli.training.feature_cache import CachedFeed, build_cache
-from clippy_cli.training.feeds import open_feed
+from clippy_cli.training.feeds import check_same_data, open_feed
 from clippy_cli.training.loader import Feed, ImageFeed
 from clippy_cli.training.model_writer import ModelWriter
 from clippy_cli.training.offset import Offset
@@ -173,6 +173,8 @@ def _train(
     validation = None
     if (held_out := recipe.data.validation) is not None:
         validation = processes.in_turn(lambda: open_feed(recipe, held_out, model, folder.shards, processes))
+    for one in (images, validation):
+        check_same_data(one, processes)
     notices = Notices(notice for feed in (images, validation) if feed for notice in feed.source.notices)
     if strict:
         notices.refuse("The training data")

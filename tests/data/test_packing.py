@@ -211,6 +211,7 @@ def test_a_folder_of_images_and_text_files(tmp_path: Path) -> None:
     assert [str(notice) for notice in source.notices] == [
         "1 image skipped: its text file is not UTF-8 (latin.txt)",
         "1 image skipped: no text file of the same name (without.png)",
+        "3 text files: several lines, joined into one caption (a.txt, b.txt, deep/c.txt)",
     ]
     with pytest.raises(ClippyError, match="none of 0 images has a caption"):
         FolderSource(tmp_path / "nowhere")

@@ -6,6 +6,7 @@ import errno
 import itertools
 import multiprocessing
 import pickle
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from clippy_cli.data import fetching
 from clippy_cli.data.captions import BrokenSampleError
+from clippy_cli.data.identity import identify
 from clippy_cli.data.streams import START, Position, StreamSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
@@ -320,10 +322,45 @@ def test_shards_over_http_are_asked_for_once(server: str, tmp_path: Path) -> Non
     seen = captions(source, 40)
     assert len(set(seen)) == 27
     wait_for_fetches()
-    asked = [line.split()[1] for line in _Quiet.asked if "HTTP/" in line]
+    asked = [line.split()[1] for line in _Quiet.asked if line.startswith("GET") and "HTTP/" in line]
     assert [asked.count(f"/{number}.tar") for number in range(SHARDS)] == [1] * SHARDS
     (notice,) = source.notices
     assert "7.tar: cannot be fetched" in str(notice)
+
+
+def test_a_shard_that_was_replaced_on_the_server_is_noticed_and_fetched_again(
+    server: str, shards: Path, tmp_path: Path
+) -> None:
+    def opened() -> StreamSource:
+        urls = [f"{server}/{{0..6}}.tar"]
+        return StreamSource(urls, samples=28, cache=tmp_path, cache_bytes=1 << 30, window=3, seed=0)
+
+    first = opened()
+    before = identify(first)
+    assert "3 0" in captions(first, 40) and not opened().notices
+    kept = (shards / "3.tar").read_bytes()
+    try:
+        write_shard(shards / "3.tar", {"0.png": encoded(noise()), "0.txt": "another caption"})
+        again = opened()
+        assert [str(notice) for notice in again.notices] == [
+            f"1 shard: changed since it was fetched, and fetched again ({server}/3.tar)"
+        ]
+        assert identify(again).changes(before.hashes) == (f"1 file is modified since ({server}/3.tar)",)
+        seen = captions(again, 40)
+        assert "another caption" in seen and "3 0" not in seen
+    finally:
+        (shards / "3.tar").write_bytes(kept)
+
+
+def test_without_an_answer_what_was_fetched_is_used(shards: Path, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    shutil.copytree(shards, remote)
+    seen = captions(stream(remote, tmp_path / "cache"), 28)
+    known = identify(stream(remote, tmp_path / "cache")).hashes
+    shutil.rmtree(remote)
+    offline = stream(remote, tmp_path / "cache")
+    assert captions(offline, 28) == seen and not offline.notices
+    assert identify(offline).changes(known) == ()
 
 
 def _draw_in_another_process(shards: Path, cache: Path, rank: int, queue: Any) -> None:
@@ -345,4 +382,4 @@ def test_processes_share_a_cache(shards: Path, tmp_path: Path) -> None:
         process.join(10)
     for rank, seen in found.items():
         assert seen == captions(stream(shards, tmp_path / f"alone{rank}"), 60, rank=rank, size=2)
-    assert not [path for path in (tmp_path / "shared").iterdir() if path.suffix not in (".tar", ".index")]
+    assert not [path for path in (tmp_path / "shared").iterdir() if path.suffix not in (".tar", ".index", ".version")]

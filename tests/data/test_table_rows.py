@@ -123,6 +123,7 @@ def test_names_that_lead_to_no_file_as_written(folder: Path) -> None:
         accented: ("x5",),
     }
     assert [notice.partition(" (")[0] for notice in notices] == [
+        "1 image skipped: no such file",
         "1 row: Windows path, read with /",
         "2 rows: percent-encoded path, decoded",
         "1 row: path in another Unicode normal form",

@@ -10,6 +10,7 @@ import pytest
 
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.errors import ClippyError
+from clippy_cli.evaluation import set_evaluation
 from clippy_cli.evaluation.journal import write_lines
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.set_evaluation import evaluate_set
@@ -124,16 +125,39 @@ def test_images_whose_files_changed_are_counted_again_and_named(tmp_path, caplog
     assert f"2 images have changed since the interrupted evaluation counted them ({again.key(5)}, " in caplog.text
 
 
+def test_a_replaced_file_of_the_same_size_and_time_is_noticed(tmp_path):
+    for index in range(len(MASKS)):
+        (tmp_path / f"{index}.png").write_bytes(b"mask")
+    evaluate(OnDisk(tmp_path), tmp_path / "journal")
+    before = (tmp_path / "5.png").stat()
+    (tmp_path / "other").write_bytes(b"last")
+    os.utime(tmp_path / "other", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tmp_path / "other").replace(tmp_path / "5.png")
+    again = OnDisk(tmp_path)
+    evaluate(again, tmp_path / "journal")
+    assert sorted(again.reads) == [2, 3, 4, 5]
+
+
 def test_a_mended_image_counts(begun):
     mended = [halves(1, 0) if mask is None else mask for mask in MASKS]
     evaluated = evaluate(Flags(mended), begun.parent)
     assert evaluated.results[0].data.failed == () and lines(evaluated) == lines(evaluate(Flags(mended)))
 
 
-def test_other_words_start_another_journal(begun):
+def test_other_words_start_another_journal_and_are_named(begun, caplog):
     images = Flags(MASKS, classes=("red", "green"))
-    evaluate(images, begun.parent)
+    evaluated = evaluate(images, begun.parent)
     assert sorted(images.reads) == list(range(7))
+    assert "is not used, since the classes or their words changed" in caplog.text
+    evaluated.journals[0].remove()
+    assert not list(begun.parent.iterdir())
+
+
+def test_other_weights_start_another_journal_and_are_named(begun, caplog, monkeypatch):
+    monkeypatch.setattr(set_evaluation, "model_fingerprint", lambda model: "other")
+    images = Flags(MASKS)
+    evaluate(images, begun.parent)
+    assert sorted(images.reads) == list(range(7)) and "since the model's weights changed" in caplog.text
 
 
 def test_other_settings_start_another_journal(begun):

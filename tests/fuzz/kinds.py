@@ -25,7 +25,7 @@ from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.compare import compare
-from clippy_cli.evaluation.journal import Counted, Journal
+from clippy_cli.evaluation.journal import Counted, Facts, Journal
 from clippy_cli.evaluation.protocol import load_protocol
 from clippy_cli.evaluation.tasks import Task
 from clippy_cli.model.build import build_model
@@ -238,14 +238,14 @@ def write_results(folder: Path) -> None:
 
 
 def write_journal(folder: Path) -> None:
-    journal = Journal(folder, "one")
+    journal = Journal(folder, Facts("one", {}))
     for record in evaluation.records():
         journal.append({record.index: Counted({Task.SEGMENT: record})}, 0.5)
     journal.close()
 
 
 def read_journal(folder: Path) -> None:
-    journal = Journal(folder, "one")
+    journal = Journal(folder, Facts("one", {}))
     journal.read()
     journal.append({9: Counted({Task.SEGMENT: evaluation.records()[0]})}, 0.5)
     journal.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,29 +9,29 @@ from pathlib import Path
 from clippy_cli.data.benchmarks.base import RetrievalSet, SetInfo
 from clippy_cli.data.captions import BrokenSampleError, CaptionedImage
 from clippy_cli.data.pictures import ArrayPicture
+from clippy_cli.data.shard_names import shards_in
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.errors import ClippyError
-from clippy_cli.notices import NoticeKind
-
-_log = logging.getLogger(__name__)
+from clippy_cli.notices import Notices
 
 
 def open_captioned(pattern: str) -> RetrievalSet:
     """Shards named by a tar file, a folder of tar files, a brace range or a glob; see :class:`ShardSource`.
 
-    The set is called as the pattern's last part without ``.tar``. What is wrong with the shards is logged; ClippyError
-    where there is no shard, or no sample in them.
+    The set is called as the pattern's last part without ``.tar``. What is wrong with the shards is in its ``notices``;
+    ClippyError where there is no shard, or no sample in them.
     """
-    path = Path(pattern)
+    path, notices = Path(pattern), Notices()
     shards = [pattern]
     if path.is_dir():
-        shards = [str(shard) for shard in sorted(path.glob("*.tar"))]
+        shards = [str(shard) for shard in shards_in(path, notices)]
         if not shards:
-            raise ClippyError(f"{path}: holds no shards (*.tar)", "Give the folder that holds the tar files.")
+            found = "; ".join(map(str, notices))
+            raise ClippyError(f"{path}: holds no shards (*.tar)", found or "Give the folder that holds the tar files.")
     source = ShardSource(shards)
-    for notice in source.notices:
-        _log.log(logging.INFO if notice.kind is NoticeKind.IGNORED else logging.WARNING, "%s", notice)
-    return _Captioned(source, path)
+    opened = _Captioned(source, path)
+    opened.notices.update([*source.notices, *notices])
+    return opened
 
 
 class _Captioned(RetrievalSet):

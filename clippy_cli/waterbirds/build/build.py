@@ -24,6 +24,7 @@ from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import claim_folder, write_whole
+from clippy_cli.notices import MOST_EXAMPLES, printable
 
 JPEG_QUALITY = 95
 _ELSEWHERE = "Choose another --out, or empty this one."
@@ -90,7 +91,7 @@ def build_set(
         backgrounds=(len(backgrounds.files[0]), len(backgrounds.files[1])),
         fingerprint=_fingerprint(foregrounds, backgrounds, plan),
     )
-    _claim(out, described)
+    _claim(out, described, lambda path: _modified_since(path, foregrounds, backgrounds, plan))
     for place, reused in zip(backgrounds.places, plan.reused, strict=True):
         if reused:
             _log.warning("%s: there are too few backgrounds, %d images get one that another has already", place, reused)
@@ -116,7 +117,7 @@ def build_set(
     )
 
 
-def _claim(out: Path, described: _BuildFile) -> None:
+def _claim(out: Path, described: _BuildFile, modified_since: Callable[[Path], str]) -> None:
     """Write the plan's description into an empty folder; ClippyError where another plan or anything else is there."""
     path = out / BUILD_FILE
     earlier = claim_folder(out, BUILD_FILE, described.model_dump_json(indent=2).encode(), _ELSEWHERE)
@@ -130,8 +131,10 @@ def _claim(out: Path, described: _BuildFile) -> None:
         old, new = before.model_dump(), described.model_dump()
         named = [name for name in old if name != "fingerprint" and old[name] != new[name]]
         changed = [f"{name} was {old[name]}, now {new[name]}" for name in named]
+        if before.fingerprint != described.fingerprint and not named:
+            changed = [f"its photos, masks or backgrounds were others{modified_since(path)}"]
         raise ClippyError(
-            f"{out}: holds another set: {'; '.join(changed) or 'its photos, masks or backgrounds were others'}",
+            f"{out}: holds another set: {'; '.join(changed)}",
             "Empty the folder to build again, or name another one with --out.",
         )
 
@@ -160,19 +163,32 @@ def _metadata(plan: PlacementPlan) -> bytes:
     return text.getvalue().encode()
 
 
+def _sources(foregrounds: Foregrounds, backgrounds: Backgrounds, row: Placement) -> tuple[Path, Path, Path]:
+    file = foregrounds.files[row.foreground]
+    return file.image, file.mask, backgrounds.folder / row.background
+
+
+def _modified_since(path: Path, foregrounds: Foregrounds, backgrounds: Backgrounds, plan: PlacementPlan) -> str:
+    """The photos, masks and backgrounds that are newer than ``path``, in words; empty where none is."""
+    begun = path.stat().st_mtime_ns
+    used = dict.fromkeys(file for row in plan.placements for file in _sources(foregrounds, backgrounds, row))
+    newer = [str(file) for file in used if file.stat().st_mtime_ns > begun]
+    more = ", ..." if len(newer) > MOST_EXAMPLES else ""
+    shown = ", ".join(map(printable, newer[:MOST_EXAMPLES]))
+    return f" ({len(newer):,} modified since: {shown}{more})" if newer else ""
+
+
 def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: PlacementPlan) -> str:
-    """32 hexadecimal digits that change with any row of the plan, and with the size of any file that it uses."""
+    """32 hexadecimal digits that change with any row of the plan, and with size or time of any file that it uses."""
     digest = hashlib.sha256()
     for row in plan.placements:
-        file = foregrounds.files[row.foreground]
-        used = (file.image, file.mask, backgrounds.folder / row.background)
         try:
-            sizes = [path.stat().st_size for path in used]
+            found = [path.stat() for path in _sources(foregrounds, backgrounds, row)]
         except OSError as error:
             raise ClippyError(
                 f"{error.filename}: cannot be read ({error.strerror})", "Unpack the data set again, or leave it out."
             ) from error
-        codes = (row.key, row.class_index, row.split, row.place, row.background, *sizes)
+        codes = (row.key, row.class_index, row.split, row.place, row.background, *((stat.st_size, stat.st_mtime_ns) for stat in found))
         digest.update(json.dumps(codes).encode() + b"\n")
     return digest.hexdigest()[:32]
 

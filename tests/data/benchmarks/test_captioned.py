@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from pathlib import Path
 
@@ -51,14 +50,19 @@ def test_keys_that_shards_share_are_told_apart(tmp_path: Path) -> None:
     assert [found.read(index).key for index in range(3)] == keys
 
 
-def test_a_broken_sample_is_an_error_and_a_broken_shard_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_sample_is_an_error_and_what_is_lost_is_in_the_notices(tmp_path: Path) -> None:
     members = {"a.png": b"no picture", "a.txt": "a", "b.png": encoded(noise()), "b.txt": "b", "c.txt": "no image"}
     path = write_shard(tmp_path / "s.tar", members)
-    with caplog.at_level(logging.WARNING):
-        found = open_captioned(str(path))
-    assert "1 caption skipped: no image of the same key" in caplog.text
+    (tmp_path / "more").mkdir()
+    write_shard(tmp_path / "more" / "t.tar", {"a.txt": "a"})
+    (tmp_path / "u.tar.gz").write_bytes(b"")
+    found = open_captioned(str(tmp_path))
+    assert [str(notice).partition(" (")[0] for notice in found.notices] == [
+        "1 caption skipped: no image of the same key",
+        "1 folder skipped: its shards are not read, only those of the folder named",
+        "1 shard skipped: compressed, so that samples cannot be read in any order",
+    ]
+    found = open_captioned(str(path))
     with pytest.raises(ClippyError, match=r"s\.tar: a: not an image"):
         found.read(0)
     assert found.read(1).captions == ("b",)

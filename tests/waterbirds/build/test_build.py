@@ -4,6 +4,8 @@ import csv
 import logging
 
 import numpy as np
+import os
+
 import pytest
 from PIL import Image
 
@@ -116,6 +118,19 @@ def test_another_plan_into_the_same_folder_is_refused(sources, built, tmp_path):
     with pytest.raises(ClippyError, match="another set: its photos, masks or backgrounds were others"):
         build_set(open_foregrounds(tmp_path / "birds"), sources[1], built.folder, strength=0.75, seed=4)
     assert contents(built.folder) == before
+
+
+def test_a_photo_of_the_same_size_that_is_newer_is_named(sources, tmp_path):
+    out = build_set(*sources, tmp_path / "out").folder
+    photo = sources[0].files[0].image
+    times, later = photo.stat(), (out / "build.json").stat().st_mtime_ns + 10**9
+    os.utime(photo, ns=(later, later))
+    try:
+        with pytest.raises(ClippyError, match=f"were others .1 modified since: {photo}"):
+            build_set(*sources, out)
+    finally:
+        os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert build_set(*sources, out).written == 0
 
 
 @pytest.mark.parametrize(
