@@ -157,4 +157,4 @@ def printable(name: str) -> str:
 
 
 def _plural(unit: str, count: int) -> str:
-    return unit if count == 1 else f"{unit}s"
+    return unit if count == 1 else f"{unit}es" if unit.endswith("s") else f"{unit}s"
