@@ -161,12 +161,12 @@ def _float_limit(low: float, high: float) -> float | None:
 def _on_white(image: Image.Image, where: str, notices: Notices) -> Image.Image:
     """An image with transparency over white; one that is transparent everywhere by its colors alone."""
     rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-    colors, highest = rgba.convert("RGB"), rgba.getextrema()[3][1]  # type: ignore[index]
+    colors, highest = rgba.convert("RGB"), rgba.getextrema()[3][1]  # type: ignore[misc]
     if highest == 0:
         notices.assumed("image", _ALL_CLEAR, where)
         return colors
     flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if flat.getextrema() == ((255, 255),) * 3 and rgba.getextrema()[3][0] < 255:  # type: ignore[index]
+    if flat.getextrema() == ((255, 255),) * 3 and rgba.getextrema()[3][0] < 255:  # type: ignore[misc]
         reason = "white on a transparent ground, which is taken as white, so it is blank"
         notices.assumed("image", reason, where, hint="Save it on a background of another color.")
     return flat

@@ -183,9 +183,7 @@ def _note_odd_classes(words: Mapping[str, Sequence[str]], spec: SetSpec | None, 
         asked.setdefault(tuple(sorted(prompt.casefold() for prompt in prompts)), []).append(name)
     same = [name for alike in asked.values() if len(alike) > 1 for name in alike]
     if same and not all(map(_WORDNET_ID.fullmatch, same)):
-        notices.assumed(
-            "class", "its words are those of another class", *same, hint=hint
-        )
+        notices.assumed("class", "its words are those of another class", *same, hint=hint)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
