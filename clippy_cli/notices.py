@@ -157,4 +157,7 @@ def printable(name: str) -> str:
 
 
 def _plural(unit: str, count: int) -> str:
-    return unit if count == 1 else f"{unit.replace(' of a ', 's of ')}s"
+    if count == 1:
+        return unit
+    plural = unit.replace(" of a ", "s of ")  # "rest of a shard"
+    return f"{plural}es" if plural.endswith("s") else f"{plural}s"

@@ -60,29 +60,38 @@ class ImageRun:
 
 
 def input_files(inputs: Sequence[str], out: Path | None = None, *, strict: bool = False) -> ImageInput:
-    """The files behind the arguments, without the pictures that clippy wrote to ``out``, unless named.
+    """The files behind the arguments, without pictures that clippy wrote, to ``out`` or elsewhere, unless named.
 
     ClippyError with ``strict`` where something beside them would be skipped.
     """
     from clippy_cli.data.image_files import find_images
-    from clippy_cli.own_files import own_files
 
     notices = Notices()
     paths = find_images(inputs, notices=notices)
-    if out is not None:
-        results, folder, named = own_files(out), out.resolve(), {Path(text) for text in inputs}
-        own = [path for path in paths if path not in named and path.parent.resolve() == folder and results.is_own(path)]
-        if own:
-            notices.ignored("file", "clippy's own results, in the folder of --out", *map(str, own))
-            paths = [path for path in paths if path not in own]
-            if not paths:
-                raise ClippyError(
-                    f"No image found in: {', '.join(inputs)}, but for {len(own)} of clippy's own results",
-                    "Name them to use them.",
-                )
+    named, folder = {Path(text) for text in inputs}, None if out is None else out.resolve()
+    own = {path: results for path in paths if path not in named and (results := _results_with(path)) is not None}
+    for path, results in own.items():
+        where = "in the folder of --out" if results.resolve() == folder else "of an earlier run"
+        notices.ignored("file", f"clippy's own results, {where}", str(path))
+    paths = [path for path in paths if path not in own]
+    if not paths:
+        raise ClippyError(
+            f"No image found in: {', '.join(inputs)}, but for {len(own)} of clippy's own results",
+            "Name them to use them.",
+        )
     if strict:
         notices.refuse("The input")
     return ImageInput(paths, notices, strict)
+
+
+def _results_with(path: Path) -> Path | None:
+    """The folder of results, at or above a file, that clippy wrote the file into; None where it is no such file."""
+    from clippy_cli.own_files import MANIFEST, own_files
+
+    for folder in path.parents:
+        if (folder / MANIFEST).is_file() and own_files(folder).is_own(path):
+            return folder
+    return None
 
 
 def load_clip(

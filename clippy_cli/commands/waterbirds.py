@@ -16,8 +16,8 @@ from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import load_bare_model
 from clippy_cli.commands.results_folder import results_folder
-from clippy_cli.commands.waterbirds_analyse import print_analysis, print_written
-from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.commands.waterbirds_analyse import leave, print_analysis, print_written
+from clippy_cli.errors import ClippyError
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def waterbirds(
     batch_size: options.BatchSize = _BATCH,
     workers: options.Workers = 2,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -113,7 +114,7 @@ def waterbirds(
     for source in sources:
         check_source(source, texts=True)
     load, bar = partial(load_bare_model, device=device), partial(console.progress, unit="images")
-    models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar)
+    models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar, strict)
     root = None if demo else find_root(data_root)
     with results_folder(out, _OUT, FILES, work="clippy waterbirds", overwrite=overwrite) as folder:
         birds = open_waterbirds(root or build_demo_set(folder, bar), split)
@@ -130,10 +131,7 @@ def waterbirds(
             if not json:
                 print_analysis(analysis.document)
                 print_written(analysis.written)
-    for message in document.data.failed:
-        console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
-    if document.data.failed:
-        raise typer.Exit(ExitCode.PARTIAL if document.data.images else ExitCode.FAILED)
+    leave(document.data.failed, document.notices, any_used=bool(document.data.images))
 
 
 def _parse_resolutions(text: str) -> tuple[int, ...]:

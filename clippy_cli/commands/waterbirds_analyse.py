@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +19,10 @@ from clippy_cli.commands.image_run import load_bare_model
 from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
+    from clippy_cli.evaluation.result import NoticeRecord
     from clippy_cli.waterbirds.analyse.figures import PictureMethod
     from clippy_cli.waterbirds.analyse.result import AnalysisDocument
 
@@ -55,6 +57,7 @@ def waterbirds_analyse(
     batch_size: options.BatchSize = 16,
     workers: options.Workers = 2,
     device: options.Device = "auto",
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Paste the same objects on many backgrounds, and see how far that moves a model's embeddings.
@@ -84,12 +87,15 @@ def waterbirds_analyse(
     drawn_by = _parse_method(method)
     with console.status("looking for objects and backgrounds"):
         cut_out, places = open_foregrounds(birds), open_backgrounds(backgrounds)
+    if strict:
+        Notices([*cut_out.notices, *places.notices]).refuse("The input")
     sources = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     for source in sources:
         check_source(source)
     command = shlex.join(["clippy", *sys.argv[1:]])
     bar = partial(console.progress, unit="images")
-    models = ModelRun(sources, partial(load_bare_model, device=device), batch_size, workers, command, bar)
+    load = partial(load_bare_model, device=device)
+    models = ModelRun(sources, load, batch_size, workers, command, bar, strict)
     settings = AnalysisSettings(objects, scenes, resolution, drawn_by, seed)
     with results_folder(out, _OUT, ANALYSIS_FILES, work="clippy waterbirds analyse", overwrite=overwrite) as folder:
         report = report_analysis(models, cut_out, places, settings, folder)
@@ -99,10 +105,7 @@ def waterbirds_analyse(
     else:
         print_analysis(document)
         print_written(report.written)
-    for message in document.failed:
-        console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
-    if document.failed:
-        raise typer.Exit(ExitCode.PARTIAL)
+    leave(document.failed, document.notices)
 
 
 def print_analysis(document: AnalysisDocument) -> None:
@@ -134,6 +137,16 @@ def print_analysis(document: AnalysisDocument) -> None:
         ),
         soft_wrap=True,
     )
+
+
+def leave(failed: Sequence[str], noted: Sequence[NoticeRecord], *, any_used: bool = True) -> None:
+    """Print what was not used and the notices; leave with the exit code where images failed or were skipped."""
+    for message in failed:
+        console.err.print(Text.assemble(("skipped: ", "yellow"), message), soft_wrap=True)
+    notices = Notices(record.notice() for record in noted)
+    console.print_notices(notices)
+    if failed or notices.incomplete:
+        raise typer.Exit(ExitCode.PARTIAL if any_used else ExitCode.FAILED)
 
 
 def print_written(files: Iterable[Path]) -> None:

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
+from clippy_cli.errors import ExitCode
+from clippy_cli.notices import Notices
 
 if TYPE_CHECKING:
     from clippy_cli.waterbirds.build.build import BuildReport
@@ -30,6 +32,7 @@ def waterbirds_build(
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Images made at once. Default: one a core.")
     ] = None,
+    strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Build Waterbirds, or a test like it from objects and backgrounds of your own.
@@ -49,6 +52,15 @@ def waterbirds_build(
 
     with console.status("looking for objects and backgrounds"):
         objects, scenes = open_foregrounds(birds), open_backgrounds(backgrounds)
+    notices = Notices([*objects.notices, *scenes.notices])
+    if strict:
+        notices.refuse("The input")
+
+    def accept(found: Notices) -> None:
+        if strict:
+            found.refuse("The input")
+        notices.update(found)
+
     held = hold_folder(out, "clippy waterbirds build")
     with held, console.progress("building", len(objects), unit="images") as advance:
         report = build_set(
@@ -58,13 +70,18 @@ def waterbirds_build(
             strength=strength,
             seed=seed,
             workers=workers or os.cpu_count() or 1,
+            on_notices=accept,
             on_progress=advance,
         )
     if json:
         settings = {"strength": strength, "seed": seed}
-        console.print_json({"command": "waterbirds build", **settings, **asdict(report), "folder": str(report.folder)})
+        built = {**asdict(report), "folder": str(report.folder), "notices": notices.records()}
+        console.print_json({"command": "waterbirds build", **settings, **built})
     else:
         _print_report(report)
+    console.print_notices(notices)
+    if notices.incomplete:
+        raise typer.Exit(ExitCode.PARTIAL)
 
 
 def _print_report(report: BuildReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 
@@ -40,6 +40,18 @@ _OTHER_IMAGES = (
 _log = logging.getLogger(__name__)
 _SAVE = "Save them as JPEG or PNG."
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+_OTHER_CONTENT = (
+    (b"version https://git-lfs", "a Git LFS pointer; the image itself was not fetched", "Run git lfs pull."),
+    (b"<!doctype html", "a web page", "The server sent it in place of the image; download it again."),
+    (b"<html", "a web page", "The server sent it in place of the image; download it again."),
+    (b"<?xml", "an XML document, such as an error message or an SVG drawing", "Download it again, or save it as PNG."),
+    (b"<svg", "an SVG drawing", "Save it as PNG."),
+    (b"%pdf-", "a PDF document", "Save its pages as PNG."),
+    (b"\xff\x0a", "JPEG XL, which is not read", _SAVE),
+    (b"\0\0\0\x0cjxl ", "JPEG XL, which is not read", _SAVE),
+    (b"\0\0\0\x0cjp  ", "JPEG 2000, which is not read", _SAVE),
+    (b"{\"", "JSON text", "The server may have sent an error message; download it again."),
+)  # fmt: skip
 _NO_IMAGES = frozenset(
     {
         ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".css", ".js",
@@ -80,7 +92,9 @@ def find_images(inputs: Sequence[str], *, notices: Notices | None = None) -> lis
     notices = Notices() if notices is None else notices
     found: set[Path] = set()
     unmatched: set[Path] = set()
-    for text in inputs:
+    if not all(inputs):
+        raise ClippyError("An image's path is empty", "Check the shell variable that it comes from, or leave it out.")
+    for text in dict.fromkeys(inputs):
         matches = _matches(text, notices)
         (found if matches else unmatched).update(matches or [Path(text)])
     if not found:
@@ -101,7 +115,9 @@ def note_unread(path: Path, shown: str, notices: Notices) -> None:
     image, such as macOS's ``._photo.jpg``, and a file of an unknown type are ignored.
     """
     suffix = suffix_of(path.name)
-    if is_hidden(path.name):
+    if suffix in IMAGE_SUFFIXES and not is_hidden(path.name):
+        notices.skipped("file", "a link to a file that is not there", shown, hint="Copy the files, not the links.")
+    elif is_hidden(path.name):
         if suffix in IMAGE_SUFFIXES:
             notices.ignored("file", "hidden, its name starts with a dot", shown)
     elif suffix in HEIC_SUFFIXES:
@@ -121,6 +137,14 @@ def note_unread(path: Path, shown: str, notices: Notices) -> None:
             notices.ignored("file", f"type {suffix} is not read", shown)
 
 
+def refuse_other_content(data: bytes, where: str) -> None:
+    """ClippyError for a file that holds something else under an image's name, by its first bytes."""
+    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signature, kind, hint in _OTHER_CONTENT:
+        if start.startswith(signature):
+            raise ClippyError(f"{where}: not an image but {kind}", hint)
+
+
 def _starts_as_image(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -137,12 +161,43 @@ def _matches(text: str, notices: Notices) -> list[Path]:
             return _images_in(path, notices)
         if path.exists() or not glob.has_magic(text):
             return [path]
-        # Path.glob takes no absolute pattern
-        fitting = [Path(match) for match in glob.glob(text, recursive=True)]  # noqa: PTH207
+        fitting = sorted(map(Path, expand_pattern(path)))
         fixed = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
         return [match for match in fitting if _is_meant(match, match.parts[fixed:-1], notices)]
     except OSError as error:
         raise ClippyError(f"{text}: cannot be searched ({error})", "Check the path and its permissions.") from error
+
+
+def expand_pattern(pattern: Path) -> set[str]:
+    """Paths that fit a pattern with ``*``, ``?``, ``[...]`` and ``**``, as ``glob.glob`` finds them.
+
+    But ``**`` enters no folder again that it is in already, as links to a folder above make ``glob.glob`` do.
+    """
+    parts = pattern.parts
+    if "**" not in parts:
+        return set(glob.glob(str(pattern)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    first = parts.index("**")
+    top, rest = str(Path(*parts[:first])), parts[first + 1 :] or ("*",)
+    found: set[str] = set()
+    for start in glob.glob(top) if glob.has_magic(top) else [top]:  # noqa: PTH207
+        for folder in _folders_below(start, frozenset()):
+            found |= expand_pattern(Path(glob.escape(folder), *rest))
+    return found
+
+
+def _folders_below(folder: str, above: frozenset[str]) -> Iterator[str]:
+    """A folder and those below it but hidden ones, links included, none inside itself."""
+    real = os.path.realpath(folder)
+    if real in above or not os.path.isdir(folder):  # noqa: PTH112
+        return
+    yield folder
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+    except OSError:
+        return
+    for name in names:
+        yield from _folders_below(os.path.join(folder, name), above | {real})  # noqa: PTH118
 
 
 def _images_in(folder: Path, notices: Notices) -> list[Path]:
@@ -160,13 +215,13 @@ def _images_in(folder: Path, notices: Notices) -> list[Path]:
 
 def _is_meant(path: Path, folders: Sequence[str], notices: Notices) -> bool:
     """Whether a file that was found, not named, is an image that is to be read; it is counted where not."""
-    if not path.is_file():
+    if not path.is_file() and not (path.is_symlink() and is_image_name(path.name)):
         return False
     if any(map(is_system_folder, folders)):
         if is_image_name(path.name):
             notices.ignored("file", "in a folder of the system", str(path))
         return False
-    if is_image_name(path.name):
+    if is_image_name(path.name) and path.is_file():
         return True
     note_unread(path, str(path), notices)
     return False

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR
+from clippy_cli.data.image_files import IMAGE_SUFFIXES, LOOKED_FOR, refuse_other_content
 from clippy_cli.data.pixels import note_what_is_unused, raw_mode, silence_decoders, to_rgb
+from clippy_cli.data.tiff import plain_ycc, refuse_signed_bytes
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.notices import Notices
@@ -158,8 +159,13 @@ def _decode(data: bytes, where: str, notices: Notices | None) -> tuple[Image.Ima
     notices = Notices() if notices is None else notices
     if is_heic(data):
         _read_heic(where)
+    refuse_other_content(data, where)
     with guard_decoding(where), io.BytesIO(data) as stream, open_image(stream, where=where) as image:
         note_what_is_unused(image, where, notices)
+        refuse_signed_bytes(image, where)
+        ycc = plain_ycc(image, data)
+        if ycc is not None:
+            return ycc, orientation(image)
         raw = raw_mode(image)
         image.load()
         return to_rgb(image, where=where, notices=notices, raw=raw, data=data), orientation(image)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from unicodedata import normalize
 
 from clippy_cli.errors import ClippyError
 
 _EXAMPLE = "Write labels as in --labels 'dog|puppy, grass': commas between labels, | between synonyms."
+_INVISIBLE = " \t\r\n\ufeff\u200b"  # a byte order mark and a space of no width among them
+_LIST_FILES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
+_QUOTES = "\"'“”„«»`"
+_OTHER_COMMAS = ("\n", ";", "，", "、", "،")  # those of Chinese, Japanese and Arabic among them
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,9 @@ def parse_labels(text: str) -> tuple[Label, ...]:
 
     ClippyError where nothing is named, a label or synonym is empty, or a word occurs twice in any spelling of case.
     """
-    if not text.strip():
+    if not text.strip(_INVISIBLE):
         raise ClippyError("No label is given", _EXAMPLE)
+    _refuse_other_forms(text)
     labels = tuple(_parse_label(part, text) for part in text.split(","))
     _refuse_doubles(labels)
     return labels
@@ -70,8 +77,22 @@ def read_labels(labels: str | Sequence[str]) -> tuple[Label, ...]:
     return read
 
 
+def _refuse_other_forms(text: str) -> None:
+    """ClippyError for labels in a file, in a list, in quotes, or with anything but commas between them."""
+    stripped = text.strip(_INVISIBLE)
+    if PurePath(stripped.removeprefix("@")).suffix.lower() in _LIST_FILES:
+        hint = f'Write --labels "$(paste -sd, {stripped.removeprefix("@")})" for a file of one label a line.'
+        raise ClippyError(f"{stripped!r} names a file; labels are given as text", hint)
+    if (stripped[0] in _QUOTES and stripped[-1] in _QUOTES) or stripped.startswith(("['", '["')):
+        raise ClippyError(f"Quotes around labels would be part of them: {stripped}", _EXAMPLE)
+    other = next((one for one in _OTHER_COMMAS if one in stripped), None)
+    if other is not None:
+        shown = "a line break" if other == "\n" else repr(other)
+        raise ClippyError(f"Labels have commas between them, not {shown}: {stripped!r}", _EXAMPLE)
+
+
 def _parse_label(part: str, text: str) -> Label:
-    words = tuple(" ".join(word.split()) for word in part.split("|"))
+    words = tuple(" ".join(word.strip(_INVISIBLE).split()) for word in part.split("|"))
     if not all(words):
         kind = "label" if len(words) == 1 else "synonym"
         raise ClippyError(f"Empty {kind} in {text!r}", _EXAMPLE)
@@ -82,7 +103,7 @@ def _refuse_doubles(labels: Iterable[Label]) -> None:
     owners: dict[str, str] = {}
     for label in labels:
         for word in label.synonyms:
-            key = word.casefold()
+            key = normalize("NFC", word).casefold()
             if key in owners:
                 where = (
                     f"under {owners[key]!r} and {label.name!r}" if owners[key] != label.name else f"in {label.name!r}"

@@ -21,7 +21,7 @@ _FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = b"\xff\xda", b"\xff\xd9", b"\xff\xdd\0\x04"
 
 
 class Picture(Protocol):
@@ -133,7 +133,8 @@ def _is_whole_jpeg(data: bytes, scan: int, *, progressive: bool) -> bool:
         return True
     body = np.frombuffer(data, np.uint8)[scan + len(_START_OF_SCAN) : -len(_END_OF_IMAGE)]
     markers = body[1:][body[:-1] == 0xFF]  # 00 stuffs a byte FF, FF fills, D0 to D7 restart
-    return bool(np.all((markers == 0x00) | (markers == 0xFF) | (markers & 0xF8 == 0xD0)))
+    restarts = _RESTART_INTERVAL in data[:scan]
+    return bool(np.all((markers == 0x00) | (markers == 0xFF) | (restarts & (markers & 0xF8 == 0xD0))))
 
 
 def _is_one_webp_chunk(data: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clippy_cli.data.tiff import highest_value, is_inverted
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
 
@@ -17,9 +18,10 @@ _DEPTHS = (8, 10, 12, 14)  # bits of scanners and cameras whose values come in 1
 _DEEP_LIMIT = 1 << 14  # a 16-bit image with no value as high as this is taken for one of fewer bits
 _OVERSHOOT = 0.05  # of the range, by which resampling and sharpening may leave it
 _MIN_FLOAT_OF_255 = 16.0  # float values up to 255 whose maximum is lower might as well be of another range
-_MAX_SAMPLE_VALUE = 281  # TIFF tag
 _FRAMED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF", "HEIF")
 _SRGB = ("c2", "sgry")  # descriptions of small sRGB profiles that do not say so
+_ALL_CLEAR = "every pixel is transparent; its colors are used as if it were not"
+_GAMMAS = (0.4, 0.5)  # of a PNG file whose values are encoded as sRGB's, or close to it
 
 
 def silence_decoders() -> None:
@@ -47,7 +49,11 @@ def note_what_is_unused(image: Image.Image, where: str, notices: Notices) -> Non
     """Count further frames, and a color profile that is not sRGB; an image that is not decoded yet."""
     if image.format in _FRAMED and _has_frames(image):
         notices.assumed("image", "holds several frames or pages, the first one is used", where)
-    profile = image.info.get("icc_profile")
+    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
+    if image.mode == "LAB":
+        return  # converted, with its own white point
+    if isinstance(gamma, float) and not profile and not _GAMMAS[0] < gamma < _GAMMAS[1]:
+        notices.ignored("color profile", f"gamma {gamma:g}; values are read as sRGB", where)
     if isinstance(profile, bytes) and b"sRGB" not in profile:
         name = profile_name(profile)
         if "srgb" not in name.lower() and name.lower() not in _SRGB:
@@ -67,15 +73,13 @@ def to_rgb(image: Image.Image, *, where: str, notices: Notices, raw: str = "", d
         data: the file, to read such color again where its high bytes do not suffice.
     """
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey(image, where, notices)).convert("RGB")
+        return Image.fromarray(_grey(image, where, notices, raw)).convert("RGB")
     if ";16" in raw and data and _needs_low_bytes(image):
         deep = _deep_color(data, where, notices)
         if deep is not None:
             return Image.fromarray(deep)
     if image.has_transparency_data:
-        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _on_white(image, where, notices)
     return image.convert("RGB")
 
 
@@ -154,15 +158,26 @@ def _float_limit(low: float, high: float) -> float | None:
     return None
 
 
-def _grey(image: Image.Image, where: str, notices: Notices) -> NDArray[np.uint8]:
+def _on_white(image: Image.Image, where: str, notices: Notices) -> Image.Image:
+    """An image with transparency over white; one that is transparent everywhere by its colors alone."""
+    rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    colors, highest = rgba.convert("RGB"), rgba.getextrema()[3][1]  # type: ignore[misc]
+    if highest == 0:
+        notices.assumed("image", _ALL_CLEAR, where)
+        return colors
+    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if flat.getextrema() == ((255, 255),) * 3 and rgba.getextrema()[3][0] < 255:  # type: ignore[misc]
+        reason = "white on a transparent ground, which is taken as white, so it is blank"
+        notices.assumed("image", reason, where, hint="Save it on a background of another color.")
+    return flat
+
+
+def _grey(image: Image.Image, where: str, notices: Notices, raw: str) -> NDArray[np.uint8]:
     """(H,W) uint8 of an image of one deep channel; its transparent value is white."""
     values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
-    declared = tags.get(_MAX_SAMPLE_VALUE)
-    declared = declared[0] if isinstance(declared, tuple) and declared else declared
-    scaled = scale_to_8_bit(
-        values, where=where, notices=notices, declared=declared if isinstance(declared, int) else None
-    )
+    scaled = scale_to_8_bit(values, where=where, notices=notices, declared=highest_value(image, raw))
+    if is_inverted(image):
+        scaled = 255 - scaled
     key = image.info.get("transparency")
     if isinstance(key, int):
         scaled[values == key] = 255
@@ -190,6 +205,9 @@ def _deep_color(data: bytes, where: str, notices: Notices) -> NDArray[np.uint8] 
     if values.shape[2] == 3:
         return rgb
     alpha = values[..., 3:].astype(np.float64)
-    opacity = alpha / max(float(alpha.max()), 1.0)
+    if not alpha.any():
+        notices.assumed("image", _ALL_CLEAR, where)
+        return rgb
+    opacity = alpha / float(alpha.max())
     on_white: NDArray[np.uint8] = np.rint(255 + opacity * (rgb.astype(np.float64) - 255)).astype(np.uint8)
     return on_white

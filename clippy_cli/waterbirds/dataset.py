@@ -23,6 +23,7 @@ from clippy_cli.data.benchmarks.base import SetInfo
 from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
+from clippy_cli.notices import Notice, Notices
 
 BIRDS = ("land bird", "water bird")
 PLACES = ("land", "water")
@@ -52,12 +53,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PlacedBird:
-    """An image (H,W,3) uint8 RGB, the index of its bird in :data:`BIRDS` and of its place in :data:`PLACES`."""
+    """An image (H,W,3) uint8 RGB, the index of its bird in :data:`BIRDS` and of its place in :data:`PLACES`.
+
+    ``notices`` say what was assumed when it was read.
+    """
 
     key: str
     image: NDArray[np.uint8]
     bird: int
     place: int
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ class WaterbirdsSet:
 
     def read(self, index: int) -> PlacedBird:
         """Image ``index``; ClippyError where it is missing or damaged."""
-        row = self._rows[index]
-        return PlacedBird(row.name, read_image(self._folder / row.name), row.bird, row.place)
+        row, notices = self._rows[index], Notices()
+        image = read_image(self._folder / row.name, notices=notices)
+        return PlacedBird(row.name, image, row.bird, row.place, tuple(notices))
 
 
 def open_waterbirds(root: Path, split: str) -> WaterbirdsSet:

@@ -106,7 +106,7 @@ def test_the_flags_are_these():
     flags = {option for parameter in COMMANDS["waterbirds"].params for option in parameter.opts}
     assert flags == {
         "--data-root", "--model", "--split", "--resolution", "--resolutions", "--words", "--templates", "--limit",
-        "--batch-size", "--workers", "--device", "--out", "--overwrite", "--demo", "--json",
+        "--batch-size", "--workers", "--device", "--out", "--overwrite", "--demo", "--json", "--strict",
     }  # fmt: skip
     built = {option for parameter in COMMANDS["waterbirds build"].params for option in parameter.opts}
-    assert built == {"--birds", "--backgrounds", "--out", "--strength", "--seed", "--workers", "--json"}
+    assert built == {"--birds", "--backgrounds", "--out", "--strength", "--seed", "--workers", "--json", "--strict"}

@@ -108,4 +108,5 @@ def test_the_flags_are_these():
         "--workers",
         "--device",
         "--json",
+        "--strict",
     }

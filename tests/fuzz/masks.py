@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
+from clippy_cli.data.benchmarks.listings import SetFiles, read_listing
 from clippy_cli.data.benchmarks.masks import MAX_VALUES, MaskReader, look_up
-from clippy_cli.data.benchmarks.patterns import PatternFiles, read_listing
+from clippy_cli.data.benchmarks.patterns import PatternFiles
+from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.pixels import profile_name
 from clippy_cli.notices import Notices
 
@@ -32,9 +34,10 @@ def read_masks(folder: Path) -> None:
     table = np.full(MAX_VALUES, -1, np.int16)
     table[:10] = np.arange(10)
     notices = Notices()
+    spec = SetSpec(title="s", images="{}.png", masks="{}.png", classes=list("abcdefghij"))
     profile_name((folder / "screen.icc").read_bytes()).encode()
-    for key in read_listing(folder / "val.txt", PatternFiles(folder, ("{}.png",)), notices):
-        reader, path = MaskReader(table, None), folder / f"{key}.png"
+    for key in read_listing(folder / "val.txt", SetFiles(PatternFiles(folder, ("{}.png",))), notices):
+        reader, path = MaskReader(table, spec), folder / f"{key}.png"
         reader.look_at([path], notices)
         look_up(reader(path, notices), table, where=str(path))
     for notice in notices:

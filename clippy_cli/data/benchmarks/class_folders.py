@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import RootModel
+from pydantic import BeforeValidator, RootModel
 
 from clippy_cli.checked_yaml import load_checked
 from clippy_cli.data.benchmarks.base import BenchmarkClass, ClassificationSet, ClassifiedImage, SetInfo
@@ -19,12 +20,22 @@ from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is
 from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError, encodable
 from clippy_cli.notices import Notices, printable
+from clippy_cli.own_files import MANIFEST
 
 WORDS_FILE = "classes.yaml"
 _WORDNET_ID = re.compile(r"n\d{8}")
+_NUMBERED = re.compile(r"\d+([._ -].*)?")
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "trainval"})
 
 
-class _Words(RootModel[dict[str, Prompts]]):
+def _written_keys(words: object) -> object:
+    """Folder names that YAML reads as numbers, such as ``0: cat``, as text."""
+    if not isinstance(words, dict):
+        return words
+    return {str(key) if type(key) is int else key: value for key, value in words.items()}
+
+
+class _Words(RootModel[Annotated[dict[str, Prompts], BeforeValidator(_written_keys)]]):
     """Folder name to the words that a model is asked for."""
 
 
@@ -43,9 +54,10 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassFo
     images = {name: _images(folder, name, notices) for name in folders}
     if not any(images.values()):
         unread = "".join(f"\n  {notice}" for notice in notices)
+        splits = [name for name in folders if name.lower() in _SPLITS]
         raise ClippyError(
             f"{folder}: none of {len(folders)} class folders ({', '.join(folders[:3])}, ...) holds an image{unread}",
-            LOOKED_FOR,
+            f"Name one of its splits, such as {folder / splits[-1]}." if splits else LOOKED_FOR,
         )
     words = _words(spec, folder, _without_empty(folder, images, spec, notices), notices)
     order = {name: index for index, name in enumerate(words)}
@@ -54,6 +66,7 @@ def open_class_folders(name: str, spec: SetSpec | None, folder: Path) -> ClassFo
     title = f"{printable(folder.name)}, class folders"
     info = spec.info(name, folder) if spec else SetInfo(name, title, folder)
     opened = ClassFolders(info, folder, _classes(words), files, np.array(targets, np.int32))
+    _note_odd_classes(words, spec, notices)
     opened.notices.update(notices)
     return opened
 
@@ -105,6 +118,8 @@ def _class_folders(folder: Path, notices: Notices) -> list[str]:
         if entry.is_dir():
             if is_system_folder(entry.name):
                 notices.ignored("folder", "of the system, no class", entry.name)
+            elif (folder / entry.name / MANIFEST).is_file():
+                notices.ignored("folder", "clippy's own results, no class", entry.name)
             elif not is_hidden(entry.name):
                 found.append(entry.name)
         elif is_image_name(entry.name):
@@ -125,10 +140,15 @@ def _images(folder: Path, name: str, notices: Notices) -> list[str]:
             note_unread(folder / name / entry.name, shown, notices)
         elif is_system_folder(entry.name):
             notices.ignored("folder", "of the system", shown)
-        elif not is_hidden(entry.name) and any(is_image_name(one.name) for one in _entries(folder / name / entry.name)):
+        elif not is_hidden(entry.name) and _holds_images(folder / name / entry.name):
             hint = "Move its images up, into the folder of their class."
             notices.skipped("folder", "holds images, below a class folder", shown, hint=hint)
     return found
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or, links not followed, anywhere below."""
+    return any(is_image_name(name) for _, _, files in os.walk(folder) for name in files)
 
 
 def _without_empty(
@@ -141,6 +161,29 @@ def _without_empty(
         hint = f"To ask for a class without images, name it in {WORDS_FILE} beside the folders."
         notices.assumed("folder", "without images, no class", *empty, hint=hint)
     return [name for name in images if name not in empty]
+
+
+def _note_odd_classes(words: Mapping[str, Sequence[str]], spec: SetSpec | None, notices: Notices) -> None:
+    """Note folders that may be no classes, and words that say nothing to a model or the same for two classes."""
+    if spec is not None:
+        return
+    names, hint = list(words), f"Write what to ask for in {WORDS_FILE} beside the folders, as `folder: words`."
+    if all(name.lower() in _SPLITS for name in names):
+        notices.assumed(
+            "folder", "named as a split, used as a class", *names, hint="Sort their images into one folder a class."
+        )
+    elif len(names) == 1:
+        reason = "one class alone, from which nothing is to be told apart"
+        notices.assumed("folder", reason, *names, hint="Name the folder that holds one folder a class.")
+    numbered = [name for name in names if _NUMBERED.fullmatch(name) and words[name] == (_plain_words(name, Notices()),)]
+    if numbered and len(numbered) == len(names):
+        notices.assumed("class", "numbers in folder names are part of what is asked for", *numbered, hint=hint)
+    asked: dict[tuple[str, ...], list[str]] = {}
+    for name, prompts in words.items():
+        asked.setdefault(tuple(sorted(prompt.casefold() for prompt in prompts)), []).append(name)
+    same = [name for alike in asked.values() if len(alike) > 1 for name in alike]
+    if same and not all(map(_WORDNET_ID.fullmatch, same)):
+        notices.assumed("class", "its words are those of another class", *same, hint=hint)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet
-from clippy_cli.data.benchmarks.masks import MAX_VALUES, UNKNOWN, MaskSet
+from clippy_cli.data.benchmarks.mask_signs import UNKNOWN
+from clippy_cli.data.benchmarks.masks import MAX_VALUES, MaskSet
 from clippy_cli.data.benchmarks.matlab import read_variable
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import MAX_PIXELS

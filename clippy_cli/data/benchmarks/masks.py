@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
-from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_lonely, note_strays, read_listing
+from clippy_cli.data.benchmarks.listings import SetFiles, read_listing
+from clippy_cli.data.benchmarks.mask_signs import UNKNOWN, Seen, guess, note_signs, voc_color
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_lonely, note_strays
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, orientation
 from clippy_cli.data.pixels import raw_mode
@@ -20,9 +22,9 @@ from clippy_cli.errors import ClippyError, encodable
 from clippy_cli.notices import Notices
 
 MAX_VALUES = 1 << 16
-UNKNOWN = -1
 _LOSSLESS = ("PNG", "TIFF", "BMP")
 _ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B")
+_OTHER_SUFFIXES = (".PNG", ".png", ".TIF", ".tif", ".TIFF", ".tiff", ".bmp", ".BMP", ".jpg")
 _LOOKED_AT = 8  # masks that are looked at when a set is opened
 _KINDS = {"LA": "LA, greyscale with transparency", "RGBA": "RGBA, colors with transparency", "RGB": "RGB, colors"}
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits over 0 to 255
@@ -39,7 +41,7 @@ def open_masks(name: str, spec: SetSpec, folder: Path) -> SegmentationSet:
     table[list(spec.ignore)] = IGNORE
     for index, values in enumerate(spec.values_of().values()):
         table[list(values)] = index
-    reader = MaskReader(table, spec.palette)
+    reader = MaskReader(table, spec)
     opened = MaskSet(name, spec, folder, table, reader)
     reader.look_at(opened.some_masks(_LOOKED_AT), opened.notices)
     return opened
@@ -71,8 +73,10 @@ class MaskSet(SegmentationSet):
             self._keys = self._images.keys(self.notices)
             skipped = note_strays(folder, self._images, self._masks, self.notices)
             note_lonely(folder, skipped.union(self._keys), spec.masks, self.notices)
+            self._masks.note_doubles(self._keys, self.notices)
         else:
-            self._keys = read_listing(folder / spec.listing, self._images, self.notices)
+            files = SetFiles(self._images, self._masks)
+            self._keys = read_listing(folder / spec.listing, files, self.notices)
         if not any(self._images.has(key) and self._masks.has(key) for key in self._keys):
             raise ClippyError(
                 f"{folder}: none of {len(self._keys)} photos is there with its mask; looked for "
@@ -111,11 +115,11 @@ class MaskReader:
 
     Args:
         table: (MAX_VALUES,) class index, ``IGNORE`` or ``UNKNOWN`` of each mask value.
-        palette: ``voc``, ``any`` for no comparison, or None for the first mask's.
+        spec: of the set; its ``palette`` is ``voc``, ``any`` for no comparison, or None for the first mask's.
     """
 
-    def __init__(self, table: NDArray[np.int16], palette: str | None) -> None:
-        self._table, self._palette = table, palette
+    def __init__(self, table: NDArray[np.int16], spec: SetSpec) -> None:
+        self._table, self._spec, self._palette = table, spec, spec.palette
         self._is_class = (table != UNKNOWN) & (table != IGNORE)
         self._first: tuple[Path, Colors] | None = None
 
@@ -130,14 +134,14 @@ class MaskReader:
 
     def look_at(self, paths: Sequence[Path], notices: Notices) -> None:
         """Take the first palette as the set's, and note what these masks tell of the encoding of all."""
-        found: set[int] = set()
+        seen: list[Seen] = []
         for path in paths:
             try:
                 mask = read_mask(path)
             except ClippyError:
                 continue  # it fails when its image is read
             values = np.unique(mask.values).tolist()
-            found |= set(values)
+            seen.append(Seen(path, mask.values, tuple(values)))
             if mask.colors is not None and self._palette is None and _has_moved_voc_colors(values, mask.colors):
                 notices.assumed(
                     "mask",
@@ -148,16 +152,9 @@ class MaskReader:
                 )
             if mask.colors is not None and self._first is None:
                 self._first = path, mask.colors
-            if mask.one_bit and np.unique(self._table[self._is_class]).size > 2:
+            if mask.one_bit and len(self._spec.classes) > 2:
                 notices.assumed("mask", "1 bit a pixel: black is value 0, white is value 1", str(path))
-        if found == {0, 255} and self._table[255] == IGNORE and 0 <= self._table[0] < IGNORE:
-            notices.assumed(
-                "mask",
-                "these hold 0 and 255 only, and 255 is ignored: what it marks counts nowhere",
-                *map(str, paths),
-                hint="If 255 marks an object, write `values: {background: 0, object: 255}` and `ignore: []` in the "
-                "set's data file.",
-            )
+        note_signs(seen, self._spec, self._table, notices)
 
     def _compare(self, path: Path, values: NDArray[np.integer[Any]], colors: Colors, notices: Notices) -> None:
         assert self._first is not None
@@ -219,9 +216,12 @@ def read_mask(path: Path, *, notices: Notices | None = None) -> Mask:
     except ClippyError:
         raise
     except FileNotFoundError:
-        raise ClippyError(f"{path}: no such file, so this photo has no mask", AGAIN) from None
+        like = [name for name in map(path.with_suffix, _OTHER_SUFFIXES) if is_file(name)]
+        hint = f"There is {like[0].name}: add a pattern for it to `masks` in the set's data file." if like else AGAIN
+        raise ClippyError(f"{path}: no such file, so this photo has no mask", hint) from None
     except UnidentifiedImageError:
-        raise ClippyError(f"{path}: a mask must be a {', '.join(_LOSSLESS)} file, this one is not", AGAIN) from None
+        hint = "Save masks as PNG, their values the classes' numbers; JPEG and lossy WebP change them."
+        raise ClippyError(f"{path}: a mask must be a {', '.join(_LOSSLESS)} file, this one is not", hint) from None
     except (
         Exception
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError, ... on bad data
@@ -241,19 +241,9 @@ def look_up(values: NDArray[np.integer[Any]], table: NDArray[np.int16], *, where
         listed = ", ".join(map(str, strange[:5].tolist())) + (", ..." if strange.size > 5 else "")
         raise ClippyError(
             f"{where}: mask value {listed} is neither a class's nor ignored",
-            f"{_guess(strange)}Check that this is the set's own mask.",
+            f"{guess(strange, table)}Check that this is the set's own mask.",
         )
     return indices.astype(np.uint8)
-
-
-def _guess(strange: NDArray[np.integer[Any]]) -> str:
-    """What may have been done to masks with these unknown values."""
-    if strange.min() > 255 and not (strange % 257).any():
-        return "These are multiples of 257, as of 8-bit values that were stretched to 16 bits. "
-    steps = set(np.diff(strange).tolist())
-    if strange.max() <= 255 and len(steps) == 1 and max(steps) > 1:
-        return "These are evenly spaced, as of indices that were stretched to be seen. "
-    return ""
 
 
 def _color(colors: Colors, index: int) -> Colors | None:
@@ -262,7 +252,7 @@ def _color(colors: Colors, index: int) -> Colors | None:
 
 def _require_voc_colors(path: Path, indices: NDArray[np.integer[Any]], colors: Colors) -> None:
     for index in np.flatnonzero(np.bincount(indices.ravel())).tolist():
-        if _color(colors, index) != _voc_color(index):
+        if _color(colors, index) != voc_color(index):
             raise ClippyError(
                 f"{path}: its palette is not VOC's, so its indices cannot be trusted as classes",
                 "Take the set's own SegmentationClass/*.png; an image editor may have sorted the palette.",
@@ -271,13 +261,8 @@ def _require_voc_colors(path: Path, indices: NDArray[np.integer[Any]], colors: C
 
 def _has_moved_voc_colors(values: Sequence[int], colors: Colors) -> bool:
     """Whether all these values have colors of VOC, and not all of them their own."""
-    known = [_voc_color(index) for index in range(256)]
+    known = [voc_color(index) for index in range(256)]
     used = [_color(colors, value) for value in values]
     return all(color in known for color in used) and any(
         color != known[value] for value, color in zip(values, used, strict=True)
     )
-
-
-def _voc_color(index: int) -> Colors:
-    """VOC's color of a class: three bits of the index at a time, lowest first, fill red, green, blue from the top."""
-    return tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))

@@ -1,18 +1,18 @@
-"""Where a set's photos and annotation lie: patterns with ``{}`` for an image's key, and listings of keys."""
+"""Where a set's photos and annotation lie: patterns with ``{}`` for an image's key."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from unicodedata import normalize
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
 from clippy_cli.errors import ClippyError
-from clippy_cli.notices import Notices, printable
+from clippy_cli.notices import Notices
 
 AGAIN = "Unpack the data set again."
-_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, which Windows PowerShell writes
 
 
 class PatternFiles:
@@ -34,19 +34,29 @@ class PatternFiles:
         if not times:
             raise ClippyError(f"{self._folder}: no file fits {self}", AGAIN)
         self._patterns = tuple(pattern for pattern, keys in found.items() if keys)
-        twice = sorted(key for key, count in times.items() if count > 1)
-        if twice:
-            notices.assumed("key", "files of two patterns fit, the first pattern's is used", *twice)
+        self.note_doubles(sorted(key for key, count in times.items() if count > 1), notices)
         return tuple(sorted(times))
 
-    def path(self, key: str) -> Path:
-        """The file of a key: the first that is there, else where the first pattern looks for it."""
+    def note_doubles(self, keys: Sequence[str], notices: Notices) -> None:
+        """Count those of ``keys`` that have files of two patterns."""
         if len(self._patterns) > 1:
-            paths = (self._folder / fill(pattern, key) for pattern in self._patterns)
-            there = next((path for path in paths if is_file(path)), None)
-            if there is not None:
-                return there
-        return self._folder / fill(self._patterns[0], key)
+            twice = [key for key in keys if sum(is_file(path) for path in self._paths(key)) > 1]
+            if twice:
+                notices.assumed("key", f"files of two patterns fit, the first of {self} is used", *twice)
+
+    def path(self, key: str) -> Path:
+        """The file of a key: the first that is there, else where the first pattern looks for it.
+
+        Names that differ in how accents are encoded are one, as they are for macOS.
+        """
+        if len(self._patterns) == 1 and key.isascii():
+            return self._folder / fill(self._patterns[0], key)
+        forms = dict.fromkeys((key, normalize("NFC", key), normalize("NFD", key)))
+        paths = [path for form in forms for path in self._paths(form)]
+        return next(filter(is_file, paths), paths[0])
+
+    def _paths(self, key: str) -> list[Path]:
+        return [self._folder / fill(pattern, key) for pattern in self._patterns]
 
     def has(self, key: str) -> bool:
         """Whether a key has a file."""
@@ -91,7 +101,8 @@ def note_strays(folder: Path, photos: PatternFiles, annotation: PatternFiles, no
 
 def note_lonely(folder: Path, keys: Iterable[str], annotation: Sequence[str], notices: Notices) -> None:
     """Count the annotation files that have no photo among ``keys``; a set that has a listing leaves others out."""
-    lonely = {key for pattern in annotation for key in find_keys(folder, pattern)}.difference(keys)
+    there = {normalize("NFC", key) for key in keys}
+    lonely = {key for pattern in annotation for key in find_keys(folder, pattern) if normalize("NFC", key) not in there}
     if lonely:
         notices.ignored("mask", "without a photo", *sorted(lonely))
 
@@ -116,54 +127,6 @@ def find_keys(folder: Path, pattern: str) -> Iterator[str]:
             yield key
 
 
-def parse_listing(
-    text: str, *, where: str, photos: PatternFiles | None = None, notices: Notices | None = None
-) -> tuple[str, ...]:
-    """The keys in a listing, one a line.
-
-    A line is a key, blanks in it included, or a photo's file name or path, whichever of ``photos`` is there; else its
-    first word, as further columns may follow. Blank lines do not count, nor do lines after ``#`` that have no photo,
-    which are counted in ``notices``. ClippyError on a key that leaves the folder or comes twice.
-    """
-    notices, keys = Notices() if notices is None else notices, dict[str, int]()
-    for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
-        if not stripped:
-            continue
-        there = None if photos is None else _photo_of(stripped, photos, f"{where}:{number}", notices)
-        if there is None and photos is not None and stripped.startswith("#"):
-            notices.ignored("line", f"a comment in {where}", f"line {number}")
-            continue
-        key = stripped.split()[0] if there is None else there
-        if not _stays_inside(key):
-            raise ClippyError(f"{where}:{number}: {key!r} does not name an image in the set's folder", AGAIN)
-        if key in keys and len(stripped.split()) > 1 and there is None:
-            raise ClippyError(
-                f"{where}:{number}: no photo is called {printable(stripped)!r}, and its first word {key!r} is in line "
-                f"{keys[key]} already",
-                "List one key a line, as it stands for {} in the patterns of the set's data file.",
-            )
-        if key in keys:
-            raise ClippyError(f"{where}:{number}: {key!r} is listed twice, in line {keys[key]} already", AGAIN)
-        keys[key] = number
-    if not keys:
-        raise ClippyError(f"{where}: lists no image", AGAIN)
-    return tuple(keys)
-
-
-def read_listing(path: Path, photos: PatternFiles, notices: Notices) -> tuple[str, ...]:
-    """:func:`parse_listing` of a file of any encoding that file names come in; ClippyError where it cannot be read."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(_BYTE_ORDER_MARKS):
-            text = content.decode("utf-16")
-        else:
-            text = content.decode("utf-8-sig", "surrogateescape")  # as file names that are no UTF-8 come in Python
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
-    return parse_listing(text, where=str(path), photos=photos, notices=notices)
-
-
 def is_file(path: Path) -> bool:
     """Whether there is a file; False for a name that no file can have."""
     try:
@@ -178,26 +141,6 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):  # as above
         return False
-
-
-def _photo_of(line: str, photos: PatternFiles, where: str, notices: Notices) -> str | None:
-    """The key of the photo that a line names, the most literal reading first; None where there is none."""
-    for text in dict.fromkeys((line, line.split()[0])):
-        path = PurePosixPath(text)
-        stem = path.with_suffix("") if is_image_name(path.name) else path
-        for key in (text, photos.key_of(path.as_posix()), stem.as_posix()):
-            if key is not None and _stays_inside(key) and photos.has(key):
-                return key
-        if len(path.parts) > 1 and ".." not in path.parts and photos.has(stem.name):
-            notices.assumed("line", "a path to elsewhere, read as the photo of that name", where)
-            return stem.name
-    return None
-
-
-def _stays_inside(key: str) -> bool:
-    """Whether a key cannot leave the folder, and is printable but for bytes that are no UTF-8."""
-    printed = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "\\" not in key and printed.isprintable() and not set(key.split("/")) & {"", ".", ".."}
 
 
 def _top(pattern: str) -> str:

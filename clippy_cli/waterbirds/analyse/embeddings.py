@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal, TypeVar, get_args
@@ -19,9 +19,10 @@ from clippy_cli.data.images import dense_size, read_image, to_tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.features import Failed, encode_images
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.notices import Notice, Notices
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.compose import compose
-from clippy_cli.waterbirds.build.foregrounds import Foregrounds, Mask
+from clippy_cli.waterbirds.build.foregrounds import Foreground, Foregrounds, Mask
 
 AnalysedReadout = Literal["pooled", "bird patches"]
 ANALYSED_READOUTS: tuple[AnalysedReadout, ...] = get_args(AnalysedReadout)
@@ -35,11 +36,12 @@ _Item = TypeVar("_Item", int, str)
 
 @dataclass(frozen=True)
 class BackgroundPhoto:
-    """A background that was read, and the place that it shows, 0 or 1."""
+    """A background that was read, the place that it shows, 0 or 1, and what was assumed when it was read."""
 
     name: str
     image: NDArray[np.uint8]
     place: int
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,21 @@ class CrossedEmbeddings:
         classes: (B,) class of each object.
         places: (P,) place of each background.
         failed: objects that could not be used, a message each; they are not among the B.
+        notices: what was assumed of each object's photo and mask, by its key.
     """
 
     by_readout: dict[AnalysedReadout, NDArray[np.float32]]
     classes: NDArray[np.int64]
     places: NDArray[np.int64]
     failed: tuple[str, ...]
+    notices: Mapping[str, tuple[Notice, ...]]
 
 
 @dataclass(frozen=True)
 class _Composite:
     key: str
     image: NDArray[np.uint8]
-    mask: Mask
+    foreground: Foreground
 
 
 def draw_crossing(
@@ -105,10 +109,10 @@ def draw_crossing(
     failed: list[str] = []
     for place, names in enumerate(_drawn(backgrounds.files, scenes, np.random.default_rng([seed, 1]))):
         for name in names:
+            notices = Notices()
             try:
-                read.append(
-                    BackgroundPhoto(name, _shrunk(read_image(backgrounds.folder / name), 2 * resolution), place)
-                )
+                image = read_image(backgrounds.folder / name, notices=notices)
+                read.append(BackgroundPhoto(name, _shrunk(image, 2 * resolution), place, tuple(notices)))
             except ClippyError as error:
                 failed.append(error.message)
     counts = [sum(photo.place == place for photo in read) for place in (0, 1)]
@@ -140,10 +144,11 @@ def embed_crossing(
     def read(key: tuple[int, int]) -> _Composite:
         foreground, background = read_object(key[0]), crossing.backgrounds[key[1]]
         pixels = compose(foreground.image, foreground.mask, background.image)
-        return _Composite(f"{foreground.key} on {background.name}", pixels, foreground.mask)
+        return _Composite(f"{foreground.key} on {background.name}", pixels, foreground)
 
     rows: dict[int, list[Tensor]] = {}
     failed: dict[int, str] = {}
+    noted: dict[str, tuple[Notice, ...]] = {}
     results = encode_images(
         keys,
         read,
@@ -157,9 +162,11 @@ def embed_crossing(
         if isinstance(result, Failed):
             failed.setdefault(index, result.error.message)
         else:
-            height_in, width_in = result.sample.mask.shape
+            foreground = result.sample.foreground
+            noted[foreground.key] = foreground.notices
+            height_in, width_in = foreground.mask.shape
             height, width = dense_size(height_in, width_in, resolution, patch_size)
-            inside = object_patches(result.sample.mask, height // patch_size, width // patch_size)
+            inside = object_patches(foreground.mask, height // patch_size, width // patch_size)
             pooled, patches = result.output[0], result.output[1:][inside.flatten()]  # (D,), (patches of the object,D)
             rows.setdefault(index, []).append(torch.stack([pooled, F.normalize(patches.mean(dim=0), dim=0)]))
         on_image()
@@ -177,6 +184,7 @@ def embed_crossing(
         classes,
         np.array([background.place for background in crossing.backgrounds], dtype=np.int64),
         tuple(failed.values()),
+        noted,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clippy_cli.evaluation.result import ModelRecord, Record
+from clippy_cli.evaluation.result import ModelRecord, NoticeRecord, Record
 from clippy_cli.waterbirds.analyse.embeddings import AnalysedReadout
 
 
@@ -40,3 +40,4 @@ class AnalysisDocument(Record):
     settings: dict[str, Any]
     results: tuple[AnalysisResult, ...]
     failed: tuple[str, ...] = Field(description="Objects and backgrounds that could not be used, one message each.")
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was skipped, ignored or assumed of them.")

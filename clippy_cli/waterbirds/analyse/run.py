@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
-from clippy_cli.evaluation.result import ModelRecord
+from clippy_cli.evaluation.result import ModelRecord, notice_records
 from clippy_cli.waterbirds.analyse.embeddings import (
     ANALYSED_READOUTS,
     AnalysedReadout,
@@ -83,6 +83,7 @@ def run_analysis(
     )
     clouds: list[Cloud] = []
     failed = dict.fromkeys(crossing.failed)
+    noted = {photo.name: photo.notices for photo in crossing.backgrounds}
     device = ""
     for source in models.sources:
         model = models.load(source)
@@ -98,6 +99,8 @@ def run_analysis(
                 on_image=advance,
             )
         failed |= dict.fromkeys(crossed.failed)
+        noted |= crossed.notices
+        models.accept(noted)
         clouds += [_cloud(record, readout, crossed, method, seed) for readout in ANALYSED_READOUTS]
     document = AnalysisDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,6 +120,7 @@ def run_analysis(
         },
         results=tuple(cloud.result for cloud in clouds),
         failed=tuple(failed),
+        notices=notice_records([*foregrounds.notices, *backgrounds.notices, *models.accept(noted)]),
     )
     return AnalysisRun(document, tuple(clouds))
 

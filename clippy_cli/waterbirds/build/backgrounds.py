@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is_system_folder
+from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is_system_folder, note_unread
 from clippy_cli.waterbirds.dataset import PLACES
 from clippy_cli.errors import ClippyError
+from clippy_cli.notices import Notices
 
 # dataset_scripts/generate_waterbirds.py of kohpangwei/group_DRO, in the order of PLACES.
 CATEGORIES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))
@@ -30,11 +31,13 @@ class Backgrounds:
         folder: where the files' names start.
         places: the names of place 0 and 1.
         files: of each place, sorted, with ``/`` between folders.
+        notices: what lies among them and is not read.
     """
 
     folder: Path
     places: tuple[str, str]
     files: tuple[tuple[str, ...], tuple[str, ...]]
+    notices: Notices = field(default_factory=Notices, compare=False)
 
 
 def open_backgrounds(root: Path) -> Backgrounds:
@@ -74,8 +77,9 @@ def _category(top: Path, name: str) -> Path | None:
 
 
 def _listed(top: Path, places: tuple[str, str], folders: tuple[list[Path], list[Path]]) -> Backgrounds:
+    notices = Notices()
     first, second = (
-        tuple(sorted(name for folder in of_place for name in _images(top, folder))) for of_place in folders
+        tuple(sorted(name for folder in of_place for name in _images(top, folder, notices))) for of_place in folders
     )
     for place, of_place, names in zip(places, folders, (first, second), strict=True):
         if not names:
@@ -83,18 +87,21 @@ def _listed(top: Path, places: tuple[str, str], folders: tuple[list[Path], list[
                 f"{top}: no image of {place} in {', '.join(map(str, of_place))}",
                 LOOKED_FOR,
             )
-    return Backgrounds(top, places, (first, second))
+    return Backgrounds(top, places, (first, second), notices)
 
 
-def _images(top: Path, folder: Path) -> list[str]:
-    """The images in ``folder`` and below, as names from ``top`` on; hidden ones and those in folders of a system do not count."""
+def _images(top: Path, folder: Path, notices: Notices) -> list[str]:
+    """The images in ``folder`` and below, as names from ``top`` on; what is not read is counted.
+
+    Hidden files and folders of a system do not count.
+    """
     found: list[str] = []
     for path, folders, files in os.walk(top / folder):
         folders[:] = [name for name in folders if not is_hidden(name) and not is_system_folder(name)]
         below = Path(path).relative_to(top)
-        found += [
-            (below / name).as_posix()
-            for name in files
-            if is_image_name(name)
-        ]
+        for name in files:
+            if is_image_name(name):
+                found.append((below / name).as_posix())
+            else:
+                note_unread(Path(path) / name, (below / name).as_posix(), notices)
     return found

@@ -24,7 +24,7 @@ from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import claim_folder, write_whole
-from clippy_cli.notices import MOST_EXAMPLES, printable
+from clippy_cli.notices import MOST_EXAMPLES, Notices, printable
 
 JPEG_QUALITY = 95
 _ELSEWHERE = "Choose another --out, or empty this one."
@@ -73,12 +73,14 @@ def build_set(
     strength: float = 0.95,
     seed: int = 0,
     workers: int = 2,
+    on_notices: Callable[[Notices], object] = lambda notices: None,
     on_progress: Callable[[], object] | None = None,
 ) -> BuildReport:
     """Paste every object on a background, write images and ``metadata.csv`` into ``out``, and read the set back.
 
     The result depends on everything but ``workers``. Whole images of an interrupted run of the same plan are kept;
-    ``metadata.csv`` comes last. ``on_progress`` is called once an image. ClippyError where ``out`` holds anything else
+    ``metadata.csv`` comes last. ``on_progress`` is called once an image, ``on_notices`` before one is written with what
+    was assumed when its files were read; it may raise. ClippyError where ``out`` holds anything else
     or an input cannot be used.
     """
     plan = plan_placements(foregrounds, backgrounds, strength=strength, seed=seed)
@@ -95,7 +97,7 @@ def build_set(
     for place, reused in zip(backgrounds.places, plan.reused, strict=True):
         if reused:
             _log.warning("%s: there are too few backgrounds, %d images get one that another has already", place, reused)
-    make = partial(_make, foregrounds, backgrounds, out)
+    make = partial(_make, foregrounds, backgrounds, out, on_notices)
     written = 0
     pool = ThreadPoolExecutor(max(1, workers))
     try:
@@ -139,7 +141,13 @@ def _claim(out: Path, described: _BuildFile, modified_since: Callable[[Path], st
         )
 
 
-def _make(foregrounds: Foregrounds, backgrounds: Backgrounds, out: Path, row: Placement) -> bool:
+def _make(
+    foregrounds: Foregrounds,
+    backgrounds: Backgrounds,
+    out: Path,
+    on_notices: Callable[[Notices], object],
+    row: Placement,
+) -> bool:
     """Write one image; False where it is there already and can be read."""
     path = out / row.key
     try:
@@ -148,7 +156,10 @@ def _make(foregrounds: Foregrounds, backgrounds: Backgrounds, out: Path, row: Pl
     except ClippyError:  # missing, or damaged since
         pass
     foreground = foregrounds.read(row.foreground)
-    pixels = compose(foreground.image, foreground.mask, read_image(backgrounds.folder / row.background))
+    notices = Notices(foreground.notices)
+    background = read_image(backgrounds.folder / row.background, notices=notices)
+    on_notices(notices)
+    pixels = compose(foreground.image, foreground.mask, background)
     write_whole(path, partial(Image.fromarray(pixels).save, format="JPEG", quality=JPEG_QUALITY))
     return True
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from clippy_cli.checked_yaml import load_checked
 from clippy_cli.data.benchmarks.base import check_size
 from clippy_cli.data.benchmarks.masks import read_values
+from clippy_cli.data.image_files import is_hidden, is_image_name, note_unread
 from clippy_cli.data.images import open_image, read_image
 from clippy_cli.waterbirds.dataset import BIRDS
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
+from clippy_cli.notices import Notice, Notices
 
 WATER_SPECIES = Path(str(resources.files("clippy_cli.waterbirds.build") / "water_species.yaml"))
 CLASS_FILE = "classes.csv"
@@ -52,6 +54,7 @@ class Foreground:
         mask: (H,W), bool where the object is, or uint8 opacity from 0 (background) to 255 (object).
         class_index: 0 or 1.
         split: the part of the data that the object belongs to; None where that is free.
+        notices: what was assumed when photo and mask were read.
     """
 
     key: str
@@ -59,6 +62,7 @@ class Foreground:
     mask: Mask
     class_index: int
     split: Split | None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,25 +83,27 @@ class Foregrounds:
     Attributes:
         classes: the names of class 0 and 1.
         graded: whether masks are opacities from 0 to 255, as which the published generator takes CUB's grey values.
+        notices: what lies among the photos and is not used.
     """
 
     folder: Path
     classes: tuple[str, str]
     files: tuple[ForegroundFile, ...]
     graded: bool = False
+    notices: Notices = field(default_factory=Notices, compare=False)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> Foreground:
         """Object ``index``; ClippyError where photo or mask cannot be used, or the mask marks nothing."""
-        file = self.files[index]
-        image = read_image(file.image)
-        mask: Mask = _read_opacity(file.mask) if self.graded else read_values(file.mask) != 0
+        file, notices = self.files[index], Notices()
+        image = read_image(file.image, notices=notices)
+        mask: Mask = _read_opacity(file.mask) if self.graded else read_values(file.mask, notices=notices) != 0
         check_size(file.mask, mask, image)
         if not mask.any():
             raise ClippyError(f"{file.mask}: the mask marks no pixel as object", "Mark the object, or leave it out.")
-        return Foreground(file.key, image, mask, file.class_index, file.split)
+        return Foreground(file.key, image, mask, file.class_index, file.split, tuple(notices))
 
 
 def open_foregrounds(root: Path) -> Foregrounds:
@@ -203,7 +209,20 @@ def _open_folder(root: Path) -> Foregrounds:
         ForegroundFile(f"{key}.jpg", _photo(root, key), root / "masks" / f"{key}.png", classes.index(name), None)
         for key, name in named
     )
-    return _checked(Foregrounds(root, (classes[0], classes[1]), files), path)
+    notices = Notices()
+    _note_unlisted(root / "images", {file.image for file in files}, notices)
+    return _checked(Foregrounds(root, (classes[0], classes[1]), files, notices=notices), path)
+
+
+def _note_unlisted(folder: Path, listed: Collection[Path], notices: Notices) -> None:
+    """Count photos that the table does not name, and files of types that are not read."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() or path in listed or is_hidden(path.name):
+            continue
+        if is_image_name(path.name):
+            notices.ignored("photo", f"not in {CLASS_FILE}, or beside one of the same key", path.name)
+        else:
+            note_unread(path, path.name, notices)
 
 
 def _photo(root: Path, key: str) -> Path:

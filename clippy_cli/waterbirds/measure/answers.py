@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Failed, dense_embeddings, encode_images
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.notices import Notice
 from clippy_cli.waterbirds.dataset import PlacedBird, WaterbirdsSet
 from clippy_cli.waterbirds.measure.vote import PatchVote, patch_votes
 
@@ -67,10 +68,11 @@ class BirdAnswer:
 
 @dataclass(frozen=True)
 class BirdAnswers:
-    """All answers of one model at one resolution, and what could not be read."""
+    """All answers of one model at one resolution, what could not be read, and what was assumed of each image."""
 
     answers: tuple[BirdAnswer, ...]
     failed: tuple[str, ...]
+    notices: Mapping[str, tuple[Notice, ...]] = field(default_factory=dict)
 
     def hits(self, readout: str) -> NDArray[np.bool_]:
         """(N,) whether each answer is right, by ``pooled`` or ``patch``; an undecided one is wrong."""
@@ -122,7 +124,7 @@ def answer_birds(
     patch_texts = patch_prompt_embeddings(model, words.texts, prompts).float()  # (K,D)
     classes = torch.tensor(words.classes)
     total = len(birds) if limit is None else min(limit, len(birds))
-    answers, failed = [], []
+    answers, failed, noted = [], [], dict[str, tuple[Notice, ...]]()
     results = encode_images(
         range(total),
         birds.read,
@@ -136,12 +138,13 @@ def answer_birds(
         if isinstance(result, Failed):
             failed.append(result.error.message)
         else:
+            noted[result.sample.key] = result.sample.notices
             height, width = result.sample.image.shape[:2]
             size = dense_size(height, width, resolution, model.preprocess.patch_size)
             grid = [side // model.preprocess.patch_size for side in size]
             answers.append(_answer(index, result.sample, result.output, classes, grid))
         on_image()
-    return BirdAnswers(tuple(answers), tuple(failed))
+    return BirdAnswers(tuple(answers), tuple(failed), noted)
 
 
 def _encode(

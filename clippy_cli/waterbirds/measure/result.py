@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clippy_cli.evaluation.result import DataRecord, ModelRecord, Record
+from clippy_cli.evaluation.result import DataRecord, ModelRecord, NoticeRecord, Record
 
 SCHEMA = "clippy-waterbirds/1"
 Readout = Literal["pooled", "patch"]
@@ -73,3 +73,4 @@ class BirdDocument(Record):
     train_counts: tuple[int, int, int, int]
     protocol: dict[str, Any]
     results: tuple[BirdResult, ...]
+    notices: tuple[NoticeRecord, ...] = Field((), description="What was assumed when images were read.")

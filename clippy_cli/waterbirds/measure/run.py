@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
 
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
-from clippy_cli.evaluation.result import DataRecord, ModelRecord
+from clippy_cli.evaluation.result import DataRecord, ModelRecord, notice_records
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.notices import Notice, Notices
 from clippy_cli.waterbirds.dataset import WaterbirdsSet
 from clippy_cli.waterbirds.measure.answers import BirdAnswers, BirdWords, answer_birds
 from clippy_cli.waterbirds.measure.result import BirdDocument, BirdResult, Readout
@@ -40,6 +41,7 @@ class ModelRun:
         workers: threads that decode images.
         command: the arguments, for results.
         bar: makes a progress bar of a description and a number of images.
+        strict: whether what is assumed of an image is an error.
     """
 
     sources: Sequence[str]
@@ -48,6 +50,14 @@ class ModelRun:
     workers: int = 2
     command: str = ""
     bar: Bar = lambda name, total: nullcontext(lambda: None)
+    strict: bool = False
+
+    def accept(self, noted: Mapping[str, Sequence[Notice]]) -> Notices:
+        """The notices of several images together; ClippyError where there are any and the run is strict."""
+        notices = Notices(notice for of_image in noted.values() for notice in of_image)
+        if self.strict:
+            notices.refuse("The set")
+        return notices
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ def run_birds(models: ModelRun, birds: WaterbirdsSet, question: BirdQuestion) ->
     results: list[BirdResult] = []
     failed: dict[str, None] = {}
     used: dict[str, None] = {}
+    noted: dict[str, Sequence[Notice]] = {}
     device = ""
     first: tuple[BirdAnswers, str] | None = None
     total = len(birds) if limit is None else min(limit, len(birds))
@@ -98,6 +109,8 @@ def run_birds(models: ModelRun, birds: WaterbirdsSet, question: BirdQuestion) ->
                     on_image=advance,
                 )
             failed |= dict.fromkeys(answers.failed)
+            noted |= answers.notices
+            models.accept(noted)
             first = first or (answers, f"{model.name} at {resolution} pixels")
             results += [
                 summarise_birds(
@@ -137,5 +150,6 @@ def run_birds(models: ModelRun, birds: WaterbirdsSet, question: BirdQuestion) ->
             "vote": "patches of the background do not vote; ties and empty votes go to the best single patch",
         },
         results=tuple(results),
+        notices=notice_records(models.accept(noted)),
     )
     return BirdRun(document, *first)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import IGNORE
+from clippy_cli.data.benchmarks.listings import parse_listing
 from clippy_cli.data.benchmarks.masks import open_masks, read_values
-from clippy_cli.data.benchmarks.patterns import fill, find_keys, parse_listing
+from clippy_cli.data.benchmarks.patterns import fill, find_keys
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.labels import Label, Vocabulary
 from clippy_cli.errors import ClippyError
