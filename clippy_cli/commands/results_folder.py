@@ -28,7 +28,8 @@ def results_folder(
         named: what --out says; None takes ``default``, or ``default-2`` and so on where that holds earlier results or
             is in use.
         default: where results go without --out.
-        files: what will be written there, so that files in the way are named before any work.
+        files: what will be written there, folders with a ``/`` behind, so that what is in the way is named before any
+            work.
         work: the command, for who else wants the folder.
         overwrite: replace files that clippy did not write.
         continues: whether a folder holds what the same command has left unfinished; it is then continued there.
@@ -45,7 +46,7 @@ def results_folder(
         prepare_folder(out)
         own = stack.enter_context(replacing_own(out, overwrite=overwrite))
         if not overwrite:
-            own.check(out / name for name in files)
+            own.check(out / name for name in files if not (name.endswith("/") and (out / name).is_dir()))
         yield out
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from clippy_cli.errors import ClippyError
 
+_INVISIBLE = "\ufeff\u200b\u2060 \t\r\n"  # such as the byte order mark of a file that labels come from
 _EXAMPLE = "Write labels as in --labels 'dog|puppy, grass': commas between labels, | between synonyms."
 
 
@@ -71,8 +72,8 @@ def read_labels(labels: str | Sequence[str]) -> tuple[Label, ...]:
 
 
 def _parse_label(part: str, text: str) -> Label:
-    words = tuple(" ".join(word.split()) for word in part.split("|"))
-    if not all(words):
+    words = tuple(" ".join(word.strip(_INVISIBLE).split()) for word in part.split("|"))
+    if not all(any(character.isprintable() and character != " " for character in word) for word in words):
         kind = "label" if len(words) == 1 else "synonym"
         raise ClippyError(f"Empty {kind} in {text!r}", _EXAMPLE)
     return Label(words[0], words)

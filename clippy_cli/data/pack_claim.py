@@ -49,7 +49,7 @@ class Packing(BaseModel):
         prefix: of the shards' names and keys: letters, digits, ``-`` and ``_``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     shards: int
     max_side: int | None = None
@@ -82,7 +82,7 @@ class Packing(BaseModel):
 class PackFile(BaseModel):
     """What ``pack.json`` says: the settings, and a fingerprint of the names and captions that were packed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     packing: Packing
     images: int
