@@ -15,7 +15,7 @@ from clippy_cli.evaluation.protocol import Background, Protocol, Rules
 from clippy_cli.inference.choices import Competition, Filter, Refinement, Sizes, WindowAverage
 from clippy_cli.inference.refine.refinement import parse_refinement
 from clippy_cli.inference.segment import Entries, Rule
-from clippy_cli.inference.views import Views, fit_windows
+from clippy_cli.inference.views import Views, check_scales, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.patch_forms import parse_positions, patch_form, pools_prefix, position_rule
@@ -109,6 +109,8 @@ class Overrides:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, {"resolution": 1, "window": 0, "stride": 1})
+        if self.scales is not None:
+            check_scales(self.scales)
 
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, value in vars(self).items() if value is not None)

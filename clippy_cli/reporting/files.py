@@ -41,8 +41,9 @@ def existing_files(base: Path, kinds: Iterable[str]) -> Iterator[Path]:
 def output_stems(paths: Sequence[Path]) -> list[str]:
     """A file name stem for each path, all different (upper and lower case are one) and the same on every run.
 
-    A stem of its own stays as it is, but one that leaves a file system no room for the endings is cut. Files that share folder and stem get their suffix behind; files that share the
-    result get their folders in front, as many as it takes; a number parts what is left.
+    A stem of its own stays as it is. Files that share folder and stem get their suffix behind; files that share the
+    result get their folders in front, as many as it takes; a number parts what is left. One that is too long for a file
+    system is cut.
     """
     whole = [path.absolute() for path in paths]
     twins = Counter(str(path.with_suffix("")).casefold() for path in whole)
