@@ -73,6 +73,8 @@ def whole_folder(target: Path, *, replace: bool = False, overwrite: bool = False
     """
     if not replace and not overwrite:
         require_empty(target, _OR_OVERWRITE)
+    elif overwrite:
+        _visible(target, "Choose a folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
