@@ -200,6 +200,8 @@ def _replace_folder(new: Path, target: Path) -> None:
     What lies in the older folder under other names is somebody's, such as a README, and is moved to the new one.
     """
     if target.exists():
+        if not target.is_dir():
+            raise NotADirectoryError
         place = target.resolve()  # a link to a folder stays
         retired = new.with_name(new.name + ".old")
         shutil.move(place, retired)

@@ -73,6 +73,26 @@ def hold_folder(folder: Path, work: str, *, shared: bool = False) -> Iterator[No
             _held.discard(place)
 
 
+def refuse_in_use(folder: Path) -> None:
+    """FolderInUseError where a process holds ``folder`` alone, whose files are then not complete; for readers."""
+    path = folder / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    with _guard:  # closing the file would end a lock of this process's own
+        if os.path.realpath(path) in _held:
+            return
+        try:
+            _lock(descriptor, shared=True)
+        except (BlockingIOError, PermissionError):
+            raise _in_use(path, _owner(descriptor), "Wait for it") from None
+        except OSError:  # no locks here, and whoever is named may be long gone
+            pass
+        finally:
+            os.close(descriptor)
+
+
 def _acquire(path: Path, described: dict[str, Any]) -> int:
     while True:
         try:

@@ -96,6 +96,14 @@ def test_a_folder_keeps_hidden_files_and_what_came_meanwhile(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "a", "out"]
 
 
+@pytest.mark.parametrize("how", [{}, {"replace": True}, {"overwrite": True}])
+def test_a_file_in_the_place_of_a_folder_stays(tmp_path, how):
+    (tmp_path / "out").write_text("theirs")
+    with pytest.raises(ClippyError, match="a file"), whole_folder(tmp_path / "out", **how) as folder:
+        (folder / "a").touch()
+    assert (tmp_path / "out").read_text() == "theirs" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_pipes_and_open_files_are_written_to_and_stay(tmp_path, capfd):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

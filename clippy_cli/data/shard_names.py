@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,9 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
+from clippy_cli.data.pack_claim import PACK_FILE, PackFile
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import refuse_in_use
 from clippy_cli.recipe.data import is_url
 
 MAX_SHARDS = 1_000_000
@@ -39,6 +43,8 @@ def local_shards(patterns: Sequence[str]) -> list[Path]:
         shards += named
     if not shards:
         raise ClippyError(*_NO_SHARD)
+    for folder in dict.fromkeys(path.parent for path in shards):
+        refuse_in_use(folder)
     files: dict[tuple[int, int], Path] = {}
     for path in shards:
         stat = path.stat()
@@ -89,9 +95,29 @@ def expand_braces(pattern: str) -> list[str]:
     return names
 
 
+def _refuse_unfinished(folder: Path, pattern: str) -> None:
+    """ClippyError where ``folder`` holds a pack that lacks shards which ``pattern`` would match."""
+    if not (folder / PACK_FILE).is_file():
+        return
+    try:
+        packing = PackFile.model_validate_json((folder / PACK_FILE).read_bytes()).packing
+    except (OSError, ValueError):  # pydantic's errors are such; somebody else's file
+        return
+    shards = [packing.files(folder, number)[0] for number in range(packing.shards)]
+    missing = [path for path in shards if not path.is_file() and fnmatch.fnmatch(os.fspath(path), pattern)]
+    if missing:
+        raise ClippyError(
+            f"{folder}: {len(missing):,} of {len(shards):,} shards of this pack are missing, such as {missing[0].name}",
+            "Repeat its clippy data pack, which goes on where it stopped; or name the shards that are wanted.",
+        )
+
+
 def _globbed(pattern: str) -> Iterator[Path]:
     for name in expand_braces(pattern):
         if glob.has_magic(name):
-            yield from map(Path, sorted(glob.glob(name, recursive=True)))  # noqa: PTH207 (takes absolute patterns)
+            found = [Path(path) for path in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 (absolute ones too)
+            for folder in dict.fromkeys(path.parent for path in found):
+                _refuse_unfinished(folder, os.path.normpath(name))
+            yield from found
         else:
             yield Path(name)
