@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Annotated, Any
 
@@ -38,6 +39,12 @@ class ClippyGroup(TyperGroup):
         except ClippyError as error:
             print_error(error)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None:  # not about a file, such as a pipe that nobody reads any more
+                raise
+            logging.getLogger(__name__).debug("raised here", exc_info=True)
+            print_error(ClippyError(f"{os.fsdecode(error.filename)}: {error.strerror or error}"))
+            ctx.exit(ExitCode.FAILED)
         except KeyboardInterrupt:
             print_error(ClippyError("Interrupted."))
             ctx.exit(ExitCode.INTERRUPTED)

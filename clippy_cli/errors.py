@@ -60,6 +60,17 @@ def _written_out(found: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
+def refusal(error: OSError) -> str:
+    """Why the system refused to write to a place.
+
+    >>> refusal(FileExistsError(17, "File exists"))
+    'there is a file where a folder should be'
+    """
+    if isinstance(error, FileExistsError | NotADirectoryError):  # from mkdir, which minds no folder
+        return "there is a file where a folder should be"
+    return error.strerror or str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

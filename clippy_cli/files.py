@@ -6,26 +6,35 @@ import json
 import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from clippy_cli.errors import ClippyError, encodable
+from clippy_cli.errors import ClippyError, encodable, refusal
 from clippy_cli.own_files import before_replacing
 
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_OR_OVERWRITE = "Choose a new or an empty folder, or replace files of the same names with --overwrite."
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]+)")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it; nothing is left behind on any failure.
 
     Missing folders are made; threads may write into one folder at once. ClippyError where the disk is full, the folder
-    is none or forbids writing, or the file is somebody's (see :func:`~clippy_cli.own_files.replacing_own`).
+    is none or forbids writing, or the file is somebody's (see :func:`~clippy_cli.own_files.replacing_own`). A link is
+    replaced, not what it leads to. A pipe, a device or ``/dev/stdout`` is written to as it is.
     """
+    if is_stream(path):
+        return _write_through(path, write)
     temporary = path.with_name(f".{path.name[:40]}-{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,9 +47,19 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> Path:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ClippyError(
-            f"{path}: cannot be written ({error.strerror or error})", "Free some space, or choose another place."
+            f"{path}: cannot be written ({refusal(error)})", "Free some space, or choose another place."
         ) from error
     return path
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to ``path`` goes to a pipe, a device or an open file such as ``/dev/stdout``."""
+    try:
+        return _descriptor(path) is not None or not (
+            stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)
+        )
+    except OSError:  # not there
+        return False
 
 
 @contextmanager
@@ -49,24 +68,31 @@ def whole_folder(target: Path, *, replace: bool = False, overwrite: bool = False
 
     With ``replace`` an older folder of that name is removed once the new one is in its place; with ``overwrite`` what
     else it holds stays, and files of the same names are replaced one by one; with neither, ``target`` must be new or
-    empty. ClippyError where it is not, or cannot be written; an OSError of the block counts as that.
+    empty, still so when the block ends, and keeps its hidden files. ClippyError where it is not, or cannot be written;
+    an OSError of the block counts as that.
     """
     if not replace and not overwrite:
-        require_empty(target, "Choose a new or an empty folder, or replace files of the same names with --overwrite.")
+        require_empty(target, _OR_OVERWRITE)
+    elif overwrite:
+        _visible(target, "Choose a folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
         try:
             yield staging
             staging.chmod(0o755)
-            if overwrite and target.is_dir():
-                _move_files(staging, target)
-            else:
+            if replace:
                 _replace_folder(staging, target)
+            else:
+                if not overwrite:
+                    require_empty(target, _OR_OVERWRITE)  # somebody may have written there meanwhile
+                _fill_folder(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise ClippyError(f"Cannot write to {target}: {error}", "Free some space, or choose another folder.") from error
+        raise ClippyError(
+            f"Cannot write to {target}: {refusal(error)}", "Free some space, or choose another folder."
+        ) from error
 
 
 def require_empty(folder: Path, hint: str = "Choose a new or an empty folder.") -> None:
@@ -109,7 +135,7 @@ def prepare_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         writable = os.access(out, os.W_OK)
     except OSError as error:
-        raise ClippyError(f"{out}: cannot be made ({error.strerror or error})", "Choose another --out.") from error
+        raise ClippyError(f"{out}: cannot be made ({refusal(error)})", "Choose another --out.") from error
     if not writable:
         raise ClippyError(f"{out}: cannot be written to", "Choose another --out.")
 
@@ -131,6 +157,35 @@ def _visible(folder: Path, hint: str) -> list[str]:
         raise ClippyError(f"{folder}: cannot be read ({error.strerror})", hint) from error
 
 
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that a path such as ``/dev/stdout`` or ``/dev/fd/3`` stands for."""
+    name = os.fspath(path)
+    numbered = _DESCRIPTOR.fullmatch(name)
+    return int(numbered[1]) if numbered else _STANDARD.get(name)
+
+
+def _write_through(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Write to an open file, a pipe or a device, which cannot be replaced; what ``write`` makes may need to seek."""
+    content = BytesIO()
+    write(content)
+    try:
+        number = _descriptor(path)
+        sys.stdout.flush()
+        with path.open("wb") if number is None else os.fdopen(os.dup(number), "wb") as stream:
+            stream.write(content.getvalue())
+    except OSError as error:
+        raise ClippyError(f"{path}: cannot be written ({refusal(error)})", "Choose a file.") from error
+    return path
+
+
+def _fill_folder(new: Path, target: Path) -> None:
+    """Rename ``new`` to ``target``; where that holds anything, move the files there one by one, over what is there."""
+    if target.is_dir() and any(target.iterdir()):
+        _move_files(new, target)
+    else:
+        _replace_folder(new, target)
+
+
 def _move_files(new: Path, target: Path) -> None:
     """Move the files below ``new`` to the same places below ``target``, over what is there."""
     for path in sorted(path for path in new.rglob("*") if path.is_file()):
@@ -140,11 +195,20 @@ def _move_files(new: Path, target: Path) -> None:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Rename ``new`` to ``target``; two renames where ``target`` exists, since a full folder cannot be overwritten."""
+    """Rename ``new`` to ``target``; two renames where ``target`` exists, since a full folder cannot be overwritten.
+
+    What lies in the older folder under other names is somebody's, such as a README, and is moved to the new one.
+    """
     if target.exists():
+        if not target.is_dir():
+            raise NotADirectoryError
+        place = target.resolve()  # a link to a folder stays
         retired = new.with_name(new.name + ".old")
-        target.replace(retired)
-        new.replace(target)
+        shutil.move(place, retired)
+        shutil.move(new, place)
+        for path in retired.iterdir():
+            if not os.path.lexists(place / path.name):
+                shutil.move(path, place / path.name)
         shutil.rmtree(retired, ignore_errors=True)
     else:
         new.replace(target)

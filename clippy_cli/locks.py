@@ -1,5 +1,7 @@
 """One process at a time in a folder: the second is refused at once and told who holds it.
 
+Those that write files of their own, photo by photo, share it with each other, and not with one that holds it alone.
+
 A lock is the file ``.clippy-lock`` with a POSIX record lock on it, which ends with its process however that dies, and
 is not inherited by workers. The file says who holds it; one that is left by a killed process of this machine is taken
 over, one of another machine is not, since nothing here can tell whether that process lives.
@@ -12,47 +14,56 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, refusal
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows has none
 
 LOCK = ".clippy-lock"
 _MOST_BYTES = 4096
+_TRIES, _PAUSE_SECONDS = 5, 0.02  # while another that shares the folder makes sure that it is the last
 _held: set[str] = set()
 _guard = threading.Lock()
 
 
+class FolderInUseError(ClippyError):
+    """Another process, or another thread of this one, holds the folder."""
+
+
 @contextmanager
-def hold_folder(folder: Path, work: str) -> Iterator[None]:
+def hold_folder(folder: Path, work: str, *, shared: bool = False) -> Iterator[None]:
     """Keep other clippy processes out of ``folder``, made if missing, while the block runs.
 
     Args:
         folder: what is written to.
         work: what others are told of it, such as ``clippy train``.
+        shared: let other processes share it.
 
     Raises:
-        ClippyError: another process, or another thread of this one, holds it; the folder cannot be written to.
+        FolderInUseError: another process, or another thread of this one, holds it.
+        ClippyError: the folder cannot be written to.
     """
     path = folder / LOCK
     place = os.path.realpath(path)
     with _guard:
         if place in _held:
-            raise _in_use(path, _described(work))
+            raise _in_use(path, _described(work, shared))
         _held.add(place)
     new = not folder.exists()
     try:
-        descriptor = _acquire(path, work)
+        descriptor = _acquire(path, _described(work, shared))
         try:
             yield
         finally:
             with suppress(OSError):  # the folder may have been removed meanwhile
-                path.unlink()
+                if _is_current(descriptor, path) and (not shared or _is_alone(descriptor)):
+                    path.unlink()
             os.close(descriptor)
             if new:
                 with suppress(OSError):  # it holds something, as it should
@@ -62,19 +73,39 @@ def hold_folder(folder: Path, work: str) -> Iterator[None]:
             _held.discard(place)
 
 
-def _acquire(path: Path, work: str) -> int:
+def refuse_in_use(folder: Path) -> None:
+    """FolderInUseError where a process holds ``folder`` alone, whose files are then not complete; for readers."""
+    path = folder / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    with _guard:  # closing the file would end a lock of this process's own
+        if os.path.realpath(path) in _held:
+            return
+        try:
+            _lock(descriptor, shared=True)
+        except (BlockingIOError, PermissionError):
+            raise _in_use(path, _owner(descriptor), "Wait for it") from None
+        except OSError:  # no locks here, and whoever is named may be long gone
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _acquire(path: Path, described: dict[str, Any]) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise ClippyError(
-                f"{path.parent}: cannot be written to ({error.strerror or error})", "Choose another folder."
+                f"{path.parent}: cannot be written to ({refusal(error)})", "Choose another folder."
             ) from error
         try:
-            _take(descriptor, path)
+            _take(descriptor, path, shared=described["shared"])
             if _is_current(descriptor, path):
-                content = json.dumps(_described(work)).encode()
+                content = json.dumps(described).encode()
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, content, 0)
                 return descriptor
@@ -84,21 +115,43 @@ def _acquire(path: Path, work: str) -> int:
         os.close(descriptor)  # its last holder removed the file between opening and locking
 
 
-def _take(descriptor: int, path: Path) -> None:
+def _take(descriptor: int, path: Path, *, shared: bool) -> None:
     """Lock the open file, or ClippyError."""
     owner = _owner(descriptor)
-    if fcntl is not None:
+    together = shared and owner.get("shared") is True
+    gone = f"If that process is gone, delete {path}"
+    try:
+        _lock(descriptor, shared=shared)
+    except (BlockingIOError, PermissionError):
+        raise _in_use(path, owner) from None
+    except OSError:  # a file system or a platform without locks
+        if _seems_alive(owner) and not together:
+            raise _in_use(path, owner, gone) from None
+    if owner and owner.get("host") != socket.gethostname() and not together and _is_current(descriptor, path):
+        raise _in_use(path, owner, gone)
+
+
+def _lock(descriptor: int, *, shared: bool) -> None:
+    """Lock the open file; BlockingIOError or PermissionError where another has, OSError where there are no locks."""
+    if fcntl is None:
+        raise OSError("no record locks")
+    for left in reversed(range(_TRIES if shared else 1)):
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return
         except (BlockingIOError, PermissionError):
-            raise _in_use(path, owner) from None
-        except OSError:  # a file system without locks
-            if _seems_alive(owner):
-                raise _in_use(path, owner) from None
-    elif _seems_alive(owner):
-        raise _in_use(path, owner)
-    if owner and owner.get("host") != socket.gethostname() and _is_current(descriptor, path):
-        raise _in_use(path, owner, f"If that process is gone, delete {path}")
+            if not left:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _is_alone(descriptor: int) -> bool:
+    """Whether no other process shares the locked file."""
+    try:
+        _lock(descriptor, shared=False)
+    except OSError:
+        return False
+    return True
 
 
 def _is_current(descriptor: int, path: Path) -> bool:
@@ -109,9 +162,18 @@ def _is_current(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _described(work: str) -> dict[str, Any]:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"work": work, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+def _described(work: str, shared: bool) -> dict[str, Any]:
+    since, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
+    place = {"pid": pid, "host": socket.gethostname(), "started": _started(pid)}
+    return {"work": work, **place, "since": since, "shared": shared}
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, as Linux counts it; what tells it from a later one of the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
 
 
 def _owner(descriptor: int) -> dict[str, Any]:
@@ -124,7 +186,7 @@ def _owner(descriptor: int) -> dict[str, Any]:
 
 
 def _seems_alive(owner: dict[str, Any]) -> bool:
-    """Whether a process of this machine has the number that the file says; True for other machines."""
+    """Whether the process of this machine that the file names is there; True for other machines."""
     if not owner or owner.get("host") != socket.gethostname():
         return bool(owner)
     try:
@@ -132,13 +194,13 @@ def _seems_alive(owner: dict[str, Any]) -> bool:
     except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return owner.get("started") in (None, _started(int(owner["pid"])))
 
 
-def _in_use(path: Path, owner: dict[str, Any], remedy: str = "Wait for it or stop it") -> ClippyError:
+def _in_use(path: Path, owner: dict[str, Any], remedy: str = "Wait for it or stop it") -> FolderInUseError:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('since', '?')}"
-    return ClippyError(
+    return FolderInUseError(
         f"{path.parent} is in use by {owner.get('work', 'another clippy process')} ({who}).",
         f"{remedy}, or choose another folder.",
     )

@@ -53,15 +53,19 @@ class OwnFiles:
         """Whether the file was written by clippy and has not changed since."""
         return self._objection(path, None) is None
 
-    def check(self, paths: Iterable[Path], made_from: str = "") -> None:
-        """ClippyError that names those of ``paths`` that are there and must not be replaced by what is made now."""
+    def check(self, paths: Iterable[Path], made_from: str = "", *, flag: str = "--out") -> None:
+        """ClippyError that names those of ``paths`` that are there and must not be replaced by what is made now.
+
+        ``flag`` is what chooses another place.
+        """
         objections = [text for path in paths if os.path.lexists(path) and (text := self._objection(path, made_from))]
         if objections:
             more = f"\n  and {len(objections) - _SHOWN:,} more" if len(objections) > _SHOWN else ""
             listed = "".join(f"\n  {text}" for text in objections[:_SHOWN])
             raise ClippyError(
                 f"{self.folder} holds files that would be replaced:{listed}{more}",
-                "Choose another folder with --out, or replace them with --overwrite.",
+                f"Choose another place with {flag}, or replace them with --overwrite. In Python: another folder or "
+                "stem, or overwrite=True.",
             )
 
     def add(self, path: Path, content: Path, made_from: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,35 @@ def test_regions_are_numbers_or_files_and_debug_explains_the_mask(clip, tmp_path
     assert [entry["text"] for entry in first] == ["red", "crimson", "blue"] and first[0]["cosine"] == pytest.approx(1)
     with pytest.raises(clippy.ClippyError, match="cannot save 'masks'"):
         seg.save(tmp_path, ["masks"])
+
+
+def test_photos_in_memory_do_not_replace_each_others_results(clip, tmp_path):
+    first, second = (clip.segment(flag()[:, ::step], ["red", "blue"]) for step in (1, -1))
+    mask = Path(first.save(tmp_path, ["mask"])["mask"])
+    first.save(tmp_path, ["mask"])  # the same photo
+    before = mask.read_bytes()
+    with pytest.raises(clippy.ClippyError, match="made from a photo in memory") as refused:
+        second.save(tmp_path, ["mask"])
+    assert "stem" in refused.value.hint and mask.read_bytes() == before
+    assert second.save(tmp_path, ["mask"], stem="second")["mask"] == str(tmp_path / "second_mask.png")
+    for stem in ("../out", str(tmp_path.parent / "out")):
+        with pytest.raises(clippy.ClippyError, match="leads out of"):
+            second.save(tmp_path, ["mask"], stem=stem)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"limit": 0}, "limit must be a whole number from 1, not 0"),
+        ({"limit": float("nan")}, "limit"),
+        ({"seed": -1}, "seed"),
+        ({"changes": {"resolution": 0}}, "resolution"),
+        ({"changes": {"scales": [float("nan")]}}, "scales"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(options, says):
+    with pytest.raises(clippy.ClippyError, match=says):
+        clippy.evaluate("scenes", **options)
 
 
 @pytest.mark.slow

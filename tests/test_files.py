@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent, folders that may be written to, names that stay in their folder."""
 
-from pathlib import PurePosixPath
+import os
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -63,12 +64,68 @@ def test_a_failed_folder_leaves_the_older_one_and_nothing_else(tmp_path, raised,
     assert (tmp_path / "out" / "a").read_text() == "old"
 
 
-def test_an_older_folder_is_replaced_as_a_whole(tmp_path):
+def test_an_older_folder_is_replaced_as_a_whole_but_for_what_somebody_put_there(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
     out = tmp_path / "out"
-    for name in ("old", "new"):
+    out.symlink_to("elsewhere")
+    for content in ("old", "new"):
         with whole_folder(out, replace=True) as folder:
-            (folder / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/new"]
+            (folder / "weights").write_text(content)
+            (folder / "tokenizer").mkdir()
+            (folder / "tokenizer" / content).touch()
+        (out / "README.md").touch()
+    assert out.is_symlink() and (out / "weights").read_text() == "new"
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "elsewhere").rglob("*")) == [
+        *("elsewhere/README.md", "elsewhere/tokenizer", "elsewhere/tokenizer/new", "elsewhere/weights")
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
+
+
+def test_a_folder_keeps_hidden_files_and_what_came_meanwhile(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").touch()
+    with whole_folder(tmp_path) as folder:
+        (folder / "a").touch()
+    assert (tmp_path / ".git" / "HEAD").is_file() and (tmp_path / "a").is_file()
+    out = tmp_path / "out"
+    with pytest.raises(ClippyError, match="not empty: it holds theirs"), whole_folder(out) as folder:
+        (folder / "a").touch()
+        out.mkdir()
+        (out / "theirs").write_text("theirs")
+    assert (out / "theirs").read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "a", "out"]
+
+
+@pytest.mark.parametrize("how", [{}, {"replace": True}, {"overwrite": True}])
+def test_a_file_in_the_place_of_a_folder_stays(tmp_path, how):
+    (tmp_path / "out").write_text("theirs")
+    with pytest.raises(ClippyError, match="a file"), whole_folder(tmp_path / "out", **how) as folder:
+        (folder / "a").touch()
+    assert (tmp_path / "out").read_text() == "theirs" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_pipes_and_open_files_are_written_to_and_stay(tmp_path, capfd):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, lambda stream: stream.write(b"through"))
+    assert os.read(reader, 100) == b"through" and pipe.is_fifo()
+    os.close(reader)
+    with (tmp_path / "file").open("wb") as stream:  # as of: clippy ... --csv /dev/fd/3 3> file
+        for text in (b"one", b"two"):
+            write_whole(Path(f"/dev/fd/{stream.fileno()}"), lambda end, text=text: end.write(text))
+    assert (tmp_path / "file").read_bytes() == b"onetwo"
+    write_whole(Path("/dev/stdout"), lambda stream: stream.write(b"printed"))
+    assert capfd.readouterr().out == "printed"
+    with pytest.raises(ClippyError, match="cannot be written"):
+        write_whole(Path("/dev/fd/987"), lambda stream: None)
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "link").symlink_to("theirs")
+    write_whole(tmp_path / "link", lambda stream: stream.write(b"ours"))
+    assert (tmp_path / "theirs").read_text() == "theirs" and not (tmp_path / "link").is_symlink()
 
 
 def test_a_used_folder_is_refused_and_an_empty_one_taken(tmp_path):

@@ -9,15 +9,16 @@ import sys
 
 import pytest
 
+from clippy_cli import locks
 from clippy_cli.errors import ClippyError
-from clippy_cli.locks import LOCK, hold_folder
+from clippy_cli.locks import LOCK, FolderInUseError, hold_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from clippy_cli.locks import hold_folder
-with hold_folder(Path(sys.argv[1]), "clippy train"):
-    if len(sys.argv) > 2:  # a worker that outlives its parent must not keep the lock
+with hold_folder(Path(sys.argv[1]), "clippy train", shared="shared" in sys.argv):
+    if "with a worker" in sys.argv:  # a worker that outlives its parent must not keep the lock
         import os
         if os.fork() == 0:
             time.sleep(60)
@@ -82,3 +83,55 @@ def test_a_leftover_of_another_machine_is_not_and_how_to_go_on_is_said(tmp_path)
     with pytest.raises(ClippyError, match=told) as refused, hold_folder(tmp_path, "clippy train"):
         pass
     assert str(tmp_path / LOCK) in refused.value.hint
+
+
+def test_those_that_share_keep_out_only_who_wants_it_alone(tmp_path):
+    process = start(tmp_path / "out", "shared")
+    try:
+        with hold_folder(tmp_path / "out", "clippy segment", shared=True):
+            pass
+        assert (tmp_path / "out" / LOCK).exists()  # the other still needs it
+        with pytest.raises(FolderInUseError, match="in use by"), hold_folder(tmp_path / "out", "clippy evaluate"):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    alone = start(tmp_path / "out")
+    try:
+        refused = hold_folder(tmp_path / "out", "clippy segment", shared=True)
+        with pytest.raises(FolderInUseError, match=f"clippy train .process {alone.pid}"), refused:
+            pass
+    finally:
+        os.killpg(alone.pid, signal.SIGKILL)
+        alone.wait()
+    with hold_folder(tmp_path / "out", "clippy segment", shared=True):
+        pass
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_lock_that_is_deleted_and_taken_by_another_is_left_to_it(tmp_path):
+    with hold_folder(tmp_path, "clippy train"):
+        (tmp_path / LOCK).unlink()
+        (tmp_path / LOCK).write_text("another's")
+    assert (tmp_path / LOCK).read_text() == "another's"
+
+
+@pytest.mark.parametrize(("started", "alive"), [(None, True), ("now", True), ("earlier", False)])
+def test_without_locks_a_process_that_has_got_the_number_of_a_dead_one_holds_nothing(
+    tmp_path, monkeypatch, started, alive
+):
+    def none(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "lockf", none)
+    with hold_folder(tmp_path / "other", "clippy train"):
+        fields = json.loads((tmp_path / "other" / LOCK).read_text())
+    fields |= {"started": fields["started"] if started == "now" else started}
+    (tmp_path / LOCK).write_text(json.dumps(fields))
+    if alive:
+        with pytest.raises(FolderInUseError) as refused, hold_folder(tmp_path, "clippy train"):
+            pass
+        assert f"delete {tmp_path / LOCK}" in refused.value.hint
+    else:
+        with hold_folder(tmp_path, "clippy train"):
+            pass

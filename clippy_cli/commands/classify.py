@@ -12,12 +12,14 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
+from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_STDOUT = Path("/dev/stdout")
 CSV_COLUMNS = ("image", "rank", "label", "probability", "score")
 
 
@@ -29,8 +31,13 @@ def classify(
     model: options.Model = DEFAULT_MODEL,
     resolution: options.Resolution = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write image, rank, label, probability, score as CSV.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write image, rank, label, probability, score as CSV; - prints that and no tables.",
+        ),
     ] = None,
+    overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
     strict: options.Strict = False,
@@ -50,22 +57,31 @@ def classify(
       clippy classify photos/ --labels indoor,outdoor --csv places.csv
       clippy classify photo.jpg --labels beach,forest --templates openai --json
     """
+    from clippy_cli.files import is_stream
     from clippy_cli.inference.requests import ClassifyRequest
+    from clippy_cli.own_files import own_files, replacing_own
     from clippy_cli.reporting.products import save_csv
 
     request = ClassifyRequest.read(labels, top_k, templates, resolution)
+    csv = _STDOUT if csv == Path("-") else csv
+    printed = csv == _STDOUT
+    if printed and json:
+        raise ClippyError("--json and a --csv of - both write to standard output", "Give --csv a file.")
+    if csv is not None and not overwrite and not is_stream(csv):
+        own_files(csv.parent).check([csv], flag="--csv")
     found = input_files(images, strict=strict)
     clip = load_clip(model, device, texts=True)
     answer = clip.prepare(request)
     results = clip.answer(answer, found.paths, batch_size=batch_size)
     run = collect(results, found, "classifying", lambda result, stem: result.record())
     if csv is not None:
-        save_csv(csv, CSV_COLUMNS, _rows(run.done))
+        with replacing_own(csv.parent, overwrite=overwrite):
+            save_csv(csv, CSV_COLUMNS, _rows(run.done))
     if json:
         console.print_json(
             {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records()}
         )
-    else:
+    elif not printed:
         _print_guesses(run.done)
     run.finish()
 

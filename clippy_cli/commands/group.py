@@ -67,5 +67,6 @@ def group(
     found = input_files(images, out, strict=strict)
     output = Output(out, kinds, json, overwrite)
     output.check(found.paths, (GROUP_SUFFIX,))
-    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
-    run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)
+    with output.held("clippy group"):
+        clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
+        run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,21 @@ class Output:
     json: bool
     overwrite: bool = False
 
+    @contextmanager
+    def held(self, work: str) -> Iterator[None]:
+        """While the block runs, share the folder with others that write photo by photo, and with nobody else."""
+        from clippy_cli.locks import hold_folder
+
+        with hold_folder(self.folder, work, shared=True) if self.kinds else nullcontext():
+            yield
+
     def check(self, paths: Sequence[Path], suffixes: Sequence[str]) -> None:
         """ClippyError, before any work, that names files in the way which clippy did not make from the same photo."""
         from clippy_cli.own_files import own_files
         from clippy_cli.reporting.files import existing_files, output_stems
 
         own = own_files(self.folder)
-        if not self.overwrite and self.folder.is_dir():
+        if not self.overwrite and os.path.isdir(self.folder):  # noqa: PTH112 -- False for a name that is too long
             for path, stem in zip(paths, output_stems(paths), strict=True):
                 for suffix in suffixes:
                     there = existing_files(self.folder / (stem + suffix), self.kinds)

@@ -110,11 +110,12 @@ def segment(
         _check_stems(found.paths)
     output = Output(out, kinds, json, overwrite)
     output.check(found.paths, ("",) if regions is None else ("", WITH_REGIONS))
-    clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
-    answer = clip.prepare(request)
-    if answer.settings["score_kind"] == "cosine" and threshold is None:
-        console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-    run_divided(clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions)
+    with output.held("clippy segment"):
+        clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
+        answer = clip.prepare(request)
+        if answer.settings["score_kind"] == "cosine" and threshold is None:
+            console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
+        run_divided(clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions)
 
 
 def _check_stems(paths: Sequence[Path]) -> None:

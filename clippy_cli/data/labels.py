@@ -10,7 +10,7 @@ from unicodedata import normalize
 from clippy_cli.errors import ClippyError
 
 _EXAMPLE = "Write labels as in --labels 'dog|puppy, grass': commas between labels, | between synonyms."
-_INVISIBLE = " \t\r\n\ufeff\u200b"  # a byte order mark and a space of no width among them
+_INVISIBLE = " \t\r\n\ufeff\u200b\u2060"  # a byte order mark and a space of no width among them
 _LIST_FILES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
 _QUOTES = "\"'“”„«»`"
 _OTHER_COMMAS = ("\n", ";", "，", "、", "،")  # those of Chinese, Japanese and Arabic among them
@@ -93,7 +93,7 @@ def _refuse_other_forms(text: str) -> None:
 
 def _parse_label(part: str, text: str) -> Label:
     words = tuple(" ".join(word.strip(_INVISIBLE).split()) for word in part.split("|"))
-    if not all(words):
+    if not all(any(character.isprintable() and character != " " for character in word) for word in words):
         kind = "label" if len(words) == 1 else "synonym"
         raise ClippyError(f"Empty {kind} in {text!r}", _EXAMPLE)
     return Label(words[0], words)

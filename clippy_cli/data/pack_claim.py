@@ -49,7 +49,7 @@ class Packing(BaseModel):
         prefix: of the shards' names and keys: letters, digits, ``-`` and ``_``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     shards: int
     max_side: int | None = None
@@ -85,7 +85,7 @@ class PackFile(BaseModel):
     ``notices``, once all shards are whole, are what of the table or folder was not used as it stands.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     packing: Packing
     images: int

@@ -92,6 +92,12 @@ def scale_to_8_bit(
     its highest value. Floats that leave their range by up to 5 % of it are clipped. Both are noted. ClippyError where
     values have no agreed meaning.
     """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        wrong = int((~np.isfinite(values)).sum())
+        raise ClippyError(
+            f"{where}: {wrong:,} of {values.size:,} pixel values are NaN or inf",
+            "Such values stand for missing data: replace them, and save it as an 8-bit or 16-bit image.",
+        )
     low, high = float(values.min()), float(values.max())
     found = f"{where}: {low:g} to {high:g}"
     limit: float | None

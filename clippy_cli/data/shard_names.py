@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,9 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, suffix_of
+from clippy_cli.data.pack_claim import PACK_FILE, PackFile
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import refuse_in_use
 from clippy_cli.notices import Notices
 from clippy_cli.recipe.data import is_url
 
@@ -42,6 +46,8 @@ def local_shards(patterns: Sequence[str]) -> list[Path]:
         shards += named
     if not shards:
         raise ClippyError(*_NO_SHARD)
+    for folder in dict.fromkeys(path.parent for path in shards):
+        refuse_in_use(folder)
     files: dict[tuple[int, int], Path] = {}
     for path in shards:
         stat = path.stat()
@@ -111,9 +117,28 @@ def shards_in(folder: Path, notices: Notices) -> list[Path]:
             notices.skipped("shard", "compressed, so that samples cannot be read in any order", name, hint=hint)
         elif is_image_name(name):
             images.append(name)
+    if shards:
+        _refuse_unfinished(folder, os.path.join(glob.escape(os.fspath(folder)), "*"))  # noqa: PTH118 (a pattern)
     if images and shards:
         notices.ignored("image", "lies beside the shards of its folder", *images)
     return shards
+
+
+def _refuse_unfinished(folder: Path, pattern: str) -> None:
+    """ClippyError where ``folder`` holds a pack that lacks shards which ``pattern`` would match."""
+    if not (folder / PACK_FILE).is_file():
+        return
+    try:
+        packing = PackFile.model_validate_json((folder / PACK_FILE).read_bytes()).packing
+    except (OSError, ValueError):  # pydantic's errors are such; somebody else's file
+        return
+    shards = [packing.files(folder, number)[0] for number in range(packing.shards)]
+    missing = [path for path in shards if not path.is_file() and fnmatch.fnmatch(os.fspath(path), pattern)]
+    if missing:
+        raise ClippyError(
+            f"{folder}: {len(missing):,} of {len(shards):,} shards of this pack are missing, such as {missing[0].name}",
+            "Repeat its clippy data pack, which goes on where it stopped; or name the shards that are wanted.",
+        )
 
 
 def _globbed(pattern: str) -> Iterator[Path]:
@@ -125,4 +150,7 @@ def _globbed(pattern: str) -> Iterator[Path]:
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (takes absolute patterns)
         if not found and len(names) > 1:
             raise ClippyError(f"No file matches {name}, which {pattern!r} stands for", "Check the braces.")
-        yield from map(Path, found)
+        paths = [Path(path) for path in found]
+        for folder in dict.fromkeys(path.parent for path in paths):
+            _refuse_unfinished(folder, os.path.normpath(name))
+        yield from paths

@@ -35,7 +35,7 @@ Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isi
 class Rules(BaseModel):
     """The part of a protocol that may differ from set to set; None leaves it to the protocol."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     resolution: Annotated[int, Field(ge=1)] | Literal["model"] | None = None
     window: Annotated[int, Field(ge=1)] | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from clippy_cli.data.benchmarks.base import SegmentationSet, SetInfo
@@ -14,7 +15,7 @@ from clippy_cli.evaluation.protocol import Background, Protocol, Rules
 from clippy_cli.inference.choices import Competition, Filter, Refinement, Sizes, WindowAverage
 from clippy_cli.inference.refine.refinement import parse_refinement
 from clippy_cli.inference.segment import Entries, Rule
-from clippy_cli.inference.views import Views, fit_windows
+from clippy_cli.inference.views import Views, check_scales, fit_windows
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.patch_forms import parse_positions, patch_form, pools_prefix, position_rule
@@ -106,8 +107,21 @@ class Overrides:
     pool_prefix: bool | None = None
     window_average: str | None = None
 
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, {"resolution": 1, "window": 0, "stride": 1})
+        if self.scales is not None:
+            check_scales(self.scales)
+
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, value in vars(self).items() if value is not None)
+
+
+def check_whole_numbers(given: object, lowest: Mapping[str, int]) -> None:
+    """ClippyError for an attribute of ``given`` that is no whole number, or below the ``lowest`` one; None is left."""
+    for name, least in lowest.items():
+        value = getattr(given, name)
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            raise ClippyError(f"{name} must be a whole number from {least}, not {value!r}", f"Change {name}.")
 
 
 def resolve_settings(protocol: Protocol, info: SetInfo, model: VisionLanguageModel, overrides: Overrides) -> Settings:

@@ -23,6 +23,7 @@ from clippy_cli.export.parity import (
     ExportReport,
     difference,
     file_sizes,
+    refuse_model_folder,
     require_parity,
     sample_images,
     sample_texts,
@@ -53,6 +54,7 @@ def export_onnx(model: Clippy, out: Path, *, opset: int = 18, overwrite: bool = 
     newest = _needed("onnx").defs.onnx_opset_version()
     if opset > newest:
         raise ClippyError(f"The installed onnx knows operator sets up to {newest}, not {opset}.", "Try --opset 18.")
+    refuse_model_folder(out)
     model = model.to("cpu").eval()
     with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
         image, text = ImageGraph(model).eval(), TextGraph(model).eval()

@@ -17,6 +17,7 @@ from clippy_cli.export.parity import (
     ExportReport,
     difference,
     file_sizes,
+    refuse_model_folder,
     require_parity,
     sample_images,
     sample_texts,
@@ -28,6 +29,7 @@ from clippy_cli.model.compat.open_clip import text_fields
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.rotary_tower import RotaryTower
 from clippy_cli.model.vit_tower import VitTower
+from clippy_cli.model.weight_files import write_checksums
 
 LIMIT = 1e-5
 CONFIG_FILE, WEIGHTS_FILE, ENCODER_FOLDER = "open_clip_config.json", "open_clip_model.safetensors", "text_encoder"
@@ -41,6 +43,7 @@ def export_open_clip(model: Clippy, out: Path, *, overwrite: bool = False) -> Ex
     With ``overwrite`` files of the same names are replaced in a folder that is not empty. ClippyError names all that
     open_clip cannot express.
     """
+    refuse_model_folder(out)
     _require_expressible(model)
     model = model.to("cpu").eval()
     with whole_folder(out, overwrite=overwrite) as folder, torch.no_grad():
@@ -53,6 +56,7 @@ def export_open_clip(model: Clippy, out: Path, *, overwrite: bool = False) -> Ex
         differences = _differences(model, folder)
         require_parity(differences, LIMIT)
         _write_json(folder / CONFIG_FILE, _config(model, out))
+        write_checksums(folder, but=(CONFIG_FILE,))  # which is corrected where the folder is moved
     moved = f"Where the folder is moved, correct text_cfg.hf_model_name in {CONFIG_FILE}: open_clip wants a full path."
     notes = (moved,) if model.config.text.kind == "hugging_face" else ()
     return ExportReport(out, file_sizes(out), LIMIT, differences, notes)

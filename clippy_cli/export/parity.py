@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.store import WEIGHTS_FILE
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class ExportReport:
     limit: float
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
+
+
+def refuse_model_folder(out: Path) -> None:
+    """ClippyError where ``out`` is a model directory of clippy, which files of an export would spoil."""
+    if (out / WEIGHTS_FILE).is_file():
+        raise ClippyError(f"{out} is a model directory of clippy.", "Choose another folder for the export.")
 
 
 def difference(output: str, given: Tensor, exported: Tensor, wanted: Tensor) -> Difference:

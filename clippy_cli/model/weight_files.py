@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ _AGAIN = "Copy or download it again."
 logger = logging.getLogger(__name__)
 
 
-def write_checksums(folder: Path) -> None:
-    """Note the SHA-256 of every file below ``folder`` in its ``checksums.json``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS_FILE)
+def write_checksums(folder: Path, but: Collection[str] = ()) -> None:
+    """Note the SHA-256 of every file below ``folder`` in its ``checksums.json``, ``but`` those that users may edit."""
+    left_out = {CHECKSUMS_FILE, *but}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
     sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
     text = json.dumps({"sha256": sums}, indent=2) + "\n"
     (folder / CHECKSUMS_FILE).write_text(text, encoding="utf-8")

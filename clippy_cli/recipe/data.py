@@ -57,7 +57,7 @@ MAX_REPEAT = 1000
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ShardsRecipe(Section):

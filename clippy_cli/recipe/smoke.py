@@ -23,8 +23,9 @@ SUFFIX = "-smoke"
 
 
 def is_smoke(recipe: Recipe) -> bool:
-    """Whether this is the smoke form of a recipe, whose run folder may be written over."""
-    return recipe.name.endswith(SUFFIX) and recipe.output.endswith(SUFFIX)
+    """Whether this is the smoke form of a recipe, whose run folder may be written over; a name alone makes none."""
+    named = recipe.name.endswith(SUFFIX) and recipe.output.rstrip("/").endswith(SUFFIX)
+    return named and (recipe.train.steps, recipe.train.batch_size) == (STEPS, BATCH)
 
 
 def smoke_recipe(recipe: Recipe) -> Recipe:

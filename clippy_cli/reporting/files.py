@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ GROUP_KINDS = ("overlay", "mask", "json", "pca", "cutouts")
 GROUP_DEFAULT = ("overlay", "mask", "json", "pca")
 WITH_REGIONS = "+regions"  # after the stem of a second result, where regions come from elsewhere
 GROUP_SUFFIX = "_groups"
+_MOST_BYTES = 215  # of a stem: file systems end at 255, endings and "+regions" take up to 32
 # What each kind adds to a result's stem; cutouts and debug are folders.
 ENDINGS = {
     "overlay": "_overlay.png",
@@ -40,7 +42,8 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
     """A file name stem for each path, all different (upper and lower case are one) and the same on every run.
 
     A stem of its own stays as it is. Files that share folder and stem get their suffix behind; files that share the
-    result get their folders in front, as many as it takes; a number parts what is left.
+    result get their folders in front, as many as it takes; a number parts what is left. One that is too long for a file
+    system is cut.
     """
     whole = [path.absolute() for path in paths]
     twins = Counter(str(path.with_suffix("")).casefold() for path in whole)
@@ -55,13 +58,25 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
             stems[index] = "_".join((*filter(None, folders), own[index]))
     clashing = _clashing(stems)
     taken = {stem.casefold() for index, stem in enumerate(stems) if index not in clashing}
-    return [_numbered(stem, taken) if index in clashing else stem for index, stem in enumerate(stems)]
+    return [
+        _fitting(_numbered(stem, taken) if index in clashing else stem, str(whole[index]))
+        for index, stem in enumerate(stems)
+    ]
 
 
 def safe_name(label: str, taken: set[str]) -> str:
     """A label as a file name on any system: letters, digits, ``-`` and ``_`` stay; the result is added to ``taken``."""
     kept = "".join(character if character.isalnum() or character in "-_" else "_" for character in label)
     return _numbered(kept.strip("_")[:80] or "label", taken)
+
+
+def _fitting(stem: str, path: str) -> str:
+    """A stem of at most ``_MOST_BYTES``; one that is longer is cut, and ends with a digest of the photo's path."""
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _MOST_BYTES:
+        return stem
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return f"{encoded[: _MOST_BYTES - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def _clashing(stems: Sequence[str]) -> list[int]:

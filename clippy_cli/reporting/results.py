@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from clippy_cli.inference.classify import Guess
 from clippy_cli.inference.group import pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
 from clippy_cli.notices import Notice
-from clippy_cli.own_files import replacing_own
+from clippy_cli.own_files import own_files, replacing_own
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.files import (
     COMMON_KINDS,
@@ -135,13 +136,15 @@ class Divided:
             overwrite: replace files that clippy did not write, or made from another photo.
 
         Raises:
-            ClippyError: an unknown kind; a folder or disk that takes nothing; too many labels for a palette image;
-                files in the way that are somebody's.
+            ClippyError: an unknown kind; a folder or disk that takes nothing; a stem that leads out of the folder; too
+                many labels for a palette image; files in the way that are somebody's.
         """
         wanted = self._wanted(kinds)
         base = Path(folder) / ((stem or self._stem()) + self.suffix)
+        if not own_files(Path(folder)).holds(base):
+            raise ClippyError(f"The stem {stem!r} leads out of {folder}", "Give a name, and the folder by itself.")
         noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
-        with replacing_own(Path(folder), os.path.abspath(self.source), overwrite=overwrite):  # noqa: PTH100
+        with replacing_own(Path(folder), self._made_from(), overwrite=overwrite):
             files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
             if "json" in wanted:  # last, since it names the other files
                 path = beside(base, ENDINGS["json"])
@@ -155,6 +158,12 @@ class Divided:
             if kind not in self.kinds:
                 raise ClippyError(f"A {type(self).__name__} cannot save {kind!r}", f"Choose {', '.join(self.kinds)}.")
         return wanted
+
+    def _made_from(self) -> str:
+        """What tells the photo from others: its path, or a digest of its pixels where it came from memory."""
+        if os.path.lexists(self.source):
+            return os.path.abspath(self.source)  # noqa: PTH100
+        return f"a photo in memory, {hashlib.sha256(self.image.tobytes()).hexdigest()[:12]}"
 
     def _stem(self) -> str:
         return Path(self.source).stem or "photo"

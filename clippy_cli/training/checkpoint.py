@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from clippy_cli.recipe.loading import SAME_BUT_FOR_ROUNDING, changed_fields
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.best import Best
 
+_NAME = re.compile(r"step-[0-9]{8,}\.pt")
 OPTIMIZER_PARTS = 16
 _EARLIER = "Delete this file; --resume then takes the checkpoint before it."
 Count = Annotated[int, Field(ge=0)]
@@ -99,7 +101,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, checkpoint.step)
     for left_by_a_kill in folder.glob("step-*.tmp"):
-        left_by_a_kill.unlink()
+        if _NAME.fullmatch(left_by_a_kill.with_suffix(".pt").name):
+            left_by_a_kill.unlink()
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
@@ -260,4 +263,5 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"))
+    """From the first step to the last; copies under other names are the user's."""
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from clippy_cli.files import require_empty, write_whole
-from clippy_cli.locks import LOCK
 from clippy_cli.notices import printable
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
+from clippy_cli.recipe.smoke import is_smoke
 from clippy_cli.training.events import (
     BestChanged,
     CheckpointFailed,
@@ -35,6 +37,10 @@ LOGGED: Mapping[type[Event], str] = {
     BestChanged: "best",
 }
 MEASURED = ("validation", "evaluation")
+SMOKE_FILES = (  # what a smoke run leaves: no TensorBoard, no W&B
+    *("checkpoints", "cache", "shards", "best", "model", "evaluations", "evaluation.json", "log.jsonl", "loss.png"),
+    "recipe.yaml",  # the last, so that a killed removal is gone on with
+)
 logger = logging.getLogger(__name__)
 
 
@@ -54,16 +60,21 @@ class RunFolder:
         self._unwritten, self._log_failed = bytearray(), False
 
     def refuse_if_used(self, *, throwaway: bool = False) -> None:
-        """ClippyError where the folder holds anything; only ``throwaway`` removes an earlier run in its place."""
-        if throwaway and self.recipe.is_file():
-            for path in self.root.iterdir():
-                if path.name == LOCK:  # of this run
-                    continue
+        """ClippyError where the folder holds anything; with ``throwaway`` what an earlier smoke run left is removed."""
+        if throwaway and self._is_of_smoke_run():
+            for name in SMOKE_FILES:
+                path = self.root / name
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
         require_empty(self.root, "Continue it with --resume, or keep it and write elsewhere: --set output=FOLDER")
+
+    def _is_of_smoke_run(self) -> bool:
+        try:
+            return is_smoke(Recipe.model_validate(yaml.safe_load(self.recipe.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):  # pydantic's errors are ValueErrors
+            return False
 
     def prepare(self, recipe: Recipe, first_step: int, *, finished: bool) -> None:
         """Create the folder, write the resolved recipe, and forget log lines past ``first_step``.

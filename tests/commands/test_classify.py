@@ -36,6 +36,22 @@ def test_table_and_csv(clippy, flag):
     assert float(rows[0]["probability"]) + float(rows[1]["probability"]) == pytest.approx(1)
 
 
+def test_a_csv_replaces_only_one_that_clippy_wrote_and_may_be_printed(clippy, flag):
+    arguments = ("classify", flag("red.png", right=(255, 0, 0)), "--labels", "red,green", "--csv")
+    assert [clippy(*arguments, "own.csv").code for _ in range(2)] == [0, 0]
+    written = Path("own.csv").read_text()
+    Path("own.csv").write_text(written.replace("red.png", "corrected.png"))
+    for name, why in (("own.csv", "changed since clippy wrote it"), ("theirs.csv", "not written by clippy")):
+        Path("theirs.csv").write_text("key,word\n")
+        outcome = clippy(*arguments, name)
+        assert outcome.code == 1 and f"{name}: {why}" in outcome.stderr and "--csv" in outcome.stderr
+    assert Path("theirs.csv").read_text() == "key,word\n" and "corrected" in Path("own.csv").read_text()
+    assert clippy(*arguments, "theirs.csv", "--overwrite").code == 0
+    assert Path("theirs.csv").read_text() == written
+    assert clippy(*arguments, "-", "--json").code == 1
+    assert not Path("-").exists()
+
+
 def test_many_images_take_a_line_each_and_a_bad_one_is_reported(clippy, flag):
     for name in "abcd":
         flag(f"photos/{name}.png", right=(255, 0, 0))
@@ -52,5 +68,5 @@ def test_the_flags_are_these():
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         *("images", "--labels", "--top-k", "--templates", "--model", "--resolution", "--csv", "--batch-size"),
-        *("--device", "--json", "--strict"),
+        *("--device", "--json", "--strict", "--overwrite"),
     }

@@ -16,7 +16,8 @@ from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from clippy_cli.app import app
-from clippy_cli.errors import ExitCode
+from clippy_cli.commands.results_folder import results_folder
+from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.result import Document
 from clippy_cli.locks import hold_folder
 from clippy_cli.model.store import save_model
@@ -256,6 +257,19 @@ def test_results_are_never_replaced_unasked_nor_written_by_two(run):
     with hold_folder(Path("mine"), "clippy evaluate"):
         refused = run(*arguments, "--out", "mine")
     assert refused.exit_code == 1 and f"in use by clippy evaluate (process {os.getpid()} on" in refused.output
+    Path("blocked").mkdir()
+    Path("blocked/images").touch()
+    refused = run(*arguments, "--out", "blocked")
+    assert refused.exit_code == 1 and "images: not written by clippy" in refused.output
+
+
+def test_a_default_folder_in_use_is_passed_over_unless_the_same_command_works_there(tmp_path):
+    default = tmp_path / "evaluate"
+    with hold_folder(default, "clippy evaluate"), results_folder(None, default, (), work="clippy evaluate") as second:
+        assert second == tmp_path / "evaluate-2"
+    again = results_folder(None, default, (), work="clippy evaluate", continues=lambda folder: folder == default)
+    with hold_folder(default, "clippy evaluate"), pytest.raises(ClippyError, match="in use"), again:
+        pass
 
 
 def test_a_suite_measures_what_is_there_and_names_what_is_missing(run, data):

@@ -23,10 +23,16 @@ def test_what_is_written_is_read_back(groups: list[list[str]], space: str) -> No
         assert parse_labels(text) == tuple(Label(group[0], tuple(group)) for group in groups)
 
 
-@pytest.mark.parametrize("text", ["", "  ", ",", "dog,", ",dog", "dog,,cat", "dog||puppy", "|dog", "dog| ,cat"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", ",", "dog,", ",dog", "dog,,cat", "dog||puppy", "|dog", "dog| ,cat", "\u200b", "dog,\x07"]
+)
 def test_empty_labels_are_refused(text: str) -> None:
     with pytest.raises(ClippyError, match=r"Empty|No label"):
         parse_labels(text)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_label() -> None:
+    assert parse_labels("\ufeffdog, \u200bcat") == parse_labels("dog,cat")
 
 
 @pytest.mark.parametrize("text", ["dog,cat,dog", "dog,Dog", "dog|puppy,cat|PUPPY", "dog|dog", "Straße,STRASSE"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from clippy_cli.data.image_folder import FolderSource
 from clippy_cli.data.images import read_image
 from clippy_cli.data.pack_claim import Packing
 from clippy_cli.data.packing import pack_shards, shards_for
+from clippy_cli.data.shard_names import local_shards
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import hold_folder
 from tests.fixtures.data import encoded, noise
 
 CAPTIONS = {
@@ -159,6 +163,27 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(table: Path, tmp_path: Pat
     assert again.examples == whole.examples
     assert (tmp_path / "out" / "00000.tar").stat().st_mtime_ns == first
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_pack_that_is_being_written_or_was_broken_off_is_not_read_as_if_it_were_whole(
+    table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    pack_shards(TableSource(table), out, Packing(shards=3))
+    assert len(local_shards([f"{out}/*.tar"])) == 3
+    with hold_folder(out, "clippy data pack"):
+        assert len(local_shards([f"{out}/*.tar"])) == 3  # by the process that writes it
+    held = "import sys; from pathlib import Path; from clippy_cli.locks import hold_folder; "
+    held += "held = hold_folder(Path(sys.argv[1]), 'clippy data pack'); held.__enter__(); print(flush=True); input()"
+    with Popen([sys.executable, "-c", held, str(out)], stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        with pytest.raises(ClippyError, match=r"in use by clippy data pack \(process"):
+            local_shards([f"{out}/00000.tar"])
+        process.kill()
+    (out / "00001.tar").unlink()
+    with pytest.raises(ClippyError, match=r"1 of 3 shards of this pack are missing, such as 00001\.tar"):
+        local_shards([f"{tmp_path}/*/*.tar"])
+    assert len(local_shards([f"{out}/00000.tar", f"{out}/00002.ta?"])) == 2  # what was wanted is there
 
 
 def test_other_contents_are_refused(table: Path, tmp_path: Path) -> None:

@@ -53,11 +53,19 @@ def test_floats_that_overshoot_are_clipped_and_said(low: float, high: float, lim
     assert len(told) == (low < 0 or high > limit)
 
 
-@pytest.mark.parametrize("high", [1.5, 9.0, 300.0, np.inf])
+@pytest.mark.parametrize("high", [1.5, 9.0, 300.0])
 def test_floats_of_no_known_range_are_refused(high: float) -> None:
     values = RAMP.astype(np.float32)
     values[-1, -1] = high
     with pytest.raises(ClippyError, match="no agreed meaning as brightness"):
+        decoded(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_no_numbers_are_counted(value: float) -> None:
+    values = np.full((4, 5), 0.5, np.float32)
+    values[1, :3] = value
+    with pytest.raises(ClippyError, match="3 of 20 pixel values are NaN or inf"):
         decoded(encoded(Image.fromarray(values), "TIFF"))
 
 

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.export.open_clip_folder import LIMIT, export_open_clip
+from clippy_cli.export.open_clip_folder import CONFIG_FILE, LIMIT, WEIGHTS_FILE, export_open_clip
 from clippy_cli.model.build import build_model
 from clippy_cli.model.registry import load_architecture
+from clippy_cli.model.sources.open_clip_model import load_open_clip
+from clippy_cli.model.store import save_model
 from tests.fixtures.export_models import TRUNK, tiny_model
 
 ROTARY = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -52,6 +54,24 @@ def test_open_clip_embeds_as_the_model_does(case, tmp_path):
     assert {found.output for found in report.differences} == {"images", "texts"}
     assert all(found.largest <= LIMIT for found in report.differences)
     assert bool(report.notes) == ("text" in choice)
+
+
+def test_a_damaged_export_is_found_and_an_edited_description_is_not(tmp_path):
+    model = tiny_model(pooling="cls")
+    export_open_clip(model, tmp_path / "out")
+    description, weights = tmp_path / "out" / CONFIG_FILE, tmp_path / "out" / WEIGHTS_FILE
+    description.write_text(description.read_text() + "\n")
+    load_open_clip(str(tmp_path / "out"), torch.device("cpu"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ClippyError, match=f"{WEIGHTS_FILE} is damaged"):
+        load_open_clip(str(tmp_path / "out"), torch.device("cpu"))
+    save_model(model, tmp_path / "model")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ClippyError, match="is a model directory"):
+        export_open_clip(model, tmp_path / "model", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_convolutional_trunk_with_its_mean(tmp_path):

@@ -94,6 +94,13 @@ lr: 3
     assert len(found) == len(expected), found
 
 
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "max_logit_scale", "logit_bias_init", "words.weight"])
+@pytest.mark.parametrize("value", [".nan", ".inf", "1e400"])
+def test_numbers_are_finite(write, field: str, value: str) -> None:
+    (found,) = problems(write(GOOD), f"train.{field}={value}")
+    assert f"train.{field}: must be" in found
+
+
 def test_overrides_may_be_a_mapping_of_values(write, tmp_path: Path) -> None:
     given = {"train.lr": 3e-4, "data.resolution": [32, 64], "output": tmp_path, "train.final": {"share": 0.5}}
     recipe = load_recipe(Path(write(GOOD)), given)

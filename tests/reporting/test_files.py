@@ -1,5 +1,6 @@
 """Names that do not collide."""
 
+import os
 import string
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clippy_cli.reporting.files import output_stems, safe_name
+from clippy_cli.reporting.files import ENDINGS, GROUP_SUFFIX, WITH_REGIONS, output_stems, safe_name
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,12 @@ def test_labels_become_harmless_different_file_names(labels):
         assert name
         assert not set(name) & set(string.punctuation.replace("-", "").replace("_", "") + " \0\n")
         assert len(name) <= 90
+
+
+@pytest.mark.parametrize("letter", ["y", "\u00fc", "\U0001f600", "\udce9"])
+def test_stems_leave_room_for_every_ending(letter, tmp_path):
+    name = letter * (250 // len(os.fsencode(letter)))
+    stems = output_stems([Path("a", f"{name}.jpg"), Path("b", f"{name}.jpg"), Path("plain.jpg")])
+    assert len(set(stems)) == 3 and stems[2] == "plain"
+    for stem in stems:
+        (tmp_path / f"{stem}{WITH_REGIONS}{GROUP_SUFFIX}{ENDINGS['overlay']}").touch()

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.training.checkpoint import Checkpoint, load_checkpoint, load_optimizer, load_weights, save_checkpoint
+from clippy_cli.recipe.smoke import is_smoke, smoke_recipe
+from clippy_cli.training.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    save_checkpoint,
+)
 from clippy_cli.training.events import SetsEvaluated, Validated
 from clippy_cli.training.run import train
 from clippy_cli.training.run_folder import RunFolder
@@ -109,3 +117,31 @@ def test_a_log_is_json_whatever_was_measured_and_keeps_no_damaged_line(tmp_path,
     assert "4 lines are damaged and left out, the first is line 3" in caplog.text
     folder.prepare(tiny(), 1, finished=False)
     assert len(folder.log.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_copies_that_somebody_made_are_neither_deleted_nor_resumed_from(tmp_path):
+    copies = [tmp_path / name for name in ("step-00000001-good.pt", "step-best.pt", "step-notes.tmp")]
+    for copy in copies:
+        copy.write_text("mine")
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, checkpoint(step=step), keep=1)
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-00000003.pt"
+    assert sorted(tmp_path.iterdir()) == sorted([*copies, tmp_path / "step-00000003.pt"])
+
+
+def test_a_smoke_run_removes_an_earlier_one_and_nothing_else(tiny, tmp_path):
+    folder = RunFolder(tmp_path / "run-smoke")
+    smoke = smoke_recipe(tiny())
+    folder.prepare(smoke, 0, finished=False)
+    folder.refuse_if_used(throwaway=is_smoke(smoke))
+    assert not list(folder.root.iterdir())
+    folder.prepare(smoke, 0, finished=False)
+    (folder.root / "notes.txt").touch()
+    with pytest.raises(ClippyError, match=r"holds notes\.txt\."):
+        folder.refuse_if_used(throwaway=True)
+    own = tiny("name=camp-smoke", f"output={folder.root}")  # a run of its own right, whatever it is called
+    assert not is_smoke(own)
+    folder.prepare(own, 0, finished=False)
+    with pytest.raises(ClippyError, match="not empty"):
+        folder.refuse_if_used(throwaway=True)
+    assert folder.recipe.is_file() and folder.log.is_file()

@@ -28,6 +28,7 @@ from clippy_cli.data.benchmarks.patterns import find_keys, is_file, is_folder
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.data.benchmarks.spec import Reader, SetSpec
 from clippy_cli.errors import ClippyError
+from clippy_cli.locks import hold_folder
 
 SETS = Path(str(resources.files("clippy_cli.data.benchmarks") / "sets"))
 SCENES = "scenes"
@@ -215,10 +216,12 @@ def download(name: str, root: Path) -> Path:
 
     unpacked = root / ".clippy-download"
     try:
-        unpacked.mkdir(parents=True, exist_ok=True)
-        VOCSegmentation(str(unpacked), year="2012", image_set="val", download=True)
-        place.parent.mkdir(exist_ok=True)
-        (unpacked / "VOCdevkit" / "VOC2012").replace(place)
+        with hold_folder(unpacked, "clippy sets --download"):
+            if _is_there(spec, place):  # another process had it
+                return place
+            VOCSegmentation(str(unpacked), year="2012", image_set="val", download=True)
+            place.parent.mkdir(exist_ok=True)
+            (unpacked / "VOCdevkit" / "VOC2012").replace(place)
     except (OSError, RuntimeError, HTTPException, tarfile.TarError, EOFError) as error:
         raise ClippyError(
             f"{spec.title} could not be fetched into {root}: {error}",

@@ -61,7 +61,7 @@ class SetSpec(BaseModel):
     Paths are relative to a root; ``{}`` stands for an image's key and may span folders.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     title: str = Field(examples=["My photos"], description="What reports call the set, with release and split.")
     source: str = Field("", description="Where class names, prompts and mask values come from.")

@@ -22,7 +22,7 @@ from clippy_cli.data.benchmarks.base import AnnotatedSet, Kind
 from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.data.images import LONGEST_EXACT, dense_size, exact_size, resize_bilinear, resize_image
 from clippy_cli.evaluation.result import ClassScore, ImageRecord, ResultTask
-from clippy_cli.evaluation.settings import Settings
+from clippy_cli.evaluation.settings import Settings, check_whole_numbers
 from clippy_cli.evaluation.tasks import Task
 from clippy_cli.inference.choices import DEFAULT_GROUPS, Filter, GroupMethod, Sizes, WindowAverage
 from clippy_cli.inference.features import Encode
@@ -61,6 +61,10 @@ class Options:
     limit: int | None = None
     seed: int = 0
     regions: Path | None = None
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "workers": 0, "groups": 1, "clusters": 1, "limit": 1, "seed": 0}
+        check_whole_numbers(self, least)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
-from clippy_cli.model.weight_files import check_weight_file
+from clippy_cli.model.weight_files import CHECKSUMS_FILE, check_weight_file, verify_checksums
 
 CONFIG = "open_clip_config.json"
 _QUICK = "-quickgelu"
@@ -180,6 +180,8 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.file
     else:
         weights = wanted.folder
+        if weights is not None and (weights / CHECKSUMS_FILE).is_file():  # an export of clippy's
+            verify_checksums(weights)
     if weights is not None and weights.is_file():
         check_weight_file(weights)
     if wanted.file is not None:

@@ -18,8 +18,8 @@ from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.products import save_json
 
 JOURNALS = "unfinished"
-FILES = (DOCUMENT_NAME, "report.html", "report.md", "suite.md", "suite.tex")
 _IMAGES = "images"
+FILES = (DOCUMENT_NAME, "report.html", "report.md", "suite.md", "suite.tex", f"{_IMAGES}/", f"{JOURNALS}/")
 _COMMAND = "command.txt"
 
 

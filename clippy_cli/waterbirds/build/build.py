@@ -54,7 +54,7 @@ class BuildReport:
 class _BuildFile(BaseModel):
     """What ``build.json`` says: how the set is made, and a fingerprint of all that its images depend on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     strength: float
     seed: int

@@ -129,7 +129,7 @@ def open_foregrounds(root: Path) -> Foregrounds:
 
 
 class _WaterSpecies(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     water: tuple[str, ...]
 
