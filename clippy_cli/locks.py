@@ -7,10 +7,12 @@ over, one of another machine is not, since nothing here can tell whether that pr
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import NOT_REGULAR
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows has none
 
@@ -66,7 +69,10 @@ def _acquire(path: Path, work: str) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, f"{path.name} is {NOT_REGULAR}")
         except OSError as error:
             raise ClippyError(
                 f"{path.parent}: cannot be written to ({error.strerror or error})", "Choose another folder."

@@ -10,6 +10,7 @@ from clippy_cli.data.images import IMAGE_SUFFIXES
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import read_text
 
 _TEXT = ".txt"
 
@@ -109,7 +110,7 @@ class FolderSource:
     def _caption(self, path: Path) -> str:
         """The text of a file on one line; empty, and counted, where it cannot be read."""
         try:
-            caption = " ".join(path.read_text(encoding="utf-8-sig").split())
+            caption = " ".join(read_text(path, "utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
             why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
             self._skip("image", f"its text file {why}", path)

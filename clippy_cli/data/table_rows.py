@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import open_regular
 
 MAX_LINE = 1 << 20  # characters; what is longer is no table
 MAX_FIELD = 131_072  # characters, as in Python's csv
@@ -43,7 +44,7 @@ class Row(NamedTuple):
 
 def text_encoding(path: Path) -> str:
     """The codec of a text file by its byte-order mark, or by the zeros of UTF-16 in its first bytes; else UTF-8."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(64)
     for mark, codec in _BOMS:
         if head.startswith(mark):
@@ -55,7 +56,7 @@ def text_encoding(path: Path) -> str:
 
 def first_bad_line(path: Path) -> int:
     """The number of the first line that is not UTF-8; 0 where all are."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, NonNegativeInt
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import ImageRecord, ResultTask
+from clippy_cli.regular_files import read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Journal:
 
     def _lines(self, path: Path) -> Iterator[tuple[_Line, bytes]]:
         try:
-            content = path.read_bytes().splitlines(keepends=True)
+            content = read_bytes(path).splitlines(keepends=True)
         except OSError as error:
             raise ClippyError(f"{path}: cannot be read ({error})", "Delete it to count from the beginning.") from error
         for number, raw in enumerate(content, start=1):

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.files import stays_below
+from clippy_cli.regular_files import open_regular, read_text, require_regular
 
 CHECKSUMS_FILE = "checksums.json"
 MAX_SMALL_FILE = 128 << 20  # bytes of a configuration or a tokenizer; the largest of transformers have 35 MB
@@ -51,7 +53,7 @@ def verify_checksums(folder: Path) -> None:
         raise ClippyError(f'{listing} is damaged: it holds no "sha256" of each file.', _AGAIN)
     for name, written in sums.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not stays_below(name):
             raise ClippyError(f"{listing} is damaged: {name!r} lies outside of the folder.", _AGAIN)
         try:
             found = _sha256(path)
@@ -69,7 +71,7 @@ def read_small_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_SMALL_FILE:
             raise ClippyError(f"{path}: larger than {MAX_SMALL_FILE >> 20} MiB, so it is no description.", _AGAIN)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ClippyError(f"{path} cannot be read: {first_line(error)}", _AGAIN) from error
     except RecursionError:
@@ -77,13 +79,14 @@ def read_small_json(path: Path) -> Any:
 
 
 def check_weight_file(path: Path) -> None:
-    """ClippyError where a PyTorch file is damaged, or would unpack to more than it holds. Files of other kinds pass.
+    """ClippyError where a path is no regular file, or a PyTorch file is damaged or would unpack to more than it holds.
 
-    Once a process for a file that stays as it is.
+    Other formats pass. Once a process for a file that stays as it is.
     """
     try:
         stat = path.stat()
-        if path.is_file() and path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        require_regular(path)
+        if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
             _check_archive(str(path), stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise ClippyError(f"{path} cannot be read: {error.strerror or error}", _AGAIN) from error
@@ -149,5 +152,5 @@ def all_finite(values: Tensor) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,6 +28,7 @@ from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.schema import Recipe
+from clippy_cli.regular_files import read_text, require_regular
 from clippy_cli.training.events import CacheProgress, OnEvent, ShouldStop, Stop, StopRequested
 from clippy_cli.training.forward import autocast
 from clippy_cli.training.loader import Batch, ImageFeed, Tokenize, spread_evenly
@@ -241,7 +242,7 @@ def _is_of(folder: Path, fingerprint: dict[str, Any], identity: DataIdentity) ->
     if isinstance(written, dict):
         changed = [name for name in fingerprint if written.get(name) != fingerprint[name]]
         try:
-            changes = identity.changes(np.load(folder / "identity.npy", allow_pickle=False).reshape(-1, 2))
+            changes = identity.changes(_array(folder / "identity.npy", np.int64, 2))
         except (OSError, ValueError):  # of an earlier version
             changes = ()
         what = "; ".join(changes) or f"they differ in {', '.join(changed)}"
@@ -289,14 +290,14 @@ def _check_free_space(folder: Path, needed: int) -> None:
 def _stored(folder: Path) -> tuple[NDArray[np.float16], NDArray[np.float32] | None, list[_Sample]]:
     """(S,V,P+N,F) images of V views, (T,F) texts if any, and S samples; ClippyError where they do not fit together."""
     try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        texts = np.load(folder / "texts.npy", mmap_mode="r") if (folder / "texts.npy").is_file() else None
+        images = _array(folder / "images.npy", np.float16, 4)
+        texts = _array(folder / "texts.npy", np.float32, 2) if (folder / "texts.npy").is_file() else None
         samples = _read_samples(folder)
         count = sum(len(sample) for sample in samples if not isinstance(sample, str))
-        if images.dtype != np.float16 or images.ndim != 4 or len(images) != len(samples):
-            raise ValueError(f"{len(samples)} samples, images of shape {images.shape} and type {images.dtype}")
-        if texts is not None and (texts.dtype != np.float32 or texts.ndim != 2 or len(texts) != count):
-            raise ValueError(f"{count} captions, texts of shape {texts.shape} and type {texts.dtype}")
+        if len(images) != len(samples) or not images.size:
+            raise ValueError(f"{len(samples)} samples, images of shape {images.shape}")
+        if texts is not None and len(texts) != count:
+            raise ValueError(f"{count} captions, texts of shape {texts.shape}")
         return images, texts, samples
     except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
         raise ClippyError(
@@ -304,13 +305,35 @@ def _stored(folder: Path) -> tuple[NDArray[np.float16], NDArray[np.float32] | No
         ) from error
 
 
+def _array(path: Path, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
+    """A stored array, mapped; OSError or ValueError where it is none, of another type, or of other dimensions."""
+    require_regular(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy reads a header as Python does: TokenError, OverflowError, EOFError, ...
+        raise ValueError(f"{path.name}: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != dimensions:
+        found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise ValueError(f"{path.name} holds {found}")
+    return array
+
+
 def _read_samples(folder: Path) -> list[_Sample]:
     path = folder / "samples.jsonl"
     samples: list[_Sample] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in read_text(path).splitlines(keepends=True):
             if line.endswith("\n"):  # a killed process may leave half a line
                 value = json.loads(line)
+                captions = [value] if isinstance(value, str) else value
+                if (
+                    not isinstance(captions, list)
+                    or not captions
+                    or not all(isinstance(text, str) for text in captions)
+                ):
+                    raise ValueError(f"{path.name}: {line[:40]!r} is no list of captions")
                 samples.append(value if isinstance(value, str) else tuple(value))
     return samples
 
@@ -322,8 +345,8 @@ def _write_samples(folder: Path, samples: list[_Sample], mode: str) -> None:
 
 def _written(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

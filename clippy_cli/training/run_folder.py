@@ -16,6 +16,7 @@ from clippy_cli.locks import LOCK
 from clippy_cli.notices import printable
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
+from clippy_cli.regular_files import read_bytes
 from clippy_cli.training.events import (
     BestChanged,
     CheckpointFailed,
@@ -103,7 +104,7 @@ class RunFolder:
         """The log so far; lines that are no records are left out with a warning, a last one cut short without."""
         if not self.log.is_file():
             return []
-        lines = self.log.read_bytes().split(b"\n")
+        lines = read_bytes(self.log).split(b"\n")
         records = [_record(line) for line in lines[:-1]]
         damaged = [number for number, record in enumerate(records, start=1) if record is None]
         if damaged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def _class_folders(folder: Path, notices: Notices) -> list[str]:
     """Names of the folders in ``folder``, sorted, but for hidden ones and those of a system; images are skipped."""
     found = []
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _leads_to(entry.is_dir):
             if is_system_folder(entry.name):
                 notices.ignored("folder", "of the system, no class", entry.name)
             elif not is_hidden(entry.name):
@@ -119,9 +119,9 @@ def _images(folder: Path, name: str, notices: Notices) -> list[str]:
     found = []
     for entry in _entries(folder / name):
         shown = f"{name}/{entry.name}"
-        if is_image_name(entry.name) and entry.is_file():
+        if is_image_name(entry.name) and _leads_to(entry.is_file):
             found.append(entry.name)
-        elif not entry.is_dir():
+        elif not _leads_to(entry.is_dir):
             note_unread(folder / name / entry.name, shown, notices)
         elif is_system_folder(entry.name):
             notices.ignored("folder", "of the system", shown)
@@ -141,6 +141,14 @@ def _without_empty(
         hint = f"To ask for a class without images, name it in {WORDS_FILE} beside the folders."
         notices.assumed("folder", "without images, no class", *empty, hint=hint)
     return [name for name in images if name not in empty]
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """What an entry's ``is_dir`` or ``is_file`` says; False for a link that leads to itself."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices, printable
+from clippy_cli.regular_files import read_bytes
 
 AGAIN = "Unpack the data set again."
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, which Windows PowerShell writes
@@ -154,7 +155,7 @@ def parse_listing(
 def read_listing(path: Path, photos: PatternFiles, notices: Notices) -> tuple[str, ...]:
     """:func:`parse_listing` of a file of any encoding that file names come in; ClippyError where it cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if content.startswith(_BYTE_ORDER_MARKS):
             text = content.decode("utf-16")
         else:

@@ -16,6 +16,8 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+from clippy_cli.regular_files import read_text
+
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 __all__ = ["EntryNotFoundError", "LocalEntryNotFoundError", "cached", "download", "hub_session", "read_json"]
@@ -61,8 +63,8 @@ def read_json(source: str, files: Sequence[str]) -> dict[str, Any]:
                 path = (
                     Path(source) / name if Path(source).is_dir() else download(source, [name], local_files_only=local)
                 )
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, HfHubHTTPError):
+            found = json.loads(read_text(path))
+        except (OSError, ValueError, RecursionError, HfHubHTTPError):
             continue
         if isinstance(found, dict):
             return found
