@@ -20,7 +20,8 @@ from clippy_cli.files import write_whole
 from clippy_cli.locks import LOCK, hold_folder
 from clippy_cli.own_files import OwnFiles, replacing_own
 from clippy_cli.recipe.loading import load_recipe
-from clippy_cli.training.feature_cache import CachedFeed, _is_of
+from clippy_cli.training.feature_cache import CachedFeed
+from clippy_cli.training.stored_features import is_of
 from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 from clippy_cli.waterbirds.dataset import BUILD_FILE, SPLITS, open_waterbirds
 from tests.fixtures import bird_trees
@@ -107,7 +108,7 @@ def write_features(folder: Path) -> None:
 
 
 def read_features(folder: Path) -> None:
-    _is_of(folder, {"format": 3, "samples": 4}, _IDENTITY)
+    is_of(folder, {"format": 3, "samples": 4}, _IDENTITY)
     feed = CachedFeed(folder, load_recipe("quickstart"), lambda texts: torch.zeros(1), num_prefix=1, flip=False)
     for batch in feed.plain(np.arange(len(feed)), 2):
         assert batch.features is not None

@@ -114,7 +114,7 @@ def change_archive(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         del records[name]
     elif kind == 1:
-        records[name] = bytes(rng.choice((0, 1 << 26)))
+        records[name] = bytes(rng.choice((0, 0, 0, 1 << 20, 1 << 26)))
     else:
         records[name] = rng.choice((flip_bits, truncate, splice, extreme_bytes))(records[name], rng)
     packed = io.BytesIO()
@@ -133,7 +133,7 @@ def change_matlab(data: bytes, rng: random.Random) -> bytes:
     head, tail = inner[:400], inner[400:]
     for _ in range(rng.choice((1, 1, 4))):
         head = rng.choice((flip_bits, extreme_bytes, truncate, splice))(head, rng)
-    packed = zlib.compress(head + tail + bytes(rng.choice((0, 0, 0, 1 << 27))))
+    packed = zlib.compress(head + tail + bytes(rng.choice((0,) * 40 + (1 << 27,))))
     return data[:128] + struct.pack("<II", 15, len(packed)) + packed
 
 

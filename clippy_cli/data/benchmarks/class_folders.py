@@ -199,7 +199,7 @@ def _plain_words(name: str, notices: Notices) -> str:
 
 
 def _own_words(path: Path) -> dict[str, tuple[str, ...]]:
-    return load_checked(path, _Words, what="list of class words").root if path.is_file() else {}
+    return load_checked(path, _Words, what="list of class words").root if os.path.lexists(path) else {}
 
 
 def _imagenet(folders: set[str]) -> dict[str, tuple[str, ...]]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
-from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_lonely, note_strays, read_listing
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, note_lonely, note_strays, read_listing
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, orientation
 from clippy_cli.data.pixels import raw_mode
 from clippy_cli.errors import ClippyError, encodable
 from clippy_cli.notices import Notices
-from clippy_cli.regular_files import open_regular
+from clippy_cli.regular_files import is_file, open_regular
 
 MAX_VALUES = 1 << 16
 UNKNOWN = -1

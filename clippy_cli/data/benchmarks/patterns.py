@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices, printable
-from clippy_cli.regular_files import read_bytes
+from clippy_cli.regular_files import is_file, read_bytes
 
 AGAIN = "Unpack the data set again."
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, which Windows PowerShell writes
@@ -163,22 +163,6 @@ def read_listing(path: Path, photos: PatternFiles, notices: Notices) -> tuple[st
     except (OSError, UnicodeDecodeError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
     return parse_listing(text, where=str(path), photos=photos, notices=notices)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False for a name that no folder can have."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # as above
-        return False
 
 
 def _photo_of(line: str, photos: PatternFiles, where: str, notices: Notices) -> str | None:

@@ -56,7 +56,7 @@ def cached(repository: str, files: Sequence[str]) -> bool:
 
 
 def read_json(source: str, files: Sequence[str]) -> dict[str, Any]:
-    """The first of ``files`` that the folder or repository holds and that is a JSON object; {} without one."""
+    """The first of ``files`` that the folder or repository holds; {} without any, ValueError for no JSON object."""
     for name in files:
         try:
             with hub_session(source) as local:
@@ -64,10 +64,13 @@ def read_json(source: str, files: Sequence[str]) -> dict[str, Any]:
                     Path(source) / name if Path(source).is_dir() else download(source, [name], local_files_only=local)
                 )
             found = json.loads(read_text(path))
-        except (OSError, ValueError, RecursionError, HfHubHTTPError):
+        except (OSError, HfHubHTTPError):
             continue
-        if isinstance(found, dict):
-            return found
+        except RecursionError:
+            raise ValueError(f"{name} is nested too deeply") from None
+        if not isinstance(found, dict):
+            raise ValueError(f"{name} holds no JSON object")
+        return found
     return {}
 
 

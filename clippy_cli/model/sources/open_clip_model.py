@@ -24,10 +24,12 @@ from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
-from clippy_cli.model.weight_files import check_weight_file
+from clippy_cli.model.weight_files import check_types, check_weight_file
+from clippy_cli.regular_files import is_file
 
 CONFIG = "open_clip_config.json"
 _QUICK = "-quickgelu"
+_READ = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt"}
 logger = logging.getLogger(__name__)
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
@@ -145,7 +147,7 @@ def _timm_patches(
 def wanted_weights(name: str) -> Wanted:
     """ClippyError where open_clip knows no such architecture or tag and there is no such file or folder."""
     folder = Path(name).expanduser()
-    if (folder / CONFIG).is_file():
+    if is_file(folder / CONFIG):
         return Wanted(folder.name, folder=folder)
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
@@ -159,7 +161,7 @@ def wanted_weights(name: str) -> Wanted:
     if weights and compat.pretrained_entry(architecture, weights):
         return Wanted(architecture, tag=weights)
     for file in (Path(weights).expanduser(), Path("/") / weights):  # ARCH/data/a.pt may well mean /data/a.pt
-        if weights and file.is_file():
+        if weights and is_file(file):
             return Wanted(architecture, file=file)
     raise ClippyError(
         f"open_clip:{name} names no weights: {weights!r} is neither a file nor a tag of {architecture}"
@@ -180,8 +182,9 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.file
     else:
         weights = wanted.folder
-    if weights is not None and weights.is_file():
-        check_weight_file(weights)
+    for file in _weight_files(weights):
+        check_weight_file(file)
+        check_types(file)
     if wanted.file is not None:
         _warn_of_activation(wanted.architecture, wanted.file)
     statistics = {key: settings[key] for key in ("mean", "std") if key in settings}
@@ -210,6 +213,13 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
             "Put tokenizer.json and tokenizer_config.json of the model's repository beside its weights.",
         )
     return OpenClipModel(name, model.to(device), tokenize)
+
+
+def _weight_files(place: Path | None) -> list[Path]:
+    """A file of weights itself, or those of a folder and its descriptions: what open_clip may open there."""
+    if place is None or is_file(place):
+        return [] if place is None else [place]
+    return sorted(path for path in place.iterdir() if path.suffix in _READ and not path.is_dir())
 
 
 def _warn_of_activation(architecture: str, file: Path) -> None:
