@@ -57,7 +57,7 @@ def _array(path: Path, dtype: type[np.generic], dimensions: int, *, wide: int | 
     """A stored array, mapped; OSError or ValueError where it is none, of another type, or of other dimensions."""
     require_regular(path)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         raise
     except Exception as error:  # NumPy reads a header as Python does: TokenError, OverflowError, EOFError, ...
@@ -66,7 +66,8 @@ def _array(path: Path, dtype: type[np.generic], dimensions: int, *, wide: int | 
     if not fits or wide not in (None, array.shape[-1]):
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise ValueError(f"{path.name} holds {found}")
-    return array
+    checked: NDArray[Any] = array
+    return checked
 
 
 def read_samples(folder: Path) -> list[Sample]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.assembly import NEW, Budget, Extent
 from clippy_cli.model.base import Preprocess, patch_grid
 from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
 from clippy_cli.model.compat import timm_eva
+from clippy_cli.model.compat.torch import sized_weights
 from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
@@ -189,15 +192,19 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         _warn_of_activation(wanted.architecture, wanted.file)
     statistics = {key: settings[key] for key in ("mean", "std") if key in settings}
     entry = wanted.architecture if wanted.folder is None else f"local-dir:{wanted.folder}"
+    budget = Budget(_extent(weights if wanted.folder is not None else None), f"{wanted.folder}/{CONFIG}")
     try:
-        model = compat.create_model(
-            entry,
-            pretrained=None if wanted.folder is not None else str(weights),
-            force_quick_gelu=bool(settings.get("quick_gelu")),  # OpenAI's weights are wrong without, silently
-            force_preprocess_cfg=statistics,
-            require_pretrained=True,
-            weights_only=True,
-        )
+        with sized_weights(budget.take, fill=True):
+            model = compat.create_model(
+                entry,
+                pretrained=None if wanted.folder is not None else str(weights),
+                force_quick_gelu=bool(settings.get("quick_gelu")),  # OpenAI's weights are wrong without, silently
+                force_preprocess_cfg=statistics,
+                require_pretrained=True,
+                weights_only=True,
+            )
+    except ClippyError:
+        raise
     except Exception as error:  # open_clip, torch and the hub's client raise many types
         said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):  # torch goes on to advise loading it all the same
@@ -220,6 +227,14 @@ def _weight_files(place: Path | None) -> list[Path]:
     if place is None or is_file(place):
         return [] if place is None else [place]
     return sorted(path for path in place.iterdir() if path.suffix in _READ and not path.is_dir())
+
+
+def _extent(folder: Path | None) -> Extent:
+    """Room for what the weights of a folder can fill, at two bytes a value; a registered architecture has any."""
+    if folder is None:
+        return Extent(sys.maxsize, sys.maxsize, "its library", fill=True)
+    size = sum(path.stat().st_size for path in _weight_files(folder))
+    return Extent(2 * size + (1 << 26), NEW.tensors, "its weights", fill=True)
 
 
 def _warn_of_activation(architecture: str, file: Path) -> None:
