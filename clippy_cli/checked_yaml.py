@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.regular_files import read_text
 
 Key = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,7 +67,7 @@ def read_yaml(path: Path, what: str) -> tuple[yaml.Node | None, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ClippyError(f"The {what} {path} is larger than {MAX_BYTES >> 20} MiB.", "Check the path.")
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(read_text(path))
         node = loader.get_single_node()
         if node is not None and _values(node, {}) > MAX_VALUES:
             raise ClippyError(

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from clippy_cli.errors import ClippyError, encodable, refusal
 from clippy_cli.own_files import before_replacing
+from clippy_cli.regular_files import read_bytes
 
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -124,7 +125,7 @@ def claim_folder(folder: Path, name: str, description: bytes, hint: str) -> byte
         write_whole(folder / name, lambda stream: stream.write(description))
         return None
     try:
-        return (folder / name).read_bytes()
+        return read_bytes(folder / name)
     except OSError as error:
         raise ClippyError(f"{folder / name}: cannot be read ({error.strerror})", hint) from error
 

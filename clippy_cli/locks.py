@@ -9,10 +9,12 @@ over, one of another machine is not, since nothing here can tell whether that pr
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.errors import ClippyError, refusal
+from clippy_cli.regular_files import NOT_REGULAR
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  # Windows has none
 
@@ -76,12 +79,12 @@ def hold_folder(folder: Path, work: str, *, shared: bool = False) -> Iterator[No
 def refuse_in_use(folder: Path) -> None:
     """FolderInUseError where a process holds ``folder`` alone, whose files are then not complete; for readers."""
     path = folder / LOCK
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    with _guard:  # closing the file would end a lock of this process's own
-        if os.path.realpath(path) in _held:
+    with _guard:
+        if os.path.realpath(path) in _held:  # by this process, whose lock would end as the file is closed again
+            return
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError:
             return
         try:
             _lock(descriptor, shared=True)
@@ -97,7 +100,10 @@ def _acquire(path: Path, described: dict[str, Any]) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, f"{path.name} is {NOT_REGULAR}")
         except OSError as error:
             raise ClippyError(
                 f"{path.parent}: cannot be written to ({refusal(error)})", "Choose another folder."

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import open_regular
 
 MANIFEST = ".clippy-written.jsonl"
 _SHOWN = 5
@@ -102,7 +103,7 @@ class OwnFiles:
         """Read the lines that were added since."""
         with self._lock:
             try:
-                with self._manifest.open("rb") as stream:
+                with open_regular(self._manifest) as stream:
                     if os.fstat(stream.fileno()).st_size < self._read:  # deleted and begun again
                         self._entries, self._read = {}, 0
                     stream.seek(self._read)
@@ -124,7 +125,7 @@ class OwnFiles:
                 int(fields["size"]), int(fields["modified"]), str(fields["digest"]), str(fields["made_from"])
             )
             self._remember(str(fields["file"]), entry)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return  # a damaged line makes a file a stranger's, which is the safe side
 
 
@@ -174,7 +175,7 @@ def _holds(path: Path, entry: _Entry) -> bool:
 
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

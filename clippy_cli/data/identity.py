@@ -86,8 +86,8 @@ class DataIdentity:
 
 def _differ(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where two files are known and not the same."""
-    comparable: NDArray[np.bool_] = (before != UNKNOWN) & (now != UNKNOWN)
-    return comparable & (before != now)
+    differ: NDArray[np.bool_] = (before != UNKNOWN) & (now != UNKNOWN) & (before != now)
+    return differ
 
 
 def identify(source: CaptionSource | StreamSource) -> DataIdentity:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import open_regular
 
 HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = frozenset(
@@ -147,7 +148,7 @@ def refuse_other_content(data: bytes, where: str) -> None:
 
 def _starts_as_image(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(12)
     except OSError:
         return False

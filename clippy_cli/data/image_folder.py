@@ -11,6 +11,7 @@ from clippy_cli.data.image_files import IMAGE_SUFFIXES, is_hidden, is_system_fol
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import read_text
 
 _TEXT = ".txt"
 
@@ -114,7 +115,7 @@ class FolderSource:
     def _caption(self, path: Path) -> str:
         """The text of a file on one line; empty, and counted, where it cannot be read."""
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_text(path, "utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read ({error.strerror})"
             self._skip("image", f"its text file {why}", path)

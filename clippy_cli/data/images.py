@@ -24,6 +24,7 @@ from clippy_cli.data.tiff import plain_ycc, refuse_signed_bytes
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import open_regular
 
 __all__ = ["IMAGE_SUFFIXES"]
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb; half a gigabyte as RGB
@@ -85,7 +86,7 @@ def turn_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 def orientation_hides(path: Path) -> bool:
     """Whether a photo in a file is turned by its EXIF orientation without a change of its size: squares, half turns."""
     try:
-        with path.open("rb") as file, open_image(file, where=str(path)) as image:
+        with open_regular(path) as file, open_image(file, where=str(path)) as image:
             turn = orientation(image)
             return turn != 1 and (turn < 5 or image.height == image.width)
     except Exception:  # reading the photo says what is wrong

@@ -20,6 +20,7 @@ from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES, Shar
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
 from clippy_cli.notices import Notice, NoticeKind
+from clippy_cli.regular_files import read_bytes
 
 MAX_BYTES = 1 << 30  # of an index in memory
 MIN_BYTES = 4 << 20  # below, reading the headers takes a few milliseconds
@@ -81,7 +82,7 @@ def _save(keep: Path, identity: str, index: ShardIndex) -> None:
 def _load(keep: Path, identity: str, size: int) -> ShardIndex | None:
     """The index in ``keep``; None where it is none, or not that of the shard of ``size`` bytes."""
     try:
-        data = _unpacked(keep.read_bytes())
+        data = _unpacked(read_bytes(keep))
         arrays = safetensors.numpy.load(data)
         places, keys, key_ends = arrays["places"], arrays["keys"].tobytes(), arrays["key_ends"]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors' own layout

@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from clippy_cli.data.shard_index import index_shard
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import read_bytes, require_regular
 
 State = Literal["copied", "encoded", "skipped"]
 INDEX_COLUMNS = ("key", "state", "image", "problem", "size", "modified", "digest", "captions")
@@ -43,6 +44,7 @@ def write_index(rows: list[PackedRow], stream: BinaryIO) -> None:
 def read_index(path: Path) -> list[PackedRow] | None:
     """The rows beside a shard; None where there are none, or they are not as :func:`write_index` writes them."""
     with suppress(OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError):
+        require_regular(path)
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file, delimiter="\t")
         if tuple(header) == INDEX_COLUMNS:
@@ -90,6 +92,6 @@ def has_changed(row: PackedRow) -> bool:
     if size != row.size or not size:
         return True
     try:
-        return content_digest(Path(row.image).read_bytes()) != row.digest
+        return content_digest(read_bytes(Path(row.image))) != row.digest
     except OSError:
         return True

@@ -14,6 +14,7 @@ from clippy_cli.data.benchmarks.masks import read_values
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import read_text
 
 NO_REGION = 0
 MAX_JSON_BYTES = 64 << 20
@@ -108,7 +109,7 @@ def _from_json(path: Path, height: int, width: int) -> NDArray[np.int32]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", hint)
-        masks = json.loads(path.read_text(encoding="utf-8"))
+        masks = json.loads(read_text(path))
         if not isinstance(masks, list) or len(masks) > MAX_REGIONS:
             raise ValueError(f"no list of at most {MAX_REGIONS} masks")
         runs = [_runs(mask, height, width) for mask in masks]

@@ -20,6 +20,7 @@ from clippy_cli.data.caption_text import captions_of_json
 from clippy_cli.data.tar_members import Member, tar_members
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import MOST_EXAMPLES, Notice, NoticeKind, Notices
+from clippy_cli.regular_files import open_regular
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 CAPTION_EXTENSIONS = ("txt", "json")
@@ -85,7 +86,7 @@ def index_shard(path: Path, name: str | None = None) -> ShardIndex:
     found = _Found()
     damage = None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _refuse_compressed(name or str(path), file.read(8))
             try:
                 found.add_all(tar_members(file, file.seek(0, os.SEEK_END), found.notices))

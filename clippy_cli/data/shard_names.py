@@ -19,6 +19,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.locks import refuse_in_use
 from clippy_cli.notices import Notices
 from clippy_cli.recipe.data import is_url
+from clippy_cli.regular_files import read_bytes
 
 MAX_SHARDS = 1_000_000
 COMPRESSED = re.compile(r"\.(?:tar\.\w{1,5}|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
@@ -129,7 +130,7 @@ def _refuse_unfinished(folder: Path, pattern: str) -> None:
     if not (folder / PACK_FILE).is_file():
         return
     try:
-        packing = PackFile.model_validate_json((folder / PACK_FILE).read_bytes()).packing
+        packing = PackFile.model_validate_json(read_bytes(folder / PACK_FILE)).packing
     except (OSError, ValueError):  # pydantic's errors are such; somebody else's file
         return
     shards = [packing.files(folder, number)[0] for number in range(packing.shards)]

@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import open_regular
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -47,7 +48,7 @@ def text_encoding(path: Path) -> str:
 
     ClippyError where its first bytes are those of another kind of file.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(64)
     for signature, kind in _SIGNATURES.items():
         if head.startswith(signature):
@@ -62,7 +63,7 @@ def text_encoding(path: Path) -> str:
 
 def first_bad_line(path: Path) -> int:
     """The number of the first line that is not UTF-8; 0 where all are."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from pydantic import BaseModel, Field, NonNegativeInt
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import ImageRecord, ResultTask
+from clippy_cli.regular_files import read_bytes
 
+_CHECK = ',"crc32":"'
 logger = logging.getLogger(__name__)
 
 Records = dict[ResultTask, ImageRecord]
@@ -112,7 +115,7 @@ class Journal:
         found: dict[str, Mapping[str, str]] = {}
         for path in sorted(self._folder.glob("*.facts.json")):
             with suppress(OSError, ValueError, TypeError, AttributeError):
-                before = Facts(**json.loads(path.read_bytes()))
+                before = Facts(**json.loads(read_bytes(path)))
                 if before.of == self._facts.of:
                     found[path.name.removesuffix(".facts.json")] = dict(before.digests.items())
         return found
@@ -136,7 +139,7 @@ class Journal:
     def append(self, block: Mapping[int, Counted], seconds: float) -> None:
         """Note a block of images and the seconds that it took, so that it outlives this process."""
         images = tuple(_Entry(index=i, tasks=counted.records, stamp=counted.stamp) for i, counted in block.items())
-        line = _Line(seconds=seconds, images=images).model_dump_json(exclude_defaults=True)
+        line = _checked(_Line(seconds=seconds, images=images).model_dump_json(exclude_defaults=True))
         try:
             if self._stream is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -176,18 +179,30 @@ class Journal:
 
     def _lines(self, path: Path) -> Iterator[tuple[_Line, bytes]]:
         try:
-            content = path.read_bytes().splitlines(keepends=True)
+            content = read_bytes(path).splitlines(keepends=True)
         except OSError as error:
             raise ClippyError(f"{path}: cannot be read ({error})", "Delete it to count from the beginning.") from error
         for number, raw in enumerate(content, start=1):
             try:
-                if not raw.endswith(b"\n"):
-                    raise ValueError("cut short")
-                line = _Line.model_validate_json(raw)
+                line = _Line.model_validate_json(_unchecked(raw))
             except ValueError:  # pydantic's errors are such
                 logger.warning("%s: line %d is damaged; what follows is counted again", path, number)
                 return
             yield line, raw
+
+
+def _checked(line: str) -> str:
+    """A JSON object with the CRC-32 of its text as its last field."""
+    return f'{line[:-1]}{_CHECK}{zlib.crc32(line.encode()):08x}"}}'
+
+
+def _unchecked(raw: bytes) -> bytes:
+    """The object that :func:`_checked` was given; ValueError where the line is cut short, or a digit has changed."""
+    text, found, end = raw.rpartition(_CHECK.encode())
+    whole = text + b"}"
+    if not found or end != f'{zlib.crc32(whole):08x}"}}\n'.encode():
+        raise ValueError("cut short or changed")
+    return whole
 
 
 def write_lines(records: Sequence[ImageRecord]) -> bytes:

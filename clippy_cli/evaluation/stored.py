@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import SCHEMA, Document, ImageRecord, TaskResult
+from clippy_cli.files import stays_below
+from clippy_cli.regular_files import read_text
 
 DOCUMENT_NAME = "result.json"
 _RENAMED = {"jaccard_best": "average_best_overlap"}  # what earlier versions called a metric -> what it is called now
@@ -25,7 +27,7 @@ def load_document(path: Path) -> tuple[Path, Document]:
     file = path / DOCUMENT_NAME if path.is_dir() else path
     again = "Give the result.json that clippy evaluate --out wrote, or its folder."
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_text(file))
     except FileNotFoundError:
         raise ClippyError(f"{file}: no such file", again) from None
     except OSError as error:
@@ -57,10 +59,10 @@ def load_images(file: Path, result: TaskResult) -> dict[str, ImageRecord]:
     if result.images_file is None:
         raise ClippyError(f"{what}: no file of per-image figures is named", remedy)
     images = file.parent / result.images_file
-    if not images.resolve().is_relative_to(file.parent.resolve()):
+    if not stays_below(result.images_file):
         raise ClippyError(f"{what}: {result.images_file} lies outside {file.parent}", remedy)
     try:
-        lines = images.read_text(encoding="utf-8").split("\n")
+        lines = read_text(images).split("\n")
     except FileNotFoundError:
         raise ClippyError(
             f"{what}: {images} is missing", "Copy it beside result.json again, or run the evaluation again."
@@ -69,7 +71,13 @@ def load_images(file: Path, result: TaskResult) -> dict[str, ImageRecord]:
         raise ClippyError(f"{images}: cannot be read ({error})", remedy) from error
     records = [_record(images, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     records.sort(key=lambda record: record.index)
-    return {record.key: record for record in records if record.error is None}
+    counted = {record.key: record for record in records if record.error is None}
+    if len(counted) != result.data.images:
+        raise ClippyError(
+            f"{what}: {images} holds {len(counted):,} images that count, and {file.name} says {result.data.images:,}.",
+            f"One of both was cut short or changed. {remedy}",
+        )
+    return counted
 
 
 def _rename_metrics(file: Path, content: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def assemble(config: ModelConfig, tokenizer_files: str | None, *, where: str, ex
     ClippyError where its libraries cannot build it, whatever they raise on sizes that make no sense, and as soon as it
     outgrows ``extent``.
     """
-    budget = _Budget(extent, where)
+    budget = Budget(extent, where)
     try:
         with sized_weights(budget.take, fill=extent.fill):
             return Clippy(config, tokenizer_files=tokenizer_files)
@@ -59,12 +59,15 @@ def assemble(config: ModelConfig, tokenizer_files: str | None, *, where: str, ex
         ) from error
 
 
-class _Budget:
+class Budget:
+    """What is left of an extent; ClippyError, which says what ``where`` describes, as soon as it is used up."""
+
     def __init__(self, extent: Extent, where: str) -> None:
         self._extent, self._where = extent, where
         self._elements = self._tensors = 0
 
     def take(self, elements: int) -> None:
+        """Count one tensor of that many elements."""
         self._elements += elements
         self._tensors += 1
         if self._elements > self._extent.elements or self._tensors > self._extent.tensors:

@@ -21,7 +21,7 @@ from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.text_tower import TextTower
 from clippy_cli.model.vit_tower import VitTower
-from clippy_cli.model.weight_files import check_finite, check_tensors, check_weight_file
+from clippy_cli.model.weight_files import check_filled, check_finite, check_tensors, check_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +205,7 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
         raise ClippyError(f"{path} holds no dictionary of tensors.", "Save model.state_dict() and pass that file.")
     check_tensors(state, path)
     check_finite(state.items(), str(path))
+    check_filled(state.items(), str(path))
     return state
 
 

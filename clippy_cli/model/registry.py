@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from pydantic import ValidationError
 from clippy_cli.checked_yaml import read_yaml
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.config import ModelConfig
+from clippy_cli.regular_files import is_file, is_folder
 
 CONFIG_FILE = "config.json"  # what makes a folder a model directory
 _SHOWN = 20  # problems of a configuration
+_LONGEST_SHOWN = 200  # characters of a name
+_NAME_ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 ARCHITECTURES = Path(str(resources.files("clippy_cli.model") / "architectures"))
 SHIPPED_MODELS = Path(str(resources.files("clippy_cli") / "assets" / "models"))
 
@@ -56,10 +60,12 @@ def parse_model_config(fields: Any, *, where: str) -> ModelConfig:
 
 def find_model(source: str) -> Path:
     """The model directory behind a name or path; ClippyError lists what there is instead."""
+    if not source.strip():
+        raise ClippyError("--model names no model.", "Name a folder, a shipped model, or PREFIX:NAME: clippy models.")
     shipped = shipped_models()
     folder = Path(source).expanduser()
     for candidate in (folder, folder / "model"):
-        if (candidate / CONFIG_FILE).is_file():
+        if is_file(candidate / CONFIG_FILE):
             return candidate
     if source in shipped:
         return shipped[source]
@@ -69,10 +75,20 @@ def find_model(source: str) -> Path:
             f"{source} is an architecture; no weights of it ship with clippy (shipped: {known}).",
             "Train it with a recipe, then pass the run folder: --model runs/NAME",
         )
-    if folder.is_dir():
+    if is_folder(folder):
         inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
         raise ClippyError(
             f"{source} is no model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
             "Pass a folder written by clippy train, such as runs/quickstart.",
         )
-    raise ClippyError(f"No model {source!r}: no such folder, and the shipped models are {known}.", "Check --model.")
+    if is_file(folder):
+        raise ClippyError(
+            f"{source} is a file; a model of clippy is a folder with {CONFIG_FILE} and its weights.",
+            "Pass the folder that holds them. Weights of others have a prefix, such as open_clip:ViT-B-32/FILE or "
+            "timm:vit_base_patch16_224@FILE; clippy import reads the authors' checkpoint.",
+        )
+    hint = f"Is it on the Hugging Face hub? Write --model hf:{source}" if _NAME_ON_HUB.fullmatch(source) else None
+    shown = source if len(source) <= _LONGEST_SHOWN else f"{source[:_LONGEST_SHOWN]}..."
+    raise ClippyError(
+        f"No model {shown!r}: no such folder, and the shipped models are {known}.", hint or "Check --model."
+    )

@@ -16,7 +16,7 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import CONFIG_FILE, find_model, parse_model_config
-from clippy_cli.model.weight_files import check_finite, read_small_json, verify_checksums, write_checksums
+from clippy_cli.model.weight_files import check_filled, check_finite, read_small_json, verify_checksums, write_checksums
 
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
@@ -97,6 +97,7 @@ def _read_state(weights: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # safetensors, and torch where a type of the header is none of its own
         raise ClippyError(f"{weights} is damaged: {first_line(error)}", "Copy it again, or train again.") from error
     check_finite(state.items(), str(weights))
+    check_filled(state.items(), str(weights))
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 

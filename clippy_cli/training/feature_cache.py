@@ -7,7 +7,6 @@ sub-sampling a part of the stored tokens is used; unlike in a live trunk, attent
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from clippy_cli.data.captions import CaptionSource
 from clippy_cli.data.identity import DataIdentity, identify
 from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import draw_flip
-from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.processes import Processes
@@ -42,19 +41,19 @@ from clippy_cli.training.order import (
     substitute_generator,
 )
 from clippy_cli.training.step_shapes import StepShapes
+from clippy_cli.training.stored_features import is_of, read_samples, stored, write_json, write_samples
 
 _log = logging.getLogger(__name__)
 
 FORMAT = 2
 BATCH = 64
-_Sample = tuple[str, ...] | str  # its captions, or what is wrong with it
 
 
 class CachedFeed:
     """Batches of stored features, with the captions, flips and (on the CPU) kept tokens of a run without the cache."""
 
     def __init__(self, folder: Path, recipe: Recipe, tokenize: Tokenize, *, num_prefix: int, flip: bool) -> None:
-        self._images, self._texts, samples = _stored(folder)
+        self._images, self._texts, samples = stored(folder)
         self._captions = [() if isinstance(sample, str) else sample for sample in samples]
         self._broken = {index: sample for index, sample in enumerate(samples) if isinstance(sample, str)}
         self._first_text = np.concatenate([[0], np.cumsum([len(captions) for captions in self._captions])])
@@ -149,10 +148,10 @@ def build_cache(
     assert not isinstance(images.source, StreamSource)  # the recipe refuses it
     identity = identify(images.source)
     fingerprint = _fingerprint(model, images.source, identity, recipe, flip)
-    if not _is_of(folder, fingerprint, identity):
+    if not is_of(folder, fingerprint, identity):
         shutil.rmtree(folder, ignore_errors=True)
         partial = folder.with_name(folder.name + ".partial")
-        if not _is_of(partial, fingerprint, identity):
+        if not is_of(partial, fingerprint, identity):
             shutil.rmtree(partial, ignore_errors=True)
         _build(partial, fingerprint, identity, model, images, recipe, on_event, should_stop, views=1 + flip)
         partial.replace(folder)
@@ -179,11 +178,11 @@ def _build(
         folder.mkdir()
         np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.float16, shape=shape).flush()
         np.save(folder / "identity.npy", identity.hashes)
-        _write(folder / "fingerprint.json", fingerprint)
+        write_json(folder / "fingerprint.json", fingerprint)
     array = np.lib.format.open_memmap(folder / "images.npy", mode="r+")
-    samples = _read_samples(folder)
+    samples = read_samples(folder)
     samples = samples[: len(samples) // BATCH * BATCH]
-    _write_samples(folder, samples, "w")
+    write_samples(folder, samples, "w")
     model.eval()
     for batch in feed.plain(np.arange(len(samples), len(feed)), BATCH):
         if stop := Stop(should_stop()):
@@ -192,7 +191,7 @@ def _build(
             array[batch.indices] = _views(model, batch, views, recipe.train.precision)
         described = dict(zip(batch.indices, batch.captions, strict=True)) | batch.broken
         new = [described[index] for index in sorted(described)]
-        _write_samples(folder, new, "a")  # after the features: what is listed is there
+        write_samples(folder, new, "a")  # after the features: what is listed is there
         samples += new
         on_event(CacheProgress("images", len(samples), len(feed)))
     array.flush()
@@ -233,22 +232,6 @@ def _text_features(
     return result
 
 
-def _is_of(folder: Path, fingerprint: dict[str, Any], identity: DataIdentity) -> bool:
-    """Whether the features in ``folder`` are of this data and these weights; what differs is logged."""
-    written = _written(folder / "fingerprint.json")
-    if written == fingerprint:
-        return True
-    if isinstance(written, dict):
-        changed = [name for name in fingerprint if written.get(name) != fingerprint[name]]
-        try:
-            changes = identity.changes(np.load(folder / "identity.npy", allow_pickle=False).reshape(-1, 2))
-        except (OSError, ValueError):  # of an earlier version
-            changes = ()
-        what = "; ".join(changes) or f"they differ in {', '.join(changed)}"
-        _log.warning("%s: the stored features are computed again, since %s", folder, what)
-    return False
-
-
 def _fingerprint(
     model: Clippy, source: CaptionSource, identity: DataIdentity, recipe: Recipe, flip: bool
 ) -> dict[str, Any]:
@@ -284,50 +267,3 @@ def _check_free_space(folder: Path, needed: int) -> None:
             f"The feature cache needs {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free.",
             "Free space, write elsewhere (--set output=FOLDER), or train without it: --set data.cache_features=false",
         )
-
-
-def _stored(folder: Path) -> tuple[NDArray[np.float16], NDArray[np.float32] | None, list[_Sample]]:
-    """(S,V,P+N,F) images of V views, (T,F) texts if any, and S samples; ClippyError where they do not fit together."""
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        texts = np.load(folder / "texts.npy", mmap_mode="r") if (folder / "texts.npy").is_file() else None
-        samples = _read_samples(folder)
-        count = sum(len(sample) for sample in samples if not isinstance(sample, str))
-        if images.dtype != np.float16 or images.ndim != 4 or len(images) != len(samples):
-            raise ValueError(f"{len(samples)} samples, images of shape {images.shape} and type {images.dtype}")
-        if texts is not None and (texts.dtype != np.float32 or texts.ndim != 2 or len(texts) != count):
-            raise ValueError(f"{count} captions, texts of shape {texts.shape} and type {texts.dtype}")
-        return images, texts, samples
-    except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
-        raise ClippyError(
-            f"The stored features in {folder} are damaged: {first_line(error)}", f"Delete {folder}; they are made anew."
-        ) from error
-
-
-def _read_samples(folder: Path) -> list[_Sample]:
-    path = folder / "samples.jsonl"
-    samples: list[_Sample] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # a killed process may leave half a line
-                value = json.loads(line)
-                samples.append(value if isinstance(value, str) else tuple(value))
-    return samples
-
-
-def _write_samples(folder: Path, samples: list[_Sample], mode: str) -> None:
-    with (folder / "samples.jsonl").open(mode, encoding="utf-8") as file:
-        file.writelines(json.dumps(sample) + "\n" for sample in samples)
-
-
-def _written(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    temporary.replace(path)

@@ -18,6 +18,7 @@ from clippy_cli.notices import printable
 from clippy_cli.recipe.loading import dump_recipe
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.recipe.smoke import is_smoke
+from clippy_cli.regular_files import read_bytes, read_text
 from clippy_cli.training.events import (
     BestChanged,
     CheckpointFailed,
@@ -72,7 +73,7 @@ class RunFolder:
 
     def _is_of_smoke_run(self) -> bool:
         try:
-            return is_smoke(Recipe.model_validate(yaml.safe_load(self.recipe.read_text(encoding="utf-8"))))
+            return is_smoke(Recipe.model_validate(yaml.safe_load(read_text(self.recipe))))
         except (OSError, ValueError, yaml.YAMLError, RecursionError):  # pydantic's errors are ValueErrors
             return False
 
@@ -114,7 +115,7 @@ class RunFolder:
         """The log so far; lines that are no records are left out with a warning, a last one cut short without."""
         if not self.log.is_file():
             return []
-        lines = self.log.read_bytes().split(b"\n")
+        lines = read_bytes(self.log).split(b"\n")
         records = [_record(line) for line in lines[:-1]]
         damaged = [number for number, record in enumerate(records, start=1) if record is None]
         if damaged:

@@ -24,6 +24,7 @@ from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notice, Notices
+from clippy_cli.regular_files import read_bytes
 
 BIRDS = ("land bird", "water bird")
 PLACES = ("land", "water")
@@ -165,7 +166,7 @@ def _locate(root: Path) -> Path:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise ClippyError(f"{path}: cannot be read ({error.strerror})", "Check its permissions.") from error
 

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, text: str, **columns: str) -> tuple[list[tuple[str, ...]], list[str]]:
     """Captions of each image, and the notices."""
     (folder / "t.csv").write_text(text, encoding="utf-8")
-    source = TableSource(folder / "t.csv", **columns)  # type: ignore[arg-type]
+    source = TableSource(folder / "t.csv", **columns)
     return [source.captions(index) for index in range(len(source))], [str(notice) for notice in source.notices]
 
 

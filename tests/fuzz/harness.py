@@ -9,10 +9,11 @@ import resource
 import shutil
 import signal
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,21 +54,50 @@ class Failure:
         return f"{self.kind} {self.seed}: {self.what}"
 
 
+@dataclass
+class Tally:
+    """What became of the damaged files of one kind: read all the same, refused in one clear message, or failures."""
+
+    kind: str
+    read: int = 0
+    refused: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def take(self, seed: int, verdict: str, what: str) -> None:
+        if verdict == _READ:
+            self.read += 1
+        elif verdict == _REFUSED:
+            self.refused += 1
+        else:
+            self.failures.append(Failure(self.kind, seed, what))
+
+    def __str__(self) -> str:
+        files = self.read + self.refused + len(self.failures)
+        return (
+            f"{self.kind}: {files:,} files in {self.seconds:.0f} s: {self.refused:,} refused, {self.read:,} read, "
+            f"{len(self.failures):,} not refused well"
+        )
+
+
 class _HangError(BaseException):
     pass
 
 
-def fuzz(kinds: Mapping[str, Kind], count: int, *, first: int = 0, timeout: float = KILLED_AFTER) -> list[Failure]:
-    """Damage ``count`` files of each kind, by the seeds from ``first`` on."""
-    failures: list[Failure] = []
-    for name, kind in kinds.items():
-        with tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder) / "whole"
-            whole.mkdir()
-            kind.make(whole)
-            kind.read(whole)  # as it is it must be readable
-            failures += _fuzz_kind(name, kind, whole, range(first, first + count), timeout)
-    return failures
+_READ, _REFUSED, _FAILED = "read", "refused", "failed"
+
+
+def fuzz(name: str, kind: Kind, count: int, *, first: int = 0, timeout: float = KILLED_AFTER) -> Tally:
+    """Damage ``count`` files of the kind, by the seeds from ``first`` on."""
+    tally, start = Tally(name), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        whole.mkdir()
+        kind.make(whole)
+        kind.read(whole)  # as it is it must be readable
+        _fuzz_kind(tally, kind, whole, range(first, first + count), timeout)
+    tally.seconds = time.monotonic() - start
+    return tally
 
 
 def damage(whole: Path, target: Path, kind: Kind, seed: int) -> Path:
@@ -82,7 +112,7 @@ def damage(whole: Path, target: Path, kind: Kind, seed: int) -> Path:
     return path
 
 
-def _fuzz_kind(name: str, kind: Kind, whole: Path, seeds: range, timeout: float) -> Iterator[Failure]:
+def _fuzz_kind(tally: Tally, kind: Kind, whole: Path, seeds: range, timeout: float) -> None:
     context = multiprocessing.get_context("fork")
     left = list(seeds)
     while left:
@@ -90,26 +120,24 @@ def _fuzz_kind(name: str, kind: Kind, whole: Path, seeds: range, timeout: float)
         child = context.Process(target=_child, args=(kind, whole, left[:_FILES_A_CHILD], there))
         child.start()
         there.close()
-        yield from _collect(name, child, here, left, timeout)
+        _collect(tally, child, here, left, timeout)
         child.kill()
         child.join()
 
 
-def _collect(name: str, child: Any, results: Connection, left: list[int], timeout: float) -> Iterator[Failure]:
-    """Failures of one child's files, which are taken from ``left``; one that takes the child along is one, too."""
+def _collect(tally: Tally, child: Any, results: Connection, left: list[int], timeout: float) -> None:
+    """What one child says of its files, which are taken from ``left``; one that takes the child along is a failure."""
     for _ in range(min(_FILES_A_CHILD, len(left))):
+        if not results.poll(timeout):
+            tally.take(left.pop(0), _FAILED, f"did not answer within {timeout:g} s")
+            return
         try:
-            what = results.recv() if results.poll(timeout) else f"did not answer within {timeout:g} s"
+            outcome = results.recv()
         except EOFError:
             child.join()
-            what = f"the process ended with {child.exitcode}"
-            yield Failure(name, left.pop(0), what)
+            tally.take(left.pop(0), _FAILED, f"the process ended with {child.exitcode}")
             return
-        seed = left.pop(0)
-        if what:
-            yield Failure(name, seed, what)
-        if what.startswith("did not answer"):
-            return
+        tally.take(left.pop(0), *outcome)
 
 
 def _child(kind: Kind, whole: Path, seeds: Sequence[int], results: Connection) -> None:
@@ -128,20 +156,21 @@ def _child(kind: Kind, whole: Path, seeds: Sequence[int], results: Connection) -
     os._exit(0)
 
 
-def _outcome(kind: Kind, target: Path) -> str:
-    """What is wrong with how the damaged file was read; empty where nothing is."""
+def _outcome(kind: Kind, target: Path) -> tuple[str, str]:
+    """Whether the damaged file was read, refused or neither, and what is wrong with that."""
     signal.alarm(SECONDS)
     try:
         kind.read(target)
     except ClippyError as error:
-        return "" if error.message.strip() else "an error without a message"
+        return (_REFUSED, "") if error.message.strip() else (_FAILED, "an error without a message")
     except _HangError:
-        return f"took longer than {SECONDS} s: {_place(traceback.extract_stack())}"
+        return _FAILED, f"took longer than {SECONDS} s: {_place(traceback.extract_stack())}"
     except BaseException as error:  # a panic of a library in Rust is no Exception
-        return f"{type(error).__name__}: {str(error)[:150]!r} at {_place(traceback.extract_tb(error.__traceback__))}"
+        where = _place(traceback.extract_tb(error.__traceback__))
+        return _FAILED, f"{type(error).__name__}: {str(error)[:150]!r} at {where}"
     finally:
         signal.alarm(0)
-    return ""
+    return _READ, ""
 
 
 def _alarm(number: int, frame: object) -> None:

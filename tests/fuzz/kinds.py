@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import open_clip
 import torch
 import yaml
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import save_file
 
 from clippy_cli.data.benchmarks.catalogue import load_spec, open_own_set, open_set
-from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.images import read_image
 from clippy_cli.data.index_cache import kept_index
 from clippy_cli.data.pack_index import INDEX_COLUMNS, read_index
@@ -36,6 +40,7 @@ from clippy_cli.model.sources.loading import load_model
 from clippy_cli.model.store import load_model_directory, save_model
 from clippy_cli.processes import ALONE
 from clippy_cli.recipe.loading import load_recipe
+from clippy_cli.training import checkpoint as checkpoint_module
 from clippy_cli.training.best import Best
 from clippy_cli.training.checkpoint import (
     RunState,
@@ -49,17 +54,42 @@ from clippy_cli.training.checkpoint import (
 from clippy_cli.training.run import train
 from clippy_cli.training.run_folder import RunFolder, draw_loss
 from clippy_cli.training.train_step import TrainStep
-from tests.fixtures import evaluation, foreign_models
+from tests.fixtures import dinotxt_files, evaluation, foreign_models
 from tests.fixtures.annotated_trees import write_bsds, write_panoptic
 from tests.fixtures.benchmark_trees import write_context_mat
 from tests.fixtures.data import encoded, noise, write_shard
 from tests.fixtures.export_models import TRUNK, tiny_model
+from tests.fuzz import folders
 from tests.fuzz import mutators as m
+from tests.fuzz.folders import read_samples
 from tests.fuzz.harness import Kind
 from tests.fuzz.masks import read_masks, write_masks
 
 SIDE = 16
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+
+@functools.cache
+def _vocabulary(context_length: int) -> SimpleTokenizer:
+    return SimpleTokenizer(context_length=context_length)
+
+
+def quick(read: Callable[..., None]) -> Callable[..., None]:
+    """Make what is no part of the files once: open_clip's vocabulary takes longer to read than all of them."""
+
+    def vocabulary(context_length: int | None = None, **_: object) -> SimpleTokenizer:
+        return _vocabulary(context_length or 77)
+
+    @functools.wraps(read)
+    def reading(*arguments: Any) -> None:
+        with (
+            mock.patch.object(open_clip, "SimpleTokenizer", vocabulary),
+            mock.patch.object(open_clip.factory, "SimpleTokenizer", vocabulary),
+            mock.patch.object(checkpoint_module, "OPTIMIZER_PARTS", 2),
+        ):
+            read(*arguments)
+
+    return reading
 
 
 def ask(model) -> None:
@@ -84,6 +114,7 @@ def write_unsigned_model(folder: Path) -> None:
     (folder / "model" / "checksums.json").unlink()
 
 
+@quick
 def read_model(folder: Path) -> None:
     ask(load_model_directory(str(folder / "model"), device="cpu"))
 
@@ -92,12 +123,12 @@ ARCHITECTURE: dict[str, Any] = {
     "name": "tiny", "embed_dim": 16,
     "image": {"trunk": "vit_tiny_patch16_224", "trunk_args": TRUNK, "projection": "linear", "pooling": "max"},
     "text": {
-        "kind": "open_clip", "encoder": {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408},
+        "kind": "open_clip", "encoder": {"width": 2, "heads": 1, "layers": 1, "vocab_size": 49408},
         "context_length": 32, "pooling": "eot", "projection": "linear",
     },
     "preprocess": {"mean": [0.5] * 3, "std": [0.5] * 3, "resolution": 32}, "inference": {"resolution": 32},
 }  # fmt: skip
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "name": "tiny", "output": "RUN", "seed": 3, "model": {"architecture": "tiny.yaml"},
     "data": {"source": {"kind": "scenes", "count": 16}, "workers": 0},
     "train": {"steps": 2, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
@@ -115,6 +146,7 @@ def run_recipe(folder: Path):
     return load_recipe(folder / "recipe.yaml", changes)
 
 
+@quick
 def resume(folder: Path) -> None:
     """What a resumed run reads of a checkpoint, in its order, without the run itself."""
     recipe, path = run_recipe(folder), next(folder.glob("run/checkpoints/*.pt"))
@@ -145,6 +177,11 @@ def write_architecture(folder: Path) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(ARCHITECTURE), encoding="utf-8")
 
 
+@quick
+def read_architecture(folder: Path) -> None:
+    ask(build_model(load_architecture(str(folder / "tiny.yaml"))))
+
+
 def write_authors(folder: Path) -> None:
     foreign_models.write_tokenizer(folder / "tokenizer")
     encoder = {
@@ -172,6 +209,7 @@ def write_authors(folder: Path) -> None:
     torch.save({"epoch": 1, "state_dict": state}, folder / "clippy_5k.pt")
 
 
+@quick
 def read_authors(folder: Path) -> None:
     given = {"architecture": str(folder / "tiny.yaml"), "tokenizer": str(folder / "tokenizer")}
     ask(import_checkpoint(folder / "clippy_5k.pt", **given))
@@ -179,12 +217,9 @@ def read_authors(folder: Path) -> None:
 
 @functools.cache
 def known_to_open_clip() -> None:
-    import tempfile
-
-    import open_clip
-
     folder = Path(tempfile.mkdtemp())
-    (folder / "tiny-vit.json").write_text(json.dumps(foreign_models.OPEN_CLIP["tiny-vit"]), encoding="utf-8")
+    for name in ("tiny-vit", "tiny-deep"):
+        (folder / f"{name}.json").write_text(json.dumps(foreign_models.OPEN_CLIP[name]), encoding="utf-8")
     open_clip.add_model_config(folder)
 
 
@@ -194,8 +229,26 @@ def write_open_clip(folder: Path) -> None:
     save_file(torch.load(folder / "tiny-vit.pt", weights_only=True), folder / "tiny-vit.safetensors")
 
 
+@quick
 def read_open_clip(ending: str, folder: Path) -> None:
     ask(load_model(f"open_clip:tiny-vit/{folder / f'tiny-vit.{ending}'}", device="cpu"))
+
+
+def write_open_clip_folder(folder: Path) -> None:
+    """As open_clip saves a model for the hub."""
+    write_open_clip(folder)
+    target = folder / "saved"
+    target.mkdir()
+    (folder / "tiny-vit.safetensors").rename(target / "open_clip_model.safetensors")
+    (folder / "tiny-vit.pt").unlink()
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    fields = {"model_cfg": foreign_models.OPEN_CLIP["tiny-vit"], "preprocess_cfg": preprocess}
+    (target / "open_clip_config.json").write_text(json.dumps(fields), encoding="utf-8")
+
+
+@quick
+def read_open_clip_folder(folder: Path) -> None:
+    ask(load_model(f"open_clip:{folder / 'saved'}", device="cpu"))
 
 
 def write_transformers(folder: Path) -> None:
@@ -212,6 +265,37 @@ def write_timm(folder: Path) -> None:
 
 def read_timm(folder: Path) -> None:
     ask(load_model(f"timm:test_vit@{folder / 'test_vit.safetensors'}", device="cpu"))
+
+
+def write_dinotxt(folder: Path) -> None:
+    dinotxt_files.write_dinotxt(folder)
+
+
+@quick
+def read_dinotxt(folder: Path) -> None:
+    ask(load_model(f"dinotxt:{folder / 'dinotxt'}", device="cpu"))
+
+
+def write_talk2dino(folder: Path) -> None:
+    known_to_open_clip()
+    foreign_models.write_talk2dino(folder)
+
+
+@quick
+def read_talk2dino(folder: Path) -> None:
+    text, image = f"tiny-vit/{folder / 'tiny-vit.pt'}", f"test_vit@{folder / 'test_vit.safetensors'}"
+    ask(load_model(f"talk2dino:{folder / 'talk2dino.pth'},text={text},trunk={image}", device="cpu"))
+
+
+def write_dinoiser(folder: Path) -> None:
+    known_to_open_clip()
+    foreign_models.write_clip_dinoiser(folder)
+
+
+@quick
+def read_dinoiser(folder: Path) -> None:
+    clip = f"tiny-deep/{folder / 'tiny-deep.pt'}"
+    ask(load_model(f"clip-dinoiser:{folder / 'clip-dinoiser.pt'},clip={clip}", device="cpu"))
 
 
 def write_set(folder: Path) -> None:
@@ -308,13 +392,6 @@ def read_images(folder: Path) -> None:
         raise problems[0]
 
 
-def read_samples(source) -> None:
-    """Every sample; those that are broken are left out, as training does, which counts them."""
-    for index in range(len(source)):
-        with suppress(BrokenSampleError):
-            source.read(index)
-
-
 def write_table(folder: Path) -> None:
     (folder / "a.jpg").write_bytes(encoded(noise(SIDE, SIDE), "JPEG"))
     (folder / "rows.csv").write_text('image,caption\na.jpg,"a, b"\na.jpg,two\n', encoding="utf-8")
@@ -353,14 +430,16 @@ KINDS: dict[str, Kind] = {
     "open-clip-safetensors": Kind(
         write_open_clip, functools.partial(read_open_clip, "safetensors"), {"*.safetensors": m.SAFETENSORS}
     ),
+    "open-clip-folder": Kind(
+        write_open_clip_folder, read_open_clip_folder, {"saved/*.json": m.JSON, "saved/*.safetensors": m.SAFETENSORS}
+    ),
     "transformers": Kind(
         write_transformers, read_transformers, {"**/*.json": m.JSON, "**/*.safetensors": m.SAFETENSORS}
     ),
     "timm": Kind(write_timm, read_timm, {"*.safetensors": m.SAFETENSORS}),
     "recipe": Kind(write_recipe, lambda folder: load_recipe(folder / "recipe.yaml"), {"*.yaml": m.YAML}),
     "architecture": Kind(
-        write_architecture, lambda folder: ask(build_model(load_architecture(str(folder / "tiny.yaml")))),
-        {"*.yaml": m.YAML},
+        write_architecture, read_architecture, {"*.yaml": m.YAML}
     ),
     "set": Kind(write_set, read_set, {"set.yaml": m.YAML, "masks/*": m.BYTES}),
     "protocol": Kind(write_protocol, lambda folder: load_protocol(str(folder / "own.yaml")), {"*.yaml": m.YAML}),
@@ -377,6 +456,23 @@ KINDS: dict[str, Kind] = {
     "image": Kind(write_images, read_images, {"*": m.BYTES}),
     "table": Kind(write_table, read_tables, {"rows.*": (*m.LINES, *m.TEXT)}),
     "tar": Kind(write_tar, read_tar, {"a.*": m.BYTES}),
+    "captions": Kind(folders.write_captions, folders.read_captions, {"*": m.TEXT}),
+    "class-folders": Kind(folders.write_classes, folders.read_classes, {"classes.yaml": m.YAML, "*/*.jpg": m.BYTES}),
+    "pack": Kind(
+        folders.write_pack, folders.read_pack,
+        {"pack/*.json": m.JSON, "pack/*.tsv": (*m.LINES, *m.TEXT), "pack/*.tar": m.BYTES},
+    ),
+    "birds": Kind(
+        folders.write_birds, folders.read_birds,
+        {"**/*.csv": (*m.LINES, *m.TEXT), "**/*.txt": (*m.LINES, *m.TEXT), "set/*.json": m.JSON, "**/*.png": m.BYTES},
+    ),
+    "features": Kind(
+        folders.write_features, folders.read_features, {"*.npy": m.ARRAY, "*.jsonl": m.LINES, "*.json": m.JSON}
+    ),
+    "notes": Kind(folders.write_notes, folders.read_notes, {".clippy-written.jsonl": m.LINES, ".clippy-lock": m.JSON}),
+    "dinotxt": Kind(write_dinotxt, read_dinotxt, {"**/*.pth": m.ARCHIVE}),
+    "talk2dino": Kind(write_talk2dino, read_talk2dino, {"talk2dino.pth": m.ARCHIVE}),
+    "clip-dinoiser": Kind(write_dinoiser, read_dinoiser, {"clip-dinoiser.pt": m.ARCHIVE}),
 }  # fmt: skip
 
 
@@ -388,10 +484,14 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=sorted(KINDS), help="by default all")
     parser.add_argument("--count", type=int, default=200, help="files of each kind")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--table", type=Path, help="a JSON Lines file that the counts are added to")
     options = parser.parse_args()
     failed = False
     for name in options.kind or KINDS:
-        failures = fuzz({name: KINDS[name]}, options.count, first=options.first)
-        failed |= bool(failures)
-        print(f"{name}: {options.count} files, {len(failures)} not refused well", *failures, sep="\n  ", flush=True)  # noqa: T201
+        tally = fuzz(name, KINDS[name], options.count, first=options.first)
+        failed |= bool(tally.failures)
+        print(tally, *tally.failures, sep="\n  ", flush=True)  # noqa: T201
+        if options.table is not None:
+            with options.table.open("a", encoding="utf-8") as table:
+                table.write(json.dumps(dataclasses.asdict(tally)) + "\n")
     return int(failed)

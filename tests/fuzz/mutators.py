@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -16,9 +17,12 @@ import yaml
 
 Change = Callable[[bytes, random.Random], bytes]
 
-NUMBERS = (0, -1, 1, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63, 10**12, -(10**9), 10**30, 0.0, 1e308, -1e-300, 0.5)
+NUMBERS = (
+    *(0, -1, 1, 255, 65536, 2**31 - 1, 2**31, 2**32, 2**63, 10**12, -(10**9), 10**30, 0.0, 1e308, -1e-300, 0.5),
+    *(float("nan"), float("inf")),
+)
 VALUES: tuple[Any, ...] = (
-    *(None, True, False, "", "x", "\ud800", "\x00", "../../x", "a" * 5000),
+    *(None, True, False, "", "x", "\ud800", "\x00", "../../x", "a" * 5000, "9" * 5000),
     *([], {}, [[]], {"a": {}}, [1, "a", None]),
 )
 DEEP = 100_000
@@ -110,7 +114,7 @@ def change_archive(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         del records[name]
     elif kind == 1:
-        records[name] = bytes(rng.choice((0, 1 << 26)))
+        records[name] = bytes(rng.choice((0, 0, 0, 1 << 20, 1 << 26)))
     else:
         records[name] = rng.choice((flip_bits, truncate, splice, extreme_bytes))(records[name], rng)
     packed = io.BytesIO()
@@ -129,17 +133,51 @@ def change_matlab(data: bytes, rng: random.Random) -> bytes:
     head, tail = inner[:400], inner[400:]
     for _ in range(rng.choice((1, 1, 4))):
         head = rng.choice((flip_bits, extreme_bytes, truncate, splice))(head, rng)
-    packed = zlib.compress(head + tail + bytes(rng.choice((0, 0, 0, 1 << 27))))
+    packed = zlib.compress(head + tail + bytes(rng.choice((0,) * 40 + (1 << 27,))))
     return data[:128] + struct.pack("<II", 15, len(packed)) + packed
+
+
+def repeat_key(data: bytes, rng: random.Random) -> bytes:
+    """A field given a second time, with another value, which a document cannot express once it is parsed."""
+    found = list(re.finditer(rb'"[^"\\]{1,40}": ', data))
+    if not found:
+        return splice(data, rng)
+    place, value = rng.choice(found), json.dumps(rng.choice((*NUMBERS, *VALUES))).encode()
+    return data[: place.start()] + place[0] + value + b", " + data[place.start() :]
+
+
+def refer(data: bytes, rng: random.Random) -> bytes:
+    """Aliases in YAML that unfold to far more than the file, or to themselves."""
+    lines = data.split(b"\n")
+    wide = b"".join(b"z%d: &z%d [%s]\n" % (n, n, b", ".join([b"*z%d" % (n - 1)] * 9)) for n in range(1, 9))
+    added = rng.choice((b"z0: &z0 [x, x]\n" + wide, b"z0: &z0 {<<: *z0}", b"z0: &z0 [*z0]", b"<<: {name: x}"))
+    at = rng.randrange(len(lines) + 1)
+    changed = b"\n".join([*lines[:at], *added.split(b"\n"), *lines[at:]])
+    return re.sub(rb": [^\n*&]+$", b": *z%d" % rng.randrange(9), changed, count=1) if rng.random() < 0.5 else changed
+
+
+def change_array(data: bytes, rng: random.Random) -> bytes:
+    """The header of a NumPy file edited, and its length made right again."""
+    (length,) = struct.unpack_from("<H", data, 8)
+    header = data[10 : 10 + length]
+    edits = (
+        lambda: extreme_text(header, rng),
+        lambda: header.replace(b"<f2", rng.choice((b"<f4", b"|O", b"<c16", b"|S9", b"<M8", b"|V0", b"<f3"))),
+        lambda: header.replace(b"'shape': (", b"'shape': (" + rng.choice((b"", b"-1,", b"0, ", b"2**99, ", b"(")) * 40),
+        lambda: rng.choice(BYTES)(header, rng),
+    )
+    header = rng.choice(edits)()[:65000]
+    return data[:8] + struct.pack("<H", len(header)) + header + data[10 + length :]
 
 
 BYTES: tuple[Change, ...] = (flip_bits, truncate, splice, extreme_bytes)
 TEXT: tuple[Change, ...] = (*BYTES, extreme_text, nest)
-JSON: tuple[Change, ...] = (*TEXT, *(change_json,) * 6)
-YAML: tuple[Change, ...] = (*TEXT, *(change_yaml,) * 6)
+JSON: tuple[Change, ...] = (*TEXT, repeat_key, *(change_json,) * 6)
+YAML: tuple[Change, ...] = (*TEXT, refer, *(change_yaml,) * 6)
 LINES: tuple[Change, ...] = (*TEXT, *(change_lines,) * 6)
 SAFETENSORS: tuple[Change, ...] = (*BYTES, *(change_safetensors,) * 3)
 ARCHIVE: tuple[Change, ...] = (*BYTES, *(change_archive,) * 4)
+ARRAY: tuple[Change, ...] = (*BYTES, *(change_array,) * 4)
 MATLAB: tuple[Change, ...] = (*BYTES, *(change_matlab,) * 4)
 
 
@@ -162,9 +200,15 @@ def _edit(document: Any, rng: random.Random) -> Any:
     inner = document
     for key in above:
         inner = inner[key]
-    kind = rng.randrange(8)
+    kind = rng.randrange(9)
     if kind == 0:
         del inner[last]
+    elif kind == 8:  # by another part of the document
+        *path, key = rng.choice(places)
+        there = document
+        for part in path:
+            there = there[part]
+        inner[last] = copy.deepcopy(there[key])
     elif kind == 1 and isinstance(inner, list):
         inner.extend(inner[:] * 3)
     elif kind == 1 and isinstance(last, str):

@@ -53,7 +53,7 @@ def test_tracebacks_hangs_memory_and_dead_processes_are_found(monkeypatch, read,
         return read(folder) if whole else whole.append(folder)
 
     kind = harness.Kind(lambda folder: (folder / "a").write_bytes(b"whole"), once, {"a": BYTES})
-    failures = harness.fuzz({"kind": kind}, 1, first=5)
+    failures = harness.fuzz("kind", kind, 1, first=5).failures
     assert [failure.seed for failure in failures] == ([] if says is None else [5])
     assert all(says in failure.what for failure in failures)
 
@@ -69,5 +69,5 @@ def test_a_seed_makes_the_same_file_again(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_refused_in_one_clear_message(name):
-    failures = harness.fuzz({name: KINDS[name]}, COUNT)
+    failures = harness.fuzz(name, KINDS[name], COUNT).failures
     assert not failures, "\n".join(map(str, failures))

@@ -24,11 +24,12 @@ from clippy_cli.data.benchmarks.class_folders import open_class_folders
 from clippy_cli.data.benchmarks.coco import open_panoptic
 from clippy_cli.data.benchmarks.context_mat import open_context
 from clippy_cli.data.benchmarks.masks import open_masks
-from clippy_cli.data.benchmarks.patterns import find_keys, is_file, is_folder
+from clippy_cli.data.benchmarks.patterns import find_keys
 from clippy_cli.data.benchmarks.scenes import SceneBenchmark
 from clippy_cli.data.benchmarks.spec import Reader, SetSpec
 from clippy_cli.errors import ClippyError
 from clippy_cli.locks import hold_folder
+from clippy_cli.regular_files import is_file, is_folder
 
 SETS = Path(str(resources.files("clippy_cli.data.benchmarks") / "sets"))
 SCENES = "scenes"

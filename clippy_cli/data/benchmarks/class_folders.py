@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -115,7 +115,7 @@ def _class_folders(folder: Path, notices: Notices) -> list[str]:
     """Names of the folders in ``folder``, sorted, but for hidden ones and those of a system; images are skipped."""
     found = []
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _leads_to(entry.is_dir):
             if is_system_folder(entry.name):
                 notices.ignored("folder", "of the system, no class", entry.name)
             elif (folder / entry.name / MANIFEST).is_file():
@@ -134,9 +134,9 @@ def _images(folder: Path, name: str, notices: Notices) -> list[str]:
     found = []
     for entry in _entries(folder / name):
         shown = f"{name}/{entry.name}"
-        if is_image_name(entry.name) and entry.is_file():
+        if is_image_name(entry.name) and _leads_to(entry.is_file):
             found.append(entry.name)
-        elif not entry.is_dir():
+        elif not _leads_to(entry.is_dir):
             note_unread(folder / name / entry.name, shown, notices)
         elif is_system_folder(entry.name):
             notices.ignored("folder", "of the system", shown)
@@ -184,6 +184,14 @@ def _note_odd_classes(words: Mapping[str, Sequence[str]], spec: SetSpec | None, 
     same = [name for alike in asked.values() if len(alike) > 1 for name in alike]
     if same and not all(map(_WORDNET_ID.fullmatch, same)):
         notices.assumed("class", "its words are those of another class", *same, hint=hint)
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    """What an entry's ``is_dir`` or ``is_file`` says; False for a link that leads to itself."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -234,7 +242,7 @@ def _plain_words(name: str, notices: Notices) -> str:
 
 
 def _own_words(path: Path) -> dict[str, tuple[str, ...]]:
-    return load_checked(path, _Words, what="list of class words").root if path.is_file() else {}
+    return load_checked(path, _Words, what="list of class words").root if os.path.lexists(path) else {}
 
 
 def _imagenet(folders: set[str]) -> dict[str, tuple[str, ...]]:

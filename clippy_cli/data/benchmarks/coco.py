@@ -16,6 +16,7 @@ from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import read_bytes
 
 _VOID = 0  # the id of pixels without a segment, and the category id that data files name them by
 MAX_JSON_BYTES = 1 << 30  # panoptic_train2017.json has half of it
@@ -112,7 +113,7 @@ def _read_listing(path: Path) -> _Document:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ClippyError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB", AGAIN)
-        return _Document.model_validate_json(path.read_bytes())
+        return _Document.model_validate_json(read_bytes(path))
     except OSError as error:
         raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
     except ValidationError as error:

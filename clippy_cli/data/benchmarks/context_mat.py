@@ -17,6 +17,7 @@ from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import MAX_PIXELS
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import read_text
 
 _VARIABLE = "LabelMap"
 _NAMES = "labels.txt"
@@ -49,7 +50,7 @@ def parse_names(path: Path) -> dict[str, int]:
     """Class name without spaces -> number, from lines ``number: name``; ClippyError where a line is another."""
     names: dict[str, int] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", "It comes with the 459-class release.") from error
     for line, text in enumerate(lines, start=1):

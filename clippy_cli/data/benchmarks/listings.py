@@ -10,6 +10,7 @@ from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles
 from clippy_cli.data.image_files import is_image_name
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices, printable
+from clippy_cli.regular_files import read_bytes
 
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, which Windows PowerShell writes
 _QUOTES = "\"'"
@@ -27,7 +28,7 @@ class SetFiles:
 def read_listing(path: Path, files: SetFiles, notices: Notices) -> tuple[str, ...]:
     """:func:`parse_listing` of a file of any encoding that file names come in; ClippyError where it cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if content.startswith(_BYTE_ORDER_MARKS):
             text = content.decode("utf-16")
         else:

@@ -14,12 +14,13 @@ from PIL import UnidentifiedImageError
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage, check_size, read_photo_for
 from clippy_cli.data.benchmarks.listings import SetFiles, read_listing
 from clippy_cli.data.benchmarks.mask_signs import UNKNOWN, Seen, guess, note_signs, voc_color
-from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, is_file, note_lonely, note_strays
+from clippy_cli.data.benchmarks.patterns import AGAIN, PatternFiles, note_lonely, note_strays
 from clippy_cli.data.benchmarks.spec import SetSpec
 from clippy_cli.data.images import open_image, orientation
 from clippy_cli.data.pixels import raw_mode
 from clippy_cli.errors import ClippyError, encodable
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_file, open_regular
 
 MAX_VALUES = 1 << 16
 _LOSSLESS = ("PNG", "TIFF", "BMP")
@@ -199,7 +200,7 @@ def read_mask(path: Path, *, notices: Notices | None = None) -> Mask:
     """A PNG, TIFF or BMP file of one channel: palette indices, or grey of 1 to 32 bits; ClippyError on any other."""
     notices = Notices() if notices is None else notices
     try:
-        with path.open("rb") as file, open_image(file, where=str(path), formats=_LOSSLESS) as image:
+        with open_regular(path) as file, open_image(file, where=str(path), formats=_LOSSLESS) as image:
             if image.mode not in _ONE_CHANNEL or image.info.get("compression") == "jpeg":
                 kind = "compressed with loss" if image.mode in _ONE_CHANNEL else _KINDS.get(image.mode, image.mode)
                 raise ClippyError(

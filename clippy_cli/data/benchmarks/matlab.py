@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.regular_files import read_bytes
 
 MAX_UNPACKED = 64 << 20  # bytes; ten label maps of the largest photo of these sets have 5 MB
 _HEADER = 128
@@ -35,7 +36,7 @@ def read_variable(path: Path, name: str, *, what: str, hint: str) -> Any:
     try:
         if path.stat().st_size > MAX_UNPACKED:
             raise ValueError(f"it is larger than {MAX_UNPACKED >> 20} MiB")
-        data = path.read_bytes()
+        data = read_bytes(path)
         order = _ORDERS.get(data[_HEADER - 2 : _HEADER])
         if order is None:
             raise ValueError("it is no MATLAB 5 file")

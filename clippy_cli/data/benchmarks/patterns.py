@@ -11,6 +11,7 @@ from unicodedata import normalize
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, note_unread
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_file
 
 AGAIN = "Unpack the data set again."
 
@@ -125,22 +126,6 @@ def find_keys(folder: Path, pattern: str) -> Iterator[str]:
         key = None if is_hidden(name.rpartition("/")[2]) else key_of(name, pattern)
         if key is not None:
             yield key
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # such as a name that is too long
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False for a name that no folder can have."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # as above
-        return False
 
 
 def _top(pattern: str) -> str:

@@ -16,6 +16,8 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+from clippy_cli.regular_files import read_text
+
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 __all__ = ["EntryNotFoundError", "LocalEntryNotFoundError", "cached", "download", "hub_session", "read_json"]
@@ -54,18 +56,21 @@ def cached(repository: str, files: Sequence[str]) -> bool:
 
 
 def read_json(source: str, files: Sequence[str]) -> dict[str, Any]:
-    """The first of ``files`` that the folder or repository holds and that is a JSON object; {} without one."""
+    """The first of ``files`` that the folder or repository holds; {} without any, ValueError for no JSON object."""
     for name in files:
         try:
             with hub_session(source) as local:
                 path = (
                     Path(source) / name if Path(source).is_dir() else download(source, [name], local_files_only=local)
                 )
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, HfHubHTTPError):
+            found = json.loads(read_text(path))
+        except (OSError, HfHubHTTPError):
             continue
-        if isinstance(found, dict):
-            return found
+        except RecursionError:
+            raise ValueError(f"{name} is nested too deeply") from None
+        if not isinstance(found, dict):
+            raise ValueError(f"{name} holds no JSON object")
+        return found
     return {}
 
 

@@ -17,7 +17,7 @@ from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, fin
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.pooling import normalized
-from clippy_cli.model.weight_files import check_finite
+from clippy_cli.model.weight_files import check_filled, check_finite
 
 DENSE_RESOLUTION = 448  # the resolution at which the paper compares models densely
 TEMPLATES = "photo"
@@ -38,6 +38,7 @@ class ForeignModel(ABC):
         self.dense = PLAIN
         self.module = module.float().eval().requires_grad_(False)
         check_finite(module.named_parameters(), f"The weights of {name}")
+        check_filled(module.named_parameters(), f"The weights of {name}")
         self.preprocess = preprocess
         self.defaults = InferenceDefaults(max(DENSE_RESOLUTION, preprocess.resolution), TEMPLATES, logit_scale)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,24 @@ import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.assembly import NEW, Budget, Extent
 from clippy_cli.model.base import Preprocess, patch_grid
 from clippy_cli.model.choices import DenseMode, PositionResampling
 from clippy_cli.model.compat import open_clip as compat
 from clippy_cli.model.compat import timm as timm_compat
 from clippy_cli.model.compat import timm_eva
+from clippy_cli.model.compat.torch import sized_weights
 from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
-from clippy_cli.model.weight_files import CHECKSUMS_FILE, check_weight_file, verify_checksums
+from clippy_cli.model.weight_files import CHECKSUMS_FILE, check_types, check_weight_file, verify_checksums
+from clippy_cli.regular_files import is_file
 
 CONFIG = "open_clip_config.json"
 _QUICK = "-quickgelu"
+_READ = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt"}
 logger = logging.getLogger(__name__)
 _LONGEST = 600  # characters of a library's complaint that are passed on
 
@@ -145,7 +150,7 @@ def _timm_patches(
 def wanted_weights(name: str) -> Wanted:
     """ClippyError where open_clip knows no such architecture or tag and there is no such file or folder."""
     folder = Path(name).expanduser()
-    if (folder / CONFIG).is_file():
+    if is_file(folder / CONFIG):
         return Wanted(folder.name, folder=folder)
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
@@ -159,7 +164,7 @@ def wanted_weights(name: str) -> Wanted:
     if weights and compat.pretrained_entry(architecture, weights):
         return Wanted(architecture, tag=weights)
     for file in (Path(weights).expanduser(), Path("/") / weights):  # ARCH/data/a.pt may well mean /data/a.pt
-        if weights and file.is_file():
+        if weights and is_file(file):
             return Wanted(architecture, file=file)
     raise ClippyError(
         f"open_clip:{name} names no weights: {weights!r} is neither a file nor a tag of {architecture}"
@@ -182,21 +187,26 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.folder
         if weights is not None and (weights / CHECKSUMS_FILE).is_file():  # an export of clippy's
             verify_checksums(weights)
-    if weights is not None and weights.is_file():
-        check_weight_file(weights)
+    for file in _weight_files(weights):
+        check_weight_file(file)
+        check_types(file)
     if wanted.file is not None:
         _warn_of_activation(wanted.architecture, wanted.file)
     statistics = {key: settings[key] for key in ("mean", "std") if key in settings}
     entry = wanted.architecture if wanted.folder is None else f"local-dir:{wanted.folder}"
+    budget = Budget(_extent(weights if wanted.folder is not None else None), f"{wanted.folder}/{CONFIG}")
     try:
-        model = compat.create_model(
-            entry,
-            pretrained=None if wanted.folder is not None else str(weights),
-            force_quick_gelu=bool(settings.get("quick_gelu")),  # OpenAI's weights are wrong without, silently
-            force_preprocess_cfg=statistics,
-            require_pretrained=True,
-            weights_only=True,
-        )
+        with sized_weights(budget.take, fill=True):
+            model = compat.create_model(
+                entry,
+                pretrained=None if wanted.folder is not None else str(weights),
+                force_quick_gelu=bool(settings.get("quick_gelu")),  # OpenAI's weights are wrong without, silently
+                force_preprocess_cfg=statistics,
+                require_pretrained=True,
+                weights_only=True,
+            )
+    except ClippyError:
+        raise
     except Exception as error:  # open_clip, torch and the hub's client raise many types
         said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):  # torch goes on to advise loading it all the same
@@ -212,6 +222,21 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
             "Put tokenizer.json and tokenizer_config.json of the model's repository beside its weights.",
         )
     return OpenClipModel(name, model.to(device), tokenize)
+
+
+def _weight_files(place: Path | None) -> list[Path]:
+    """A file of weights itself, or those of a folder and its descriptions: what open_clip may open there."""
+    if place is None or is_file(place):
+        return [] if place is None else [place]
+    return sorted(path for path in place.iterdir() if path.suffix in _READ and not path.is_dir())
+
+
+def _extent(folder: Path | None) -> Extent:
+    """Room for what the weights of a folder can fill, at two bytes a value; a registered architecture has any."""
+    if folder is None:
+        return Extent(sys.maxsize, sys.maxsize, "its library", fill=True)
+    size = sum(path.stat().st_size for path in _weight_files(folder))
+    return Extent(2 * size + (1 << 26), NEW.tensors, "its weights", fill=True)
 
 
 def _warn_of_activation(architecture: str, file: Path) -> None:

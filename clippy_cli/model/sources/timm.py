@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.compat import hub
 from clippy_cli.model.sources.registry import GROUP_ONLY, Listed, source
+from clippy_cli.regular_files import is_file
 
 if TYPE_CHECKING:
     import torch
@@ -43,9 +44,10 @@ class TimmSource:
                 f"timm has no model {model!r}{f'; near it: {near}' if near else ''}.",
                 "List them with: python -c \"import timm; print(timm.list_models('vit_*', pretrained=True))\"",
             )
-        if at and not Path(file).expanduser().is_file():
+        if at and not is_file(Path(file).expanduser()):
             raise ClippyError(
-                f"timm:{name} looks for the file {file}, which is not there.", "Check what follows the @."
+                f"timm:{name} looks for the file {file or '(none is named)'}, which is not there.",
+                "Check what follows the @.",
             )
         if texts:
             raise no_texts(name)

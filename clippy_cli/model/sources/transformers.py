@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.compat import hub
 from clippy_cli.model.sources.registry import ALL_TASKS, Listed, source
+from clippy_cli.regular_files import is_folder
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,10 @@ class TransformersSource:
     def check(self, name: str, *, texts: bool) -> None:
         """ClippyError where ``name`` is written as a folder and is none, or lacks ``config.json``."""
         folder = Path(name).expanduser()
-        if folder.is_dir() and not (folder / "config.json").is_file():
+        if is_folder(folder) and not (folder / "config.json").is_file():
             inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
             raise ClippyError(f"hf:{name} lacks config.json; the folder holds {inside}.", "Copy the whole repository.")
-        if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        if not is_folder(folder) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise ClippyError(f"hf:{name} is no folder, and no name of the Hugging Face hub.", "Check the path.")
 
     def load(self, name: str, device: torch.device) -> VisionLanguageModel:

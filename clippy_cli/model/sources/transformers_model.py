@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from clippy_cli.model.compat import transformers as compat
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.text_tower import has_vocabulary
+from clippy_cli.model.weight_files import check_types, check_weight_file
+from clippy_cli.regular_files import is_folder
 
 OPENAI = (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
 IMAGENET = (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
@@ -159,6 +162,8 @@ class GroupViT(TransformersModel):
         return normalized(self._model.visual_projection(groups.flatten(0, 1))).view(*groups.shape[:2], -1)
 
 
+_ADAPTER = "adapter_config.json"
+logger = logging.getLogger(__name__)
 _KINDS: dict[str, tuple[type[TransformersModel], Any]] = {
     "clip": (TransformersClip, CLIPModel),
     "siglip": (Siglip, SiglipModel),
@@ -174,7 +179,7 @@ def load_transformers(name: str, device: torch.device) -> TransformersModel:
     or why this kind of model has no fixed patch grid.
     """
     folder = Path(name).expanduser()
-    where = str(folder) if folder.is_dir() else name
+    where = str(folder) if is_folder(folder) else name
     config = _read(
         name,
         "config.json",
@@ -191,6 +196,8 @@ def load_transformers(name: str, device: torch.device) -> TransformersModel:
             "Image-only trunks come from timm:, other CLIPs from open_clip:.",
         )
     kind, library = _KINDS[config.model_type]
+    if is_folder(folder):
+        _check_files(name, folder)
     module, report = _read(
         name,
         "model.safetensors",
@@ -198,6 +205,14 @@ def load_transformers(name: str, device: torch.device) -> TransformersModel:
             where, weights_only=True, output_loading_info=True, local_files_only=local
         ),
     )
+    unused = sorted(report["unexpected_keys"])
+    if unused:
+        logger.warning(
+            "hf:%s: %d tensors of its weights have no place in the model and are not used (%s)",
+            name,
+            len(unused),
+            ", ".join(map(str, unused[:5])),
+        )
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ClippyError(
@@ -217,8 +232,20 @@ def load_transformers(name: str, device: torch.device) -> TransformersModel:
             f"The preprocessor_config.json of hf:{name} does not say how pixels are scaled: {complaint(error)}",
             "Copy the whole repository again.",
         ) from error
-    shown = folder.resolve().name if folder.is_dir() else name
+    shown = folder.resolve().name if is_folder(folder) else name
     return kind(shown, module.to(device), tokenizer, preprocess)
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """ClippyError for weight files that are damaged or quantized; a warning for an adapter, which is not applied."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model") and not path.is_dir():
+            check_weight_file(path)
+            check_types(path)
+    if (folder / _ADAPTER).is_file():
+        logger.warning(
+            "hf:%s holds an adapter (%s), which is not applied: merge it into the weights first", name, _ADAPTER
+        )
 
 
 def _check_tokenizer(name: str, tokenizer: Any) -> None:
@@ -246,6 +273,10 @@ def _read(name: str, file: str, action: Callable[[bool], Any]) -> Any:
 def _preprocess(where: str, kind: type[TransformersModel], vision: Any) -> Preprocess:
     """Statistics and side of ``preprocessor_config.json`` (or ``processor_config.json``); the kind's own without."""
     found = hub.read_json(where, ("preprocessor_config.json", "processor_config.json"))
+    if not found:
+        logger.warning(
+            "hf:%s has no preprocessor_config.json: pixels are scaled as its released models want them", where
+        )
     settings = found.get("image_processor", found)
     settings = settings if isinstance(settings, dict) else {}
     mean, std = kind.statistics

@@ -11,6 +11,7 @@ from clippy_cli.evaluation.result import Document, TaskResult
 from clippy_cli.evaluation.set_evaluation import SetEvaluation
 from clippy_cli.evaluation.stored import DOCUMENT_NAME
 from clippy_cli.files import write_whole
+from clippy_cli.regular_files import read_text
 from clippy_cli.reporting.evaluation.markdown import markdown_rows
 from clippy_cli.reporting.evaluation.report import Example, write_report
 from clippy_cli.reporting.evaluation.suite import suite_latex, suite_markdown, suite_table
@@ -61,7 +62,7 @@ def note_command(out: Path, command: str) -> None:
 def is_unfinished(out: Path, command: str) -> bool:
     """Whether ``command`` has begun in ``out`` and not finished."""
     try:
-        return (out / JOURNALS / _COMMAND).read_text(encoding="utf-8") == command + "\n"
+        return read_text(out / JOURNALS / _COMMAND) == command + "\n"
     except (OSError, UnicodeDecodeError):
         return False
 

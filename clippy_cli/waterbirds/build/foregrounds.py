@@ -23,6 +23,7 @@ from clippy_cli.waterbirds.dataset import BIRDS
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notice, Notices
+from clippy_cli.regular_files import open_regular, read_text
 
 WATER_SPECIES = Path(str(resources.files("clippy_cli.waterbirds.build") / "water_species.yaml"))
 CLASS_FILE = "classes.csv"
@@ -187,7 +188,10 @@ def _numbered(path: Path) -> dict[str, tuple[int, str]]:
 
 def _open_folder(root: Path) -> Foregrounds:
     path = root / CLASS_FILE
-    rows = list(csv.reader(_read_text(path).splitlines()))
+    try:
+        rows = list(csv.reader(_read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ClippyError(f"{path}: cannot be read as a table ({error})", "Write one object a line: key,class.") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if header[:2] != ["key", "class"]:
         raise ClippyError(f"{path}:1: must be key,class, it is {','.join(header)[:60]!r}", "Write that line on top.")
@@ -245,7 +249,7 @@ def _checked(foregrounds: Foregrounds, path: Path) -> Foregrounds:
 def _read_opacity(path: Path) -> NDArray[np.uint8]:
     """(H,W) grey values of a mask file of any mode; ClippyError where it cannot be read."""
     try:
-        with path.open("rb") as file, open_image(file, where=str(path)) as image:
+        with open_regular(path) as file, open_image(file, where=str(path)) as image:
             return np.array(image.convert("L"), dtype=np.uint8)
     except ClippyError:
         raise
@@ -257,6 +261,6 @@ def _read_opacity(path: Path) -> NDArray[np.uint8]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", "Unpack the data set again.") from error
