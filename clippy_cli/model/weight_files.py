@@ -183,9 +183,8 @@ def check_filled(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
                     empty.append(name)
     if not empty:
         return
-    what = (
-        f"{where}: {len(empty)} matrices hold zeros alone ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''})"
-    )
+    named = f"({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''})"
+    what = f"{where}: {'1 matrix holds' if len(empty) == 1 else f'{len(empty)} matrices hold'} zeros alone {named}"
     if 4 * zeros >= total:
         raise ClippyError(f"{what}: the file was not written or downloaded to its end.", _AGAIN)
     logger.warning("%s; a download that was cut short leaves such", what)

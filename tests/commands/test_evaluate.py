@@ -301,7 +301,11 @@ def test_what_was_not_used_of_a_set_is_said_written_and_refused_by_strict(run, d
     assert outcome.exit_code == ExitCode.PARTIAL
     assert outcome.stderr.count("2 photos skipped: fits none of the patterns") == 1
     document = Document.model_validate_json(Path("out/result.json").read_text())
-    assert [(notice.kind, notice.count) for notice in document.notices] == [("skipped", 2), ("assumed", 1)]
+    assert [(notice.kind, notice.unit, notice.count) for notice in document.notices] == [
+        ("skipped", "photo", 2),
+        ("assumed", "mask", 2),  # class a is in none of them
+        ("assumed", "mask", 1),
+    ]
     assert document.results[0].data.notices == document.notices
     lines = Path("out", document.results[0].images_file).read_text().splitlines()
     assert ["notices" in json.loads(line) for line in lines] == [False, True]

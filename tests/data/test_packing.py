@@ -303,8 +303,8 @@ def test_what_else_a_folder_holds_is_named(tmp_path: Path) -> None:
     assert [source.key(index) for index in range(len(source))] == ["a.jpg", "a.png", "b.png"]
     assert sorted(str(notice) for notice in source.notices) == [
         "1 file ignored: a hidden file (.hidden.png)",
-        "1 file ignored: type .nef is not read (c.nef)",
         "1 file ignored: type .md is not read (notes.md)",
+        "1 file ignored: type .nef is not read (c.nef)",
         "1 folder skipped: links to folders are not followed (other/back)",
         "1 image: shares its text file with another image (a.png)",
         "2 text files skipped: no image of the same name (c.txt, raw.txt)",

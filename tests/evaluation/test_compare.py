@@ -156,7 +156,10 @@ def test_files_of_images_are_checked(tmp_path):
     path = write(tmp_path / "a", [(segment_result(), records())])
     lines = tmp_path / "a" / "toy-tiny.jsonl"
     lines.write_text('{"index": 0, "key": "one"}\n{"index": 1, "key": "two", "error": "truncated"}\n\n')
-    assert list(load_images(path, segment_result())) == ["one"]  # failed images do not count
+    one = segment_result().model_copy(update={"data": segment_result().data.model_copy(update={"images": 1})})
+    assert list(load_images(path, one)) == ["one"]  # failed images do not count
+    with pytest.raises(ClippyError, match=r"holds 1 images that count, and result\.json says 3"):
+        load_images(path, segment_result())
     lines.write_text('{"index": 0, "key": "one"}\n{"key": 5}\n')
     with pytest.raises(ClippyError, match="line 2"):
         load_images(path, segment_result())

@@ -62,14 +62,14 @@ def test_patches_are_pooled_as_the_formulas_say(model, source_of, monkeypatch):
 @pytest.mark.parametrize(
     ("state", "clip", "said"),
     [
-        ({"bkg_decoder.bias": torch.zeros(1)}, "tiny-deep", "no checkpoint of CLIP-DINOiser"),
+        ({"bkg_decoder.bias": torch.ones(1)}, "tiny-deep", "no checkpoint of CLIP-DINOiser"),
         (
-            {"obj_proj.weight": torch.zeros(4, 8, 3, 3), "obj_proj.bias": torch.zeros(4)},
+            {"obj_proj.weight": torch.ones(4, 8, 3, 3), "obj_proj.bias": torch.zeros(4)},
             "tiny-deep",
             "width 8, 3 blocks",
         ),
-        ({"obj_proj.weight": torch.zeros(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-vit", "has 2 blocks"),
-        ({"obj_proj.weight": torch.zeros(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-rn", "ModifiedResNet"),
+        ({"obj_proj.weight": torch.ones(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-vit", "has 2 blocks"),
+        ({"obj_proj.weight": torch.ones(4, 64, 3, 3), "obj_proj.bias": torch.zeros(4)}, "tiny-rn", "ModifiedResNet"),
     ],
 )
 def test_checkpoints_that_do_not_fit(source_of, tmp_path, state, clip, said):

@@ -119,7 +119,7 @@ def test_files_that_do_not_go_together(tmp_path):
         ("no_text", {"head": parts["head"]}, "hold no text encoder"),
         ("twice", {"a": parts["head"], "b": parts["head"], "text": parts["text"]}, "both hold the head"),
         ("other", {"a": {"conv1.weight": torch.zeros(1)}}, "no part of a dino.txt: conv1.weight"),
-        ("short", {"head": parts["head"], "text": {"backbone.token_embedding.weight": torch.zeros(3, 64)}}, "lacks"),
+        ("short", {"head": parts["head"], "text": {"backbone.token_embedding.weight": torch.ones(3, 64)}}, "lacks"),
         ("no_trunk", {"head": parts["head"], "text": parts["text"]}, "is 128 wide"),
     ):
         with pytest.raises(ClippyError, match=says):

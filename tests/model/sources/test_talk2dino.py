@@ -114,13 +114,13 @@ def test_older_files_name_their_second_layer_otherwise(source_of, model, tmp_pat
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"linear_layer.weight": torch.zeros(64, 32)}, "no map of Talk2DINO: it holds linear_layer.weight"),
-        ({"linear_layer.weight": torch.zeros(48, 32), "linear_layer.bias": torch.zeros(48)}, "from 32 to 48 features"),
-        ({"linear_layer.weight": torch.zeros(64, 32), "linear_layer.bias": torch.zeros(48)}, "do not follow on"),
+        ({"linear_layer.weight": torch.ones(64, 32)}, "no map of Talk2DINO: it holds linear_layer.weight"),
+        ({"linear_layer.weight": torch.ones(48, 32), "linear_layer.bias": torch.zeros(48)}, "from 32 to 48 features"),
+        ({"linear_layer.weight": torch.ones(64, 32), "linear_layer.bias": torch.zeros(48)}, "do not follow on"),
         (
             {
-                "linear_layer.weight": torch.zeros(64, 32),
-                "linear_layer.bias": torch.zeros(64),
+                "linear_layer.weight": torch.ones(64, 32),
+                "linear_layer.bias": torch.ones(64),
                 "attn_weights": torch.ones(2),
             },
             "no map of Talk2DINO: it holds attn_weights",

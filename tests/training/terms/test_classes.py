@@ -83,7 +83,7 @@ def test_weights_without_a_classifier_are_refused_by_what_they_hold(model, weigh
     with pytest.raises(ClippyError, match="init is random"):
         read_classifier(model.image, "random")
     bare = tmp_path / "bare.safetensors"
-    save_file({"head.weight": torch.zeros(10, 96), "head.bias": torch.zeros(10)}, bare)
+    save_file({"head.weight": torch.ones(10, 96), "head.bias": torch.ones(10)}, bare)
     with pytest.raises(ClippyError, match=r"shape \(10, 96\)"):
         read_classifier(model.image, str(bare))
     image = model.config.image.model_copy(update={"blocks": (2,)})
