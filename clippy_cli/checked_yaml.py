@@ -9,12 +9,12 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticSerializationError
 
 from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.regular_files import read_text
@@ -51,6 +51,19 @@ def load_checked(path: Path, model: type[Model], *, what: str, overrides: FieldO
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ClippyError(f"The {what} {path} has {count}:\n" + "\n".join(f"  {line}" for line in problems))
     return checked
+
+
+class EncodableModel(BaseModel):
+    """A model whose texts can be written to files: none with half a surrogate pair, which YAML's ``\\ud800`` makes."""
+
+    @model_validator(mode="after")
+    def _has_no_surrogates(self) -> Self:
+        for name in type(self).model_fields:
+            try:
+                self.model_dump_json(include={name})
+            except PydanticSerializationError as error:
+                raise conflict(r"a text holds one of \ud800 to \udfff, which are no characters", name) from error
+        return self
 
 
 def conflict(message: str, *fields: str) -> PydanticCustomError:

@@ -129,8 +129,16 @@ class OwnFiles:
             return  # a damaged line makes a file a stranger's, which is the safe side
 
 
+@dataclass(frozen=True)
+class _Active:
+    own: OwnFiles
+    made_from: str
+    overwrite: bool
+    new: bool
+
+
 _folders: dict[str, OwnFiles] = {}
-_active: ContextVar[tuple[OwnFiles, str, bool] | None] = ContextVar("own files", default=None)
+_active: ContextVar[_Active | None] = ContextVar("own files", default=None)
 
 
 def own_files(folder: Path) -> OwnFiles:
@@ -139,16 +147,19 @@ def own_files(folder: Path) -> OwnFiles:
 
 
 @contextmanager
-def replacing_own(folder: Path, made_from: str = "", *, overwrite: bool = False) -> Iterator[OwnFiles]:
+def replacing_own(
+    folder: Path, made_from: str = "", *, overwrite: bool = False, new: bool = False
+) -> Iterator[OwnFiles]:
     """While the block runs, files that this thread writes below ``folder`` replace only what clippy wrote there.
 
     Args:
         folder: of the results.
         made_from: path of the photo that they are made from; results of another photo are not replaced.
         overwrite: replace whatever is there.
+        new: replace nothing; for a folder that was chosen since it has none of these files.
     """
     own = own_files(folder)
-    token = _active.set((own, made_from, overwrite))
+    token = _active.set(_Active(own, made_from, overwrite, new))
     try:
         yield own
     finally:
@@ -158,11 +169,15 @@ def replacing_own(folder: Path, made_from: str = "", *, overwrite: bool = False)
 def before_replacing(path: Path, content: Path) -> None:
     """Called by :func:`~clippy_cli.files.write_whole` before ``content`` becomes ``path``; may raise ClippyError."""
     active = _active.get()
-    if active is not None and active[0].holds(path):
-        own, made_from, overwrite = active
-        if not overwrite:
-            own.check([path], made_from)
-        own.add(path, content, made_from)
+    if active is None or not active.own.holds(path):
+        return
+    if active.new and os.path.lexists(path):
+        raise ClippyError(
+            f"{path} was written by another process meanwhile.", "Choose another place with --out, or run it again."
+        )
+    if not active.overwrite:
+        active.own.check([path], active.made_from)
+    active.own.add(path, content, active.made_from)
 
 
 def _holds(path: Path, entry: _Entry) -> bool:

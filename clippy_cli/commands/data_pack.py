@@ -18,6 +18,7 @@ from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_folder
 
 if TYPE_CHECKING:
     from clippy_cli.data.packing import PackReport
@@ -83,7 +84,7 @@ def data_pack(
         raise ClippyError(
             "--shards and --samples-per-shard are mutually exclusive", "Give one of them.", exit_code=ExitCode.USAGE
         )
-    if table.is_dir() and (root, image_column, caption_column) != (None, None, None):
+    if is_folder(table) and (root, image_column, caption_column) != (None, None, None):
         raise ClippyError(
             f"{table} is a folder: --root, --image-column and --caption-column are for tables",
             "Leave them out, or give a .csv or .tsv file.",
@@ -97,7 +98,7 @@ def data_pack(
     from clippy_cli.locks import hold_folder
 
     with console.status(f"reading {table}"):
-        source = FolderSource(table) if table.is_dir() else TableSource(table, image_column, caption_column, root)
+        source = FolderSource(table) if is_folder(table) else TableSource(table, image_column, caption_column, root)
     if isinstance(source, TableSource):
         source.refuse_doubtful(max_doubtful, "pass a larger --max-doubtful")
     if strict:

@@ -8,7 +8,7 @@ import typer
 
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
-from clippy_cli.commands.region_run import Output, run_divided
+from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS, GROUP_SUFFIX
@@ -34,7 +34,7 @@ def group(
         str,
         typer.Option(metavar="KINDS", help=options.kinds_help(GROUP_KINDS)),
     ] = ",".join(GROUP_DEFAULT),
-    out: options.Out = options.DEFAULT_OUT,
+    out: options.Out = None,
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
@@ -65,8 +65,7 @@ def group(
     kinds = options.parse_kinds(save, GROUP_KINDS)
     request = GroupRequest.read(groups, method, {"resolution": resolution})
     found = input_files(images, out, strict=strict)
-    output = Output(out, kinds, json, overwrite)
-    output.check(found.paths, (GROUP_SUFFIX,))
+    output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, (GROUP_SUFFIX,), GROUP_KINDS))
     with output.held("clippy group"):
         clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
         run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)

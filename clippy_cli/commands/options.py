@@ -15,6 +15,7 @@ from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.dense import DenseMode
+from clippy_cli.regular_files import is_folder
 
 Images = Annotated[
     list[str],
@@ -125,7 +126,14 @@ Templates = Annotated[
         "Default: the model's.",
     ),
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files that are written; made if missing.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the files that are written; made if missing. Default: clippy_out, or clippy_out-2 and so on "
+        "where earlier results of the same photos are kept.",
+    ),
+]
 Birds = Annotated[
     Path,
     typer.Option(
@@ -151,8 +159,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to s
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that clippy did not write, or made from another photo.")
 ]
-DEFAULT_OUT = Path("clippy_out")
-
 C = TypeVar("C", bound=Callable[..., object])
 
 
@@ -175,7 +181,7 @@ def in_panels(**panels: Sequence[str]) -> Callable[[C], C]:
 
 def check_folder(path: Path, flag: str) -> None:
     """ClippyError where what a flag names is not a directory."""
-    if not path.is_dir():
+    if not is_folder(path):
         raise ClippyError(f"{path}: no such folder", f"Check {flag}.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands.image_run import MOST_TABLES, ImageInput, Record, collect
+from clippy_cli.commands.results_folder import numbered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,20 +24,76 @@ if TYPE_CHECKING:
     from clippy_cli.reporting.answers import Answer
     from clippy_cli.reporting.results import Divided
 
+_OUT = Path("clippy_out")
 _IN_A_LINE = 5  # regions that a line names
+
+
+@dataclass(frozen=True)
+class Bases:
+    """What the names of results begin with: each photo's stem and one of ``suffixes``, for any of ``known`` kinds."""
+
+    paths: Sequence[Path]
+    suffixes: Sequence[str]
+    known: Sequence[str]
+
+    def check(self, folder: Path, kinds: Sequence[str]) -> None:
+        """ClippyError that names files in the way of ``kinds`` which clippy did not make from the same photo."""
+        from clippy_cli.own_files import own_files
+
+        own = own_files(folder)
+        for path, there in self._existing(folder, kinds):
+            own.check(there, os.path.abspath(path))  # noqa: PTH100
+
+    def are_free(self, folder: Path) -> bool:
+        """Whether ``folder`` holds nothing of any kind under these names, and no other command holds it alone."""
+        from clippy_cli.locks import FolderInUseError, refuse_in_use
+
+        try:
+            refuse_in_use(folder)
+        except FolderInUseError:
+            return False
+        return not any(True for _, there in self._existing(folder, self.known) for _ in there)
+
+    def _existing(self, folder: Path, kinds: Sequence[str]) -> Iterator[tuple[Path, Iterable[Path]]]:
+        from clippy_cli.reporting.files import existing_files, output_stems
+
+        if os.path.isdir(folder):  # noqa: PTH112 -- False for a name that is too long
+            for path, stem in zip(self.paths, output_stems(self.paths), strict=True):
+                for suffix in self.suffixes:
+                    yield path, existing_files(folder / (stem + suffix), kinds)
 
 
 @dataclass(frozen=True)
 class Output:
     """Where results go: the ``kinds`` of files into ``folder``, and one JSON document instead of tables to stdout.
 
-    ``overwrite`` replaces files that clippy did not write.
+    ``overwrite`` replaces files that clippy did not write; ``new`` replaces none.
     """
 
     folder: Path
     kinds: tuple[str, ...]
     json: bool
     overwrite: bool = False
+    new: bool = False
+
+    @classmethod
+    def choose(cls, named: Path | None, kinds: tuple[str, ...], json: bool, overwrite: bool, bases: Bases) -> Output:
+        """The folder that --out names, or the first of clippy_out, clippy_out-2, ... without results of these photos.
+
+        ClippyError, before any work, that names files in the way which clippy did not make from the same photo.
+        """
+        if named is not None or overwrite or not kinds:
+            folder = named or _OUT
+            if not overwrite:
+                bases.check(folder, kinds)
+            return cls(folder, kinds, json, overwrite)
+        folder = next(folder for folder in numbered(_OUT) if bases.are_free(folder))
+        if folder != _OUT:
+            console.print_hint(
+                f"Results go to {folder}, since earlier ones of these photos are kept; --overwrite replaces those in "
+                f"{_OUT}, --out names another folder."
+            )
+        return cls(folder, kinds, json, new=True)
 
     @contextmanager
     def held(self, work: str) -> Iterator[None]:
@@ -45,18 +102,6 @@ class Output:
 
         with hold_folder(self.folder, work, shared=True) if self.kinds else nullcontext():
             yield
-
-    def check(self, paths: Sequence[Path], suffixes: Sequence[str]) -> None:
-        """ClippyError, before any work, that names files in the way which clippy did not make from the same photo."""
-        from clippy_cli.own_files import own_files
-        from clippy_cli.reporting.files import existing_files, output_stems
-
-        own = own_files(self.folder)
-        if not self.overwrite and os.path.isdir(self.folder):  # noqa: PTH112 -- False for a name that is too long
-            for path, stem in zip(paths, output_stems(paths), strict=True):
-                for suffix in suffixes:
-                    there = existing_files(self.folder / (stem + suffix), self.kinds)
-                    own.check(there, os.path.abspath(path))  # noqa: PTH100
 
 
 def run_divided(
@@ -78,7 +123,7 @@ def run_divided(
     wants_preview = len(images.paths) == 1 and console.out.is_terminal and not output.json
 
     def record(result: Divided, stem: str) -> Record:
-        files = result.save(output.folder, output.kinds, stem=stem, overwrite=output.overwrite)
+        files = result.save(output.folder, output.kinds, stem=stem, overwrite=output.overwrite, new=output.new)
         voted_files = files.pop(WITH_REGIONS, None)
         fields: Record = {**result.record(), "files": files}
         if isinstance(result, Segmentation) and result.by_region is not None:

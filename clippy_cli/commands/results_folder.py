@@ -42,7 +42,7 @@ def results_folder(
             stack.enter_context(hold_folder(named, work))
             out = named
         else:
-            out = next(folder for folder in _numbered(default) if _take(folder, work, continues, stack))
+            out = next(folder for folder in numbered(default) if _take(folder, work, continues, stack))
         prepare_folder(out)
         own = stack.enter_context(replacing_own(out, overwrite=overwrite))
         if not overwrite:
@@ -71,7 +71,7 @@ def _is_used(folder: Path) -> bool:
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _numbered(default: Path) -> Iterator[Path]:
+def numbered(default: Path) -> Iterator[Path]:
     """``evaluate``, ``evaluate-2``, ``evaluate-3`` and so on."""
     yield default
     for number in itertools.count(2):

@@ -11,7 +11,7 @@ import typer
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
-from clippy_cli.commands.region_run import Output, run_divided
+from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
@@ -50,7 +50,7 @@ def segment(
         str,
         typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
     ] = ",".join(SEGMENT_DEFAULT),
-    out: options.Out = options.DEFAULT_OUT,
+    out: options.Out = None,
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
@@ -108,8 +108,8 @@ def segment(
     found = input_files(images, out, strict=strict)
     if regions is not None:
         _check_stems(found.paths)
-    output = Output(out, kinds, json, overwrite)
-    output.check(found.paths, ("",) if regions is None else ("", WITH_REGIONS))
+    suffixes = ("",) if regions is None else ("", WITH_REGIONS)
+    output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, suffixes, SEGMENT_KINDS))
     with output.held("clippy segment"):
         clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
         answer = clip.prepare(request)

@@ -12,6 +12,7 @@ from clippy_cli.data.table_files import refuse_other_kinds
 from clippy_cli.data.tables import TableSource
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_file, is_folder
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
@@ -28,7 +29,7 @@ def open_captioned_data(
     with anything else.
     """
     path = Path(inputs[0])
-    if len(inputs) == 1 and path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir():
+    if len(inputs) == 1 and path.suffix.lower() in TABLE_SUFFIXES and not is_folder(path):
         return TableSource(path, image_column, caption_column, root)
     if (image_column, caption_column, root) != (None, None, None):
         raise ClippyError(
@@ -39,7 +40,7 @@ def open_captioned_data(
     for name in inputs:
         refuse_other_kinds(Path(name))
     _refuse_several_tables(inputs)
-    if len(inputs) == 1 and path.is_dir():
+    if len(inputs) == 1 and is_folder(path):
         notices = Notices()
         shards = shards_in(path, notices)
         if not shards and notices.incomplete:
@@ -53,7 +54,7 @@ def open_captioned_data(
 
 
 def _refuse_several_tables(inputs: Sequence[str]) -> None:
-    tables = [name for name in inputs if Path(name).suffix.lower() in TABLE_SUFFIXES and Path(name).is_file()]
+    tables = [name for name in inputs if Path(name).suffix.lower() in TABLE_SUFFIXES and is_file(Path(name))]
     if tables and len(inputs) > 1:
         raise ClippyError(
             f"{tables[0]} is a table, and {len(inputs)} inputs are named", "Give one table, or shards alone."

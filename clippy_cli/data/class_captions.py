@@ -10,6 +10,7 @@ from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.prompts import fill, resolve_templates
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_folder
 
 TEMPLATES = ("none", "photo")
 
@@ -24,7 +25,7 @@ class ClassFolderSource:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self.notices = Notices()
-        if not self._folder.is_dir():
+        if not is_folder(self._folder):
             raise ClippyError(f"{self._folder}: no such folder", "Give the folder that holds the class folders.")
         self._set = open_class_folders(self._folder.name, None, self._folder)
         self._templates = [template for name in TEMPLATES for template in resolve_templates(name)]

@@ -14,7 +14,7 @@ from clippy_cli.data.benchmarks.masks import read_values
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notices
-from clippy_cli.regular_files import read_text
+from clippy_cli.regular_files import is_file, is_folder, read_text
 
 NO_REGION = 0
 MAX_JSON_BYTES = 64 << 20
@@ -28,9 +28,9 @@ def find_regions(folder: Path, name: str) -> Path:
     if stays_below(name):
         for ending in _ENDINGS:
             path = folder / f"{name}{ending}"
-            if path.is_file():
+            if is_file(path):
                 return path
-    there = "is no folder" if not folder.is_dir() else "has neither"
+    there = "is no folder" if not is_folder(folder) else "has neither"
     raise ClippyError(
         f"No regions for {name}: looked for {name}.png and {name}.json; {folder} {there}",
         "--regions takes a folder with one file a photo, named as the photo: a PNG of region numbers, or a JSON list "

@@ -19,7 +19,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.locks import refuse_in_use
 from clippy_cli.notices import Notices
 from clippy_cli.recipe.data import is_url
-from clippy_cli.regular_files import read_bytes
+from clippy_cli.regular_files import is_file, read_bytes
 
 MAX_SHARDS = 1_000_000
 COMPRESSED = re.compile(r"\.(?:tar\.\w{1,5}|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
@@ -34,8 +34,8 @@ def local_shards(patterns: Sequence[str]) -> list[Path]:
             raise ClippyError(
                 f"{pattern}: shards are read from local files only", "Download them and give their paths."
             )
-        named = [Path(pattern)] if Path(pattern).is_file() else list(_globbed(pattern))
-        missing = [path for path in named if not path.is_file()]
+        named = [Path(pattern)] if is_file(Path(pattern)) else list(_globbed(pattern))
+        missing = [path for path in named if not is_file(path)]
         if missing:
             first = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise ClippyError(

@@ -6,7 +6,7 @@ import codecs
 from pathlib import Path
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.regular_files import open_regular
+from clippy_cli.regular_files import is_file, open_regular
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -38,7 +38,7 @@ _SIGNATURES = {
 def refuse_other_kinds(path: Path) -> None:
     """ClippyError where a file is, by its name, of a kind that holds captions and is not read."""
     ending = next((kind for kind in _OTHER_KINDS if path.name.lower().endswith(kind)), None)
-    if ending is None or not path.is_file():
+    if ending is None or not is_file(path):
         return
     raise ClippyError(f"{path}: captions are not read from {ending} files", _OTHER_KINDS[ending])
 

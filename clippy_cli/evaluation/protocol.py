@@ -7,9 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, RootModel, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, RootModel, model_validator
 
-from clippy_cli.checked_yaml import conflict, load_checked
+from clippy_cli.checked_yaml import EncodableModel, conflict, load_checked
 from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.data.benchmarks.spec import Word
 from clippy_cli.errors import ClippyError
@@ -32,7 +32,7 @@ Scale = Annotated[float, Field(ge=SCALE_LIMITS[0], le=SCALE_LIMITS[1])]
 Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
-class Rules(BaseModel):
+class Rules(EncodableModel):
     """The part of a protocol that may differ from set to set; None leaves it to the protocol."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -53,7 +53,7 @@ class Rules(BaseModel):
     sizes: Sizes | None = None
     resize: Filter | None = None
     best_classes: Annotated[int, Field(ge=1)] | None = None
-    classes: dict[str, Annotated[Words, Field(min_length=1)]] = {}
+    classes: dict[str, Annotated[Words, Field(min_length=1)]] = Field(default_factory=dict)
     context: Words | None = None
     positions: PositionResampling | Literal["model"] | None = None
     pool_prefix: bool | None = None
@@ -81,7 +81,7 @@ class Protocol(Rules):
 
     source: str = ""
     words: str | None = None
-    sets: dict[str, Rules] = {}
+    sets: dict[str, Rules] = Field(default_factory=dict)
     _name: str = PrivateAttr(default="")
 
     @property

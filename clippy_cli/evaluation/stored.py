@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.result import SCHEMA, Document, ImageRecord, TaskResult
 from clippy_cli.files import stays_below
-from clippy_cli.regular_files import read_text
+from clippy_cli.regular_files import is_folder, read_text
 
 DOCUMENT_NAME = "result.json"
 _RENAMED = {"jaccard_best": "average_best_overlap"}  # what earlier versions called a metric -> what it is called now
@@ -24,7 +24,7 @@ def load_document(path: Path) -> tuple[Path, Document]:
 
     ClippyError where there is none, or it is not JSON, of another schema version, or not as the schema says.
     """
-    file = path / DOCUMENT_NAME if path.is_dir() else path
+    file = path / DOCUMENT_NAME if is_folder(path) else path
     again = "Give the result.json that clippy evaluate --out wrote, or its folder."
     try:
         content: Any = json.loads(read_text(file))

@@ -20,6 +20,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.published import published_for
 from clippy_cli.evaluation.result import Record, SuiteRecord, SuiteRow, TaskResult
 from clippy_cli.evaluation.tasks import Task, task_class
+from clippy_cli.regular_files import is_file
 
 _FILE = resources.files("clippy_cli.evaluation") / "suites.yaml"
 
@@ -136,7 +137,7 @@ def _looked_for(name: str, root: Path | None) -> str | None:
     if name == catalogue.SCENES:
         return None
     if name not in catalogue.benchmark_names():
-        return None if Path(name).expanduser().is_file() else f"no file {name}"
+        return None if is_file(Path(name).expanduser()) else f"no file {name}"
     folder = data_root(root)
     if any(catalogue.locate(spec, folder) is not None for spec in catalogue.layouts(name)):
         return None

@@ -22,6 +22,7 @@ from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.text_tower import TextTower
 from clippy_cli.model.vit_tower import VitTower
 from clippy_cli.model.weight_files import check_filled, check_finite, check_tensors, check_weight_file
+from clippy_cli.regular_files import is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def build_model(
         _load_text(model.text, config.text.pretrained_tag)
     elif text_init != "random":
         folder = Path(text_init).expanduser()
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise ClippyError(
                 f"model.text.init is {text_init!r}, which is no folder.",
                 "Give random, pretrained, or a folder that holds config.json, weights and tokenizer files.",
@@ -169,8 +170,8 @@ def _load_dense(tower: TextTower, dense: dict[str, Tensor], source: str) -> None
 
 def _sentence_transformer_dense(source: str) -> dict[str, Tensor] | None:
     """The layer that sentence-transformers keep after the pooling, in a folder that transformers does not read."""
-    if Path(source).is_dir():
-        found = [Path(source) / name for name in DENSE_FILES if (Path(source) / name).is_file()]
+    if is_folder(Path(source)):
+        found = [Path(source) / name for name in DENSE_FILES if is_file(Path(source) / name)]
         return read_weights(found[0], "model.text.init") if found else None
     try:
         with hub.hub_session() as local:
@@ -191,7 +192,7 @@ def read_weights(path: Path, field: str, *, hint: str | None = None) -> dict[str
     ``hint`` says where to mend the path; None is the recipe's way. A damaged file, tensors that are larger than it, and
     values that are NaN or inf are errors too.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise ClippyError(
             f"{field} is {str(path)!r}, and there is no such file.", hint or f"Check the path: --set {field}=FILE"
         )

@@ -12,6 +12,7 @@ MAX_SIDE = 1 << 14  # pixels
 MAX_WIDTH = 1 << 16
 MAX_TOKENS = 1 << 15  # of a text
 MAX_DEPTH = 1 << 9
+_SIZES = ("depth", "layers", "heads", "dim", "size", "width")  # how names of settings end that are never negative
 _WIDTHS = ("embed_dim", "width", "hidden_size", "d_model")
 MAX_NUMBER = 1 << 24  # of any other setting of a trunk or an encoder, such as the size of its vocabulary
 # What would load other files, or run code of other places, from a description of sizes.
@@ -131,6 +132,8 @@ class ModelConfig(_Frozen):
                 raise ValueError(f"{field} says how large it is, and must not set {', '.join(strange)}")
             for name, value in given.items():
                 most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_WIDTH if name in _WIDTHS else MAX_NUMBER
+                if isinstance(value, int) and value < 0 and name.endswith(_SIZES):
+                    raise ValueError(f"{field}.{name} is {value:,}, and cannot be negative")
                 if isinstance(value, int) and value > most:
                     raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")
         if self.image.projection == "mlp" and self.image.hidden_dim is None:

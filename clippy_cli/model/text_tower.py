@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.config import TextTowerConfig
 from clippy_cli.model.weight_files import MAX_SMALL_FILE
+from clippy_cli.regular_files import is_folder
 
 _DESCRIPTIONS = (".json", ".txt", ".model")
 _GIVE_FILES = "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER"
@@ -143,7 +144,7 @@ def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
 def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
     from clippy_cli.model.compat.transformers import TextTokenizer
 
-    for path in sorted(Path(source).iterdir()) if Path(source).is_dir() else ():
+    for path in sorted(Path(source).iterdir()) if is_folder(Path(source)) else ():
         if path.suffix in _DESCRIPTIONS and path.stat().st_size > MAX_SMALL_FILE:
             raise ClippyError(f"{path} is larger than {MAX_SMALL_FILE >> 20} MiB: it is no tokenizer.", _GIVE_FILES)
     try:

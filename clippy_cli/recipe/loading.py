@@ -13,6 +13,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.recipe.data import unset_variables_allowed
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.recipe.smoke import smoke_recipe
+from clippy_cli.regular_files import is_file
 
 # Changing these leaves the sequence of updates as it was, so that a run may resume with other values.
 FREE_TO_CHANGE = (
@@ -67,7 +68,7 @@ def load_recipe(source: str | Path, overrides: FieldOverrides = (), *, smoke: bo
 def find_recipe(source: str | Path) -> Path:
     """The file that ``source`` names: a path, or the name of a shipped recipe such as ``quickstart``."""
     path = Path(source).expanduser()
-    if path.is_file():
+    if is_file(path):
         return path
     shipped = shipped_recipes()
     if str(source) in shipped:

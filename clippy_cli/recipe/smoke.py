@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from clippy_cli.recipe.schema import Recipe
-from clippy_cli.regular_files import read_text
+from clippy_cli.regular_files import is_file, read_text
 
 STEPS = 6
 BATCH = 16
@@ -103,7 +103,7 @@ def _architecture(name: str) -> _Architecture | None:
     """What a smoke run depends on of a registered architecture, or of a file of the user's own."""
     registered = _ARCHITECTURES / f"{name}.yaml"
     try:
-        fields = yaml.safe_load(read_text(registered if registered.is_file() else Path(name)))
+        fields = yaml.safe_load(read_text(registered if is_file(registered) else Path(name)))
         image = fields["image"]
         resolution = int(fields["preprocess"]["resolution"])
         return _Architecture(str(image["trunk"]), image["pooling"], resolution, int(image.get("head_blocks", 0)))

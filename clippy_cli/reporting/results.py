@@ -126,6 +126,7 @@ class Divided:
         *,
         stem: str | None = None,
         overwrite: bool = False,
+        new: bool = False,
     ) -> Files:
         """Write the ``kinds`` of files into ``folder``, made if missing, and return their paths by kind.
 
@@ -134,6 +135,7 @@ class Divided:
             kinds: of the class's ``kinds``; by default overlay, mask and JSON.
             stem: in place of the photo's own.
             overwrite: replace files that clippy did not write, or made from another photo.
+            new: replace nothing, not even an earlier result of the same photo.
 
         Raises:
             ClippyError: an unknown kind; a folder or disk that takes nothing; a stem that leads out of the folder; too
@@ -144,7 +146,7 @@ class Divided:
         if not own_files(Path(folder)).holds(base):
             raise ClippyError(f"The stem {stem!r} leads out of {folder}", "Give a name, and the folder by itself.")
         noted = {"notices": [notice.record() for notice in self.notices]} if self.notices else {}
-        with replacing_own(Path(folder), self._made_from(), overwrite=overwrite):
+        with replacing_own(Path(folder), self._made_from(), overwrite=overwrite, new=new):
             files = {kind: WRITERS[kind](self, base) for kind in self.kinds if kind in wanted and kind != "json"}
             if "json" in wanted:  # last, since it names the other files
                 path = beside(base, ENDINGS["json"])
@@ -232,17 +234,18 @@ class Segmentation(Divided):
         *,
         stem: str | None = None,
         overwrite: bool = False,
+        new: bool = False,
     ) -> Files:
         """As :meth:`Divided.save`, and with regions the overlay, mask, JSON and cut-outs of ``photo+regions`` too.
 
         ``scores`` is an npz of cosines (see :func:`~clippy_cli.reporting.masks.write_scores`), ``debug`` a folder that
         explains the mask. The paths of the latter files are under ``+regions``.
         """
-        files = super().save(folder, kinds, stem=stem, overwrite=overwrite)
+        files = super().save(folder, kinds, stem=stem, overwrite=overwrite, new=new)
         if self.by_region is not None:
             common = [kind for kind in self._wanted(kinds) if kind in Divided.kinds]
             voted = (stem or self._stem()) + WITH_REGIONS
-            files[WITH_REGIONS] = self.by_region.save(folder, common, stem=voted, overwrite=overwrite)
+            files[WITH_REGIONS] = self.by_region.save(folder, common, stem=voted, overwrite=overwrite, new=new)
         return files
 
 

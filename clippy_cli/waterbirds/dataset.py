@@ -24,7 +24,7 @@ from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notice, Notices
-from clippy_cli.regular_files import read_bytes
+from clippy_cli.regular_files import is_file, read_bytes
 
 BIRDS = ("land bird", "water bird")
 PLACES = ("land", "water")
@@ -145,9 +145,9 @@ def open_waterbirds(root: Path, split: str) -> WaterbirdsSet:
 def _locate(root: Path) -> Path:
     tried = [root, *(root / name for name in (*PUBLISHED_FOLDERS, "waterbirds"))]
     for folder in tried:
-        if (folder / METADATA).is_file():
+        if is_file(folder / METADATA):
             return folder
-    if (root / BUILD_FILE).is_file():
+    if is_file(root / BUILD_FILE):
         raise ClippyError(
             f"{root}: this set is not finished, it has {BUILD_FILE} but no {METADATA}",
             "Run the same `clippy waterbirds build` again; it goes on where it stopped.",
@@ -231,7 +231,7 @@ class _Built(BaseModel):
 
 def _names(folder: Path) -> tuple[tuple[str, str], tuple[str, str]]:
     path = folder / BUILD_FILE
-    if not path.is_file():
+    if not is_file(path):
         return BIRDS, PLACES
     try:
         built = _Built.model_validate_json(_read_bytes(path))

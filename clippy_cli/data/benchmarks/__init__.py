@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clippy_cli.data.benchmarks.base import ExifRule, ImageSet, Reading, data_root
 from clippy_cli.errors import ClippyError
+from clippy_cli.regular_files import is_folder
 
 
 def open_benchmark(name_or_path: str, root: Path | None, reading: Reading | None = None) -> ImageSet:
@@ -33,11 +34,11 @@ def _open(name_or_path: str, root: Path | None, exif: ExifRule | None) -> ImageS
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return catalogue.open_own_set(path, exif)
-    if ".tar" in name_or_path or (path.is_dir() and any(path.glob("*.tar"))):
+    if ".tar" in name_or_path or (is_folder(path) and any(path.glob("*.tar"))):
         from clippy_cli.data.benchmarks.captioned import open_captioned
 
         return open_captioned(name_or_path)
-    if path.is_dir():
+    if is_folder(path):
         from clippy_cli.data.benchmarks.class_folders import open_class_folders
 
         return open_class_folders(path.resolve().name, None, path)

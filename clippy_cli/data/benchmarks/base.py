@@ -21,6 +21,7 @@ from clippy_cli.data.captions import CaptionedImage
 from clippy_cli.data.images import read_stored, turn_upright
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notice, Notices
+from clippy_cli.regular_files import is_folder
 
 DATA_VARIABLE = "CLIPPY_DATA"
 IGNORE = 255  # class maps of more than 254 classes do not occur; a reader maps whatever its set uses to this
@@ -245,6 +246,6 @@ def data_root(option: Path | None) -> Path:
             "No data folder is named",
             f"Give --data-root FOLDER, or set {DATA_VARIABLE} to the folder that holds the data sets.",
         )
-    if not named.is_dir():
+    if not is_folder(named):
         raise ClippyError(f"{named}: no such folder", f"Check --data-root or {DATA_VARIABLE}.")
     return named

@@ -13,6 +13,7 @@ from clippy_cli.data.shard_names import shards_in
 from clippy_cli.data.shards import ShardSource
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.regular_files import is_folder
 
 
 def open_captioned(pattern: str) -> RetrievalSet:
@@ -23,7 +24,7 @@ def open_captioned(pattern: str) -> RetrievalSet:
     """
     path, notices = Path(pattern), Notices()
     shards = [pattern]
-    if path.is_dir():
+    if is_folder(path):
         shards = [str(shard) for shard in shards_in(path, notices)]
         if not shards:
             found = "; ".join(map(str, notices))

@@ -10,7 +10,8 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from operator import contains
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ _HEADER = 128
 _ORDERS = {b"IM": "<", b"MI": ">"}
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _CHAR, _FIRST_NUMBER, _LAST_NUMBER = 1, 2, 4, 6, 15
+_COMPLEX = 1 << 11  # of a matrix's flags
+_INT8, _INT32, _UINT32 = 1, 5, 6
+_NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13})  # of 8 to 64 bits; SciPy crashes on the numbers between
+_LETTERS = _NUMBERS | {16, 17, 18}  # UTF-8, UTF-16, UTF-32
 _DEEPEST = 16
 
 
@@ -103,11 +108,17 @@ def _check_matrix(matrix: bytes, order: str, depth: int) -> None:
     parts = list(_elements(matrix, order))
     if len(parts) < 3 or len(parts[0].data) < 8 or len(parts[1].data) % 4:
         raise ValueError("a matrix is cut short")
-    kind = struct.unpack_from(f"{order}I", parts[0].data)[0] & 0xFF
+    flags = struct.unpack_from(f"{order}I", parts[0].data)[0]
+    kind = flags & 0xFF
     sides = struct.unpack(f"{order}{len(parts[1].data) // 4}i", parts[1].data)
     if kind not in (_CELL, _STRUCT, _CHAR) and not _FIRST_NUMBER <= kind <= _LAST_NUMBER:
         raise ValueError(f"a matrix of class {kind}, which is neither numbers, text, a cell nor a struct")
+    if flags & _COMPLEX:
+        raise ValueError("a matrix of complex numbers")
     inner = [part for part in parts[3:] if part.kind == _MATRIX]
+    types, wanted = [part.kind for part in parts], _types_of_parts(kind, len(inner))
+    if len(types) != len(wanted) or not all(map(contains, wanted, types)):
+        raise ValueError(f"a matrix of class {kind} with parts of types {', '.join(map(str, types[:20]))}")
     room = len(inner) if kind in (_CELL, _STRUCT) else sum(len(part.data) for part in parts[3:])
     if len(sides) < 2 or min(sides) < 0 or math.prod(sides) > room:
         raise ValueError(f"a matrix of {'x'.join(map(str, sides))} elements in {room} parts or bytes")
@@ -115,3 +126,13 @@ def _check_matrix(matrix: bytes, order: str, depth: int) -> None:
         raise ValueError("it is nested too deeply")
     for part in inner:
         _check_matrix(part.data, order, depth + 1)
+
+
+def _types_of_parts(kind: int, inner: int) -> list[Set[int]]:
+    """The types that each part of a matrix of class ``kind`` may have: flags, sides, name and what it holds."""
+    common: list[Set[int]] = [{_UINT32}, {_INT32}, {_INT8}]
+    if kind == _STRUCT:
+        return [*common, {_INT32}, {_INT8}, *[{_MATRIX}] * inner]  # the length of names, and the names
+    if kind == _CELL:
+        return [*common, *[{_MATRIX}] * inner]
+    return [*common, _LETTERS if kind == _CHAR else _NUMBERS]

@@ -9,7 +9,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -19,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from clippy_cli.checked_yaml import conflict
+from clippy_cli.checked_yaml import EncodableModel, conflict
 from clippy_cli.data.benchmarks.base import IGNORE, BenchmarkClass, ExifRule, SetInfo
 
 Reader = Literal["masks", "context-mat", "coco-panoptic", "bsds", "class-folders"]
@@ -55,7 +54,7 @@ Patterns = Annotated[Words, AfterValidator(_one_key)]
 Values = Annotated[tuple[Annotated[int, Field(ge=0, lt=1 << 16)], ...], BeforeValidator(_one_or_many)]
 
 
-class SetSpec(BaseModel):
+class SetSpec(EncodableModel):
     """A set of images with annotation: where its files lie, and what their values mean.
 
     Paths are relative to a root; ``{}`` stands for an image's key and may span folders.

@@ -16,7 +16,7 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-from clippy_cli.regular_files import read_text
+from clippy_cli.regular_files import is_folder, read_text
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -34,7 +34,7 @@ def hub_session(source: str | None = None) -> Iterator[bool]:
     level = hub_logger.level
     hub_logger.setLevel(logging.ERROR)
     try:
-        yield (source is not None and Path(source).is_dir()) or constants.HF_HUB_OFFLINE or not _resolves()
+        yield (source is not None and is_folder(Path(source))) or constants.HF_HUB_OFFLINE or not _resolves()
     finally:
         hub_logger.setLevel(level)
 
@@ -61,7 +61,7 @@ def read_json(source: str, files: Sequence[str]) -> dict[str, Any]:
         try:
             with hub_session(source) as local:
                 path = (
-                    Path(source) / name if Path(source).is_dir() else download(source, [name], local_files_only=local)
+                    Path(source) / name if is_folder(Path(source)) else download(source, [name], local_files_only=local)
                 )
             found = json.loads(read_text(path))
         except (OSError, HfHubHTTPError):

@@ -31,6 +31,7 @@ from clippy_cli.model.compat import hub
 from clippy_cli.model.compat.transformers import quiet_session
 from clippy_cli.model.dense.block import OpenBlock
 from clippy_cli.model.positions import resample_positions
+from clippy_cli.regular_files import is_folder
 
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _RESNET_STRIDE = 32
@@ -88,7 +89,7 @@ def create_model(name: str, **arguments: Any) -> Any:
     """``open_clip.create_model``; the configuration of a Hugging Face text tower is local where there is no network."""
     with session() as local:
         text = dict((open_clip.get_model_config(name) or {}).get("text_cfg", {})) if local else {}
-        if "hf_model_name" in text and not Path(text["hf_model_name"]).is_dir():
+        if "hf_model_name" in text and not is_folder(Path(text["hf_model_name"])):
             folder = huggingface_hub.snapshot_download(
                 text["hf_model_name"], allow_patterns=["config.json"], local_files_only=True
             )

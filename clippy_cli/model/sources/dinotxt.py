@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.sources.registry import ALL_TASKS, Listed, source
+from clippy_cli.regular_files import is_file, is_folder
 
 if TYPE_CHECKING:
     import torch
@@ -93,14 +94,14 @@ def wanted_files(name: str) -> tuple[Path, ...]:
         trunk = _cache() / release.trunk
         return (*needed, trunk) if trunk.is_file() else tuple(needed)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         files = tuple(sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS))
         if not files:
             raise ClippyError(f"{PREFIX}:{name}: the folder holds no weight file ({', '.join(WEIGHTS)}).", _HINT)
         return files
     files = tuple(Path(part.strip()).expanduser() for part in name.split(","))
     for path in files:
-        if not path.is_file():
+        if not is_file(path):
             raise ClippyError(
                 f"{PREFIX}:{name} looks for the file {path}, which is not there, and no release is called so; "
                 f"there are {', '.join(RELEASES)}.",

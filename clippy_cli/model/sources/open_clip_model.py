@@ -25,12 +25,12 @@ from clippy_cli.model.compat.torch import sized_weights
 from clippy_cli.model.dense.block import Layout, blocks_read, run_block
 from clippy_cli.model.dense.dense import Dense, check_mode
 from clippy_cli.model.sources.face import ForeignModel, complaint
+from clippy_cli.model.sources.open_clip_config import CONFIG, check_config
 from clippy_cli.model.sources.timm_trunk import trunk_tokens
 from clippy_cli.model.text_tower import has_vocabulary
 from clippy_cli.model.weight_files import CHECKSUMS_FILE, check_types, check_weight_file, verify_checksums
 from clippy_cli.regular_files import is_file
 
-CONFIG = "open_clip_config.json"
 _QUICK = "-quickgelu"
 _READ = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt"}
 logger = logging.getLogger(__name__)
@@ -185,8 +185,10 @@ def load_open_clip(name: str, device: torch.device) -> OpenClipModel:
         weights = wanted.file
     else:
         weights = wanted.folder
-        if weights is not None and (weights / CHECKSUMS_FILE).is_file():  # an export of clippy's
+        assert weights is not None
+        if (weights / CHECKSUMS_FILE).is_file():  # an export of clippy's
             verify_checksums(weights)
+        check_config(weights)
     for file in _weight_files(weights):
         check_weight_file(file)
         check_types(file)

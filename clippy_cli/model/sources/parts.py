@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.sources.registry import find_source
+from clippy_cli.regular_files import is_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def split_parts(prefix: str, name: str, sources: Mapping[str, str]) -> Parts:
         find_source(sources[key]).check(value, texts=False)
         named[key] = value
     file = Path(first).expanduser()
-    if not file.is_file():
+    if not is_file(file):
         raise ClippyError(f"{prefix}:{name} looks for the file {first}, which is not there.", f"{usage}.")
     return Parts(file, named)
 

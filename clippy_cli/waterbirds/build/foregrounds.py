@@ -23,7 +23,7 @@ from clippy_cli.waterbirds.dataset import BIRDS
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notice, Notices
-from clippy_cli.regular_files import open_regular, read_text
+from clippy_cli.regular_files import is_file, open_regular, read_text
 
 WATER_SPECIES = Path(str(resources.files("clippy_cli.waterbirds.build") / "water_species.yaml"))
 CLASS_FILE = "classes.csv"
@@ -114,9 +114,9 @@ def open_foregrounds(root: Path) -> Foregrounds:
     line of a table cannot be used.
     """
     for folder in (root, root / "CUB_200_2011"):
-        if (folder / "images.txt").is_file():
+        if is_file(folder / "images.txt"):
             return _open_cub(folder)
-    if (root / CLASS_FILE).is_file():
+    if is_file(root / CLASS_FILE):
         return _open_folder(root)
     try:
         there = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
@@ -231,7 +231,7 @@ def _note_unlisted(folder: Path, listed: Collection[Path], notices: Notices) -> 
 
 def _photo(root: Path, key: str) -> Path:
     tried = [root / "images" / f"{key}{suffix}" for suffix in _PHOTO_SUFFIXES]
-    return next((path for path in tried if path.is_file()), tried[0])
+    return next((path for path in tried if is_file(path)), tried[0])
 
 
 def _checked(foregrounds: Foregrounds, path: Path) -> Foregrounds:

@@ -17,8 +17,8 @@ def element(kind, data):
     return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
-def matrix(kind, sides, name, *parts):
-    head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
+def matrix(kind, sides, name, *parts, flags=0):
+    head = element(6, struct.pack("<II", kind | flags, 0)) + element(5, struct.pack(f"<{len(sides)}i", *sides))
     return element(14, head + element(1, name) + b"".join(parts))
 
 
@@ -60,6 +60,10 @@ def test_a_file_is_not_unpacked_beyond_the_limit(tmp_path, monkeypatch):
         (matrix(5, (1 << 30, 1 << 30), b"x"), "class 5"),
         (matrix(17, (1, 1), b"x"), "class 17"),
         (matrix(9, (2, 2), b"y", element(2, b"abcd")), "no variable x; it holds 'y'"),
+        (matrix(9, (2, 2), b"x", element(8, b"abcd")), "class 9 with parts of types 6, 5, 1, 8"),  # crashes SciPy
+        (matrix(9, (2, 2), b"x", element(200, b"abcd")), "class 9 with parts of types 6, 5, 1, 200"),  # the same
+        (matrix(9, (2, 2), b"x", element(2, b"abcd"), flags=1 << 11), "complex"),  # and without an imaginary part
+        (matrix(2, (1, 1), b"x", element(2, b"abcd"), element(1, b"name")), "class 2 with parts of types"),
         (element(14, b"abc"), "cut short"),
     ],
 )
