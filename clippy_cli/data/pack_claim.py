@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clippy_cli.data.pack_index import PackedRow, captions_digest, has_changed, kept_rows, read_index
 from clippy_cli.errors import ClippyError
@@ -16,6 +16,7 @@ from clippy_cli.files import claim_folder
 from clippy_cli.notices import Notices, printable
 
 PACK_FILE = "pack.json"
+MAX_SHARDS = 1_000_000
 
 _NAMED = 5
 _ELSEWHERE = "Choose another folder for the shards, or empty this one."
@@ -51,7 +52,7 @@ class Packing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    shards: int
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
     max_side: int | None = None
     quality: int = 92
     shuffle: bool = True

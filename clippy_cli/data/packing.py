@@ -23,7 +23,7 @@ from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError, broken_image, map_in_order
 from clippy_cli.data.images import image_format, resize_image
-from clippy_cli.data.pack_claim import PACK_FILE, CaptionedFiles, PackFile, Packing, claim
+from clippy_cli.data.pack_claim import MAX_SHARDS, PACK_FILE, CaptionedFiles, PackFile, Packing, claim
 from clippy_cli.data.pack_index import PackedRow, State, captions_digest, content_digest, stamp, write_index
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES
@@ -65,8 +65,13 @@ class PackReport:
 
 
 def shards_for(images: int, samples_per_shard: int) -> int:
-    """How many shards hold ``images`` with at most ``samples_per_shard`` in each."""
-    return max(1, -(-images // samples_per_shard))
+    """How many shards hold ``images`` with at most ``samples_per_shard`` in each; ClippyError for over a million."""
+    shards = max(1, -(-images // samples_per_shard))
+    if shards > MAX_SHARDS:
+        raise ClippyError(
+            f"{images:,} images would make {shards:,} shards, more than {MAX_SHARDS:,}", "Make them larger."
+        )
+    return shards
 
 
 def pack_shards(

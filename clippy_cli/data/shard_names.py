@@ -14,14 +14,13 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from clippy_cli.data.image_files import is_hidden, is_image_name, is_system_folder, suffix_of
-from clippy_cli.data.pack_claim import PACK_FILE, PackFile
+from clippy_cli.data.pack_claim import MAX_SHARDS, PACK_FILE, PackFile
 from clippy_cli.errors import ClippyError
 from clippy_cli.locks import refuse_in_use
 from clippy_cli.notices import Notices
 from clippy_cli.recipe.data import is_url
 from clippy_cli.regular_files import is_file, read_bytes
 
-MAX_SHARDS = 1_000_000
 COMPRESSED = re.compile(r"\.(?:tar\.\w{1,5}|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _NO_SHARD = ("No shard is named", "Give tar files, such as 'train-{0000..0099}.tar'.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
@@ -130,12 +131,7 @@ class ModelConfig(_Frozen):
             strange = sorted(set(given) & set(NOT_SIZES))
             if strange:
                 raise ValueError(f"{field} says how large it is, and must not set {', '.join(strange)}")
-            for name, value in given.items():
-                most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_WIDTH if name in _WIDTHS else MAX_NUMBER
-                if isinstance(value, int) and value < 0 and name.endswith(_SIZES):
-                    raise ValueError(f"{field}.{name} is {value:,}, and cannot be negative")
-                if isinstance(value, int) and value > most:
-                    raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")
+            check_sizes(field, given)
         if self.image.projection == "mlp" and self.image.hidden_dim is None:
             raise ValueError("image.projection: mlp needs image.hidden_dim")
         if self.embed_dim % self.image.pooling.parts:
@@ -156,3 +152,14 @@ class ModelConfig(_Frozen):
         if self.text.kind == "hugging_face" and self.text.pooling != "mean":
             raise ValueError("text.kind: hugging_face pools the mean of the tokens; set text.pooling: mean")
         return self
+
+
+def check_sizes(field: str, given: Mapping[str, Any]) -> None:
+    """ValueError where a setting of a trunk or an encoder makes no sense as a size, so that no library tries it."""
+    for name, value in given.items():
+        most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_WIDTH if name in _WIDTHS else MAX_NUMBER
+        is_number = isinstance(value, int | float)
+        if is_number and name.endswith(_SIZES) and (value < 0 or value != int(value)):
+            raise ValueError(f"{field}.{name} is {value:,}, and must be a whole number from 0")
+        if is_number and value > most:
+            raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")

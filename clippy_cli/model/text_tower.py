@@ -14,6 +14,7 @@ from clippy_cli.model.config import TextTowerConfig
 from clippy_cli.model.weight_files import MAX_SMALL_FILE
 from clippy_cli.regular_files import is_folder
 
+_PANIC = "PanicException"  # of libraries in Rust, which is no Exception
 _DESCRIPTIONS = (".json", ".txt", ".model")
 _GIVE_FILES = "Give a local folder that holds tokenizer.json: --set model.text.tokenizer=FOLDER"
 
@@ -61,6 +62,7 @@ class TextTower(nn.Module):
             from clippy_cli.model.compat.open_clip import TextTransformer
 
             self.tokenizer = open_clip.SimpleTokenizer(context_length=config.context_length)
+            self._require_vocabulary()
             self.encoder: Any = TextTransformer(context_length=config.context_length, output_dim=0, **config.encoder)
         else:
             from clippy_cli.model.compat.transformers import TextEncoder
@@ -101,6 +103,13 @@ class TextTower(nn.Module):
         if self.config.kind == "hugging_face":
             self._given_tokenizer().save_pretrained(str(folder))
 
+    def _require_vocabulary(self) -> None:
+        """ClippyError where an encoder of open_clip has no layer or head, or fewer rows than the tokenizer has ids."""
+        least = {"vocab_size": self.tokenizer.vocab_size, "layers": 1, "heads": 1, "width": 1}
+        for name, lowest in least.items():
+            if (given := self.config.encoder.get(name, lowest)) < lowest:
+                raise ClippyError(f"text.encoder.{name} is {given}, and open_clip's text encoder needs {lowest:,}.")
+
     def _require_fit(self, source: str | None) -> None:
         """ClippyError where the tokenizer's ids or the context are more than the encoder has rows for."""
         rows, positions, padding = self.encoder.rows, self.encoder.positions, int(self.encoder.pad_id)
@@ -133,11 +142,13 @@ def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
     """
     try:
         first, second = tokenize(["dog", "cat"])
-    except Exception as error:  # settings of any type come from files, and meet the code that uses them only here
+    except BaseException as error:  # settings of any type come from files, and meet the code that uses them only here
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         raise ClippyError(
             f"The tokenizer cannot be used: {type(error).__name__}: {first_line(error)}",
             "Take tokenizer.json and tokenizer_config.json of the model's repository again.",
-        ) from error
+        ) from (error if isinstance(error, Exception) else None)
     return list(first) != list(second)
 
 
@@ -157,7 +168,7 @@ def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
             f"No tokenizer could be loaded from {source!r}: {type(error).__name__}: {first_line(error)}", _GIVE_FILES
         ) from error
     except BaseException as error:  # what a panic in tokenizers becomes is no Exception
-        if type(error).__name__ != "PanicException":
+        if type(error).__name__ != _PANIC:
             raise
         raise ClippyError(f"The tokenizer files of {source!r} are damaged: {first_line(error)}", _GIVE_FILES) from None
     if not told_apart:

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clippy_cli.errors import ClippyError
 from tests.fuzz.mutators import Change
 
@@ -89,6 +91,7 @@ _READ, _REFUSED, _FAILED = "read", "refused", "failed"
 
 def fuzz(name: str, kind: Kind, count: int, *, first: int = 0, timeout: float = KILLED_AFTER) -> Tally:
     """Damage ``count`` files of the kind, by the seeds from ``first`` on."""
+    torch.set_num_threads(1)  # a child that is forked beside threads of OpenMP waits for them for ever
     tally, start = Tally(name), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"

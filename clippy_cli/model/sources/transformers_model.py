@@ -18,6 +18,7 @@ from clippy_cli.model.base import GroupedImages, Preprocess, finite
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
 from clippy_cli.model.compat import transformers as compat
+from clippy_cli.model.config import check_sizes
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.text_tower import has_vocabulary
@@ -196,6 +197,11 @@ def load_transformers(name: str, device: torch.device) -> TransformersModel:
             "Image-only trunks come from timm:, other CLIPs from open_clip:.",
         )
     kind, library = _KINDS[config.model_type]
+    for section in ("text_config", "vision_config"):
+        try:
+            check_sizes(section, getattr(config, section).to_dict())
+        except ValueError as error:
+            raise ClippyError(f"The config.json of hf:{name} makes no sense: {error}", "Copy it again.") from error
     if is_folder(folder):
         _check_files(name, folder)
     module, report = _read(
