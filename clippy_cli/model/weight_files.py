@@ -95,6 +95,8 @@ def check_weight_file(path: Path) -> None:
             _check_archive(str(path), stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise ClippyError(f"{path} cannot be read: {error.strerror or error}", _AGAIN) from error
+    except zipfile.BadZipFile as error:  # of its last lines, which already say that it is none
+        raise ClippyError(f"{path} is damaged: {first_line(error)}", _AGAIN) from error
 
 
 @lru_cache(maxsize=64)
