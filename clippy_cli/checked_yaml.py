@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import reprlib
 import types
@@ -14,7 +15,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError, PydanticSerializationError
+from pydantic_core import PydanticCustomError
 
 from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.regular_files import read_text
@@ -60,8 +61,8 @@ class EncodableModel(BaseModel):
     def _has_no_surrogates(self) -> Self:
         for name in type(self).model_fields:
             try:
-                self.model_dump_json(include={name})
-            except PydanticSerializationError as error:
+                json.dumps(self.model_dump(include={name}), ensure_ascii=False, default=str).encode()
+            except UnicodeEncodeError as error:
                 raise conflict(r"a text holds one of \ud800 to \udfff, which are no characters", name) from error
         return self
 

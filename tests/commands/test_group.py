@@ -37,6 +37,9 @@ def test_group_and_segment_keep_each_others_files(clippy, flag):
     before = {file.name: file.read_bytes() for file in Path("clippy_out").glob("[!.]*")}
     clippy("group", path, "--groups", "2")
     assert all(Path("clippy_out", name).read_bytes() == content for name, content in before.items())
+    clippy("group", path, "--groups", "3", "--save", "json")
+    assert json.loads(Path("clippy_out-2/flag_groups.json").read_text())["groups"] == 3
+    assert json.loads(Path("clippy_out/flag_groups.json").read_text())["groups"] == 2
 
 
 def test_json_names_the_settings(clippy, flag):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from pycocotools import mask as coco
 
 from clippy_cli.app import app
 from clippy_cli.errors import ExitCode
+from clippy_cli.reporting.results import Segmentation
 
 HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
 
@@ -116,6 +119,56 @@ def test_files_in_the_way_are_named_before_any_work(clippy, flag):
     flag("other/dog.png")  # another photo of that name
     refused = clippy("segment", "other/dog.png", "--labels", "red,blue", "--out", "in")
     assert "dog.json: made from " in refused.stderr
+
+
+def test_without_out_no_earlier_result_is_replaced(clippy, flag):
+    path = flag()
+    first = clippy("segment", path, "--labels", "red,blue", "--save", "mask")
+    assert first.code == 0 and "clippy_out-2" not in first.stderr
+    before = Path("clippy_out/flag_mask.png").read_bytes()
+    # Another kind of file would stand beside the mask of other labels.
+    second = clippy("segment", path, "--labels", "blue,red", "--save", "json", "--json")
+    assert second.document["images"][0]["files"] == {"json": "clippy_out-2/flag.json"}
+    assert "Results go to clippy_out-2" in second.stderr
+    flag("other/flag.png")
+    clippy("segment", "other/flag.png", "--labels", "red,blue", "--save", "mask")  # another photo, the same name
+    assert Path("clippy_out-3/flag_mask.png").is_file()
+    flag("new.png")
+    clippy("segment", "new.png", "--labels", "red,blue", "--save", "mask")
+    assert Path("clippy_out/new_mask.png").is_file() and Path("clippy_out/flag_mask.png").read_bytes() == before
+    clippy("segment", path, "--labels", "blue,red", "--save", "mask", "--overwrite")
+    np.testing.assert_array_equal(read_mask("clippy_out/flag_mask.png"), 3 - HALVES)
+
+
+def test_without_out_a_folder_that_another_command_holds_is_left_alone(clippy, flag):
+    code = (
+        "import sys, pathlib; from clippy_cli.locks import hold_folder\nwith hold_folder(pathlib.Path('clippy_out'), "
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code + "'clippy evaluate'): print('held', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        assert clippy("segment", flag(), "--labels", "red,blue", "--save", "mask").code == 0
+        holder.stdin.close()
+    assert Path("clippy_out-2/flag_mask.png").is_file()
+
+
+def test_a_result_that_came_meanwhile_is_not_replaced(clippy, flag, monkeypatch):
+    path, save = flag(), Segmentation.save
+
+    def after_another(self, folder, *arguments, **options):
+        if not Path("clippy_out/flag_mask.png").exists():
+            save(self, folder, ("mask",), stem="flag")
+        return save(self, folder, *arguments, **options)
+
+    monkeypatch.setattr(Segmentation, "save", after_another)
+    refused = clippy("segment", path, "--labels", "red,blue", "--save", "mask")
+    assert refused.code == ExitCode.FAILED and "written by another process meanwhile" in refused.stderr
+    assert clippy("segment", path, "--labels", "red,blue", "--save", "mask", "--out", "clippy_out").code == 0
 
 
 def test_cutouts_and_scores(clippy, flag):

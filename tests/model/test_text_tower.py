@@ -12,7 +12,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.config import TextTowerConfig
-from clippy_cli.model.registry import load_architecture
+from clippy_cli.model.registry import load_architecture, parse_model_config
 
 WORDS = ("[PAD]", "[UNK]", "a", "photo", "of", "dog", "cat", "on", "the", "grass")
 TEXTS = ["a photo of a dog", "the cat on the grass of the dog", "grass"]
@@ -102,3 +102,20 @@ def test_a_worker_gets_the_same_ids_from_a_small_pickle(kind, nano, tmp_path):
     expected = model.text.tokenize(TEXTS)
     assert expected.shape == (3, 24 if kind == "open_clip" else 8)
     assert torch.equal(pickle.loads(sent)(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("vocab_size", 255, "needs 49,408"),
+        ("layers", 0, "needs 1"),
+        ("layers", -1, "whole number from 0"),
+        ("heads", 0.5, "whole number from 0"),
+    ],
+)
+def test_sizes_of_an_open_clip_encoder_that_lead_to_nothing_are_named(setting, value, said):
+    encoder = {"width": 16, "heads": 2, "layers": 1, "vocab_size": 49408, setting: value}
+    text = {"kind": "open_clip", "encoder": encoder, "context_length": 8, "pooling": "eot", "projection": "linear"}
+    nano = load_architecture("clippy-nano").model_dump()
+    with pytest.raises(ClippyError, match=rf"text.encoder.{setting} is {value}, and .*{said}"):
+        build_model(parse_model_config({**nano, "text": text}, where="test"))

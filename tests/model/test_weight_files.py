@@ -1,4 +1,5 @@
 import json
+import struct
 import zipfile
 
 import pytest
@@ -10,7 +11,7 @@ from clippy_cli.model.base import finite
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.sources.face import ForeignModel
 from clippy_cli.model.store import load_model_directory, save_model
-from clippy_cli.model.weight_files import all_finite, write_checksums
+from clippy_cli.model.weight_files import all_finite, check_weight_file, write_checksums
 from tests.fixtures.export_models import tiny_model
 
 
@@ -152,3 +153,10 @@ def test_a_file_that_would_unpack_to_more_than_it_holds_is_refused(tmp_path):
     torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "sparse.pt")
     with pytest.raises(ClippyError, match="no plain one"):
         read_weights(tmp_path / "sparse.pt", "x")
+
+
+def test_an_archive_that_says_it_has_several_disks_is_damaged(tmp_path):
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 2)  # of ZIP64, as APPNOTE.TXT describes it: the last field counts
+    (tmp_path / "a.pt").write_bytes(locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0))
+    with pytest.raises(ClippyError, match=r"a\.pt is damaged: .*multiple disks"):
+        check_weight_file(tmp_path / "a.pt")

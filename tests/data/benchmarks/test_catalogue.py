@@ -204,6 +204,7 @@ def test_an_own_set_with_everything_wrong_says_so_at_once(tmp_path: Path) -> Non
         ),
         ("classes: [a, b]\nvalues: {a: 1, b: [2, 1]}", ":5  values: value 1 must mean one class"),
         ("classes: {a: []}", ":4  classes.a: value should have at least 1 item"),
+        (r'classes: {"\ud800": a}', r":4  classes: a text holds one of .ud800"),
         ("ignore: 0", ":1  classes: a set with masks needs images, masks and classes"),
         ("classes: [a]\nfallback: voc", "fallback is for sets that ship with clippy"),
         ("classes: [a]\nroots: [x, y]", "looked for photos/{}.jpg, labels/{}.png in .*/x, .*/y"),

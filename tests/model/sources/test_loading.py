@@ -1,9 +1,11 @@
 """What is said where a source cannot be had: which file was looked for, and how a local copy is passed."""
 
 import argparse
+import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -16,6 +18,7 @@ from clippy_cli.model.sources import open_clip as open_clip_source
 from clippy_cli.model.sources import timm as timm_source
 from clippy_cli.model.sources.loading import check_source, list_models, load_model, split_source
 from clippy_cli.model.sources.open_clip_model import looked_for
+from tests.fixtures import foreign_models
 
 
 @pytest.mark.parametrize(
@@ -229,3 +232,47 @@ def test_a_transformers_folder_whose_pixels_cannot_be_scaled_is_refused(clip_fol
     (clip_folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ClippyError, match=r"preprocessor_config.json .* how pixels are scaled"):
         load_model(f"hf:{clip_folder}", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "value"),
+    [
+        ("text_config", "num_hidden_layers", 2**31),
+        ("vision_config", "num_hidden_layers", 10**12),
+        ("vision_config", "hidden_size", -8),
+    ],
+)
+def test_a_transformers_folder_of_absurd_sizes_is_refused_before_it_is_built(clip_folder, section, setting, value):
+    fields = json.loads((clip_folder / "config.json").read_text(encoding="utf-8"))
+    fields[section][setting] = value
+    (clip_folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(ClippyError, match=rf"makes no sense: {section}.{setting} is"):
+        load_model(f"hf:{clip_folder}", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("model_cfg.text_cfg.layers", 2**32, r"text_cfg.layers: .*less than or equal to 512"),
+        ("model_cfg.text_cfg.heads", 0.5, r"text_cfg.heads: .*integer"),
+        ("model_cfg.vision_cfg.image_size", "224", r"vision_cfg.image_size"),
+        ("model_cfg.embed_dim", None, r"embed_dim: .*integer"),
+        ("preprocess_cfg.mean", 0.5, r"preprocess_cfg.mean: .*tuple"),
+        ("preprocess_cfg.std", [0.5, 0.0, 0.5], r"preprocess_cfg.std.1: .*greater than 0"),
+        ("preprocess_cfg.mean", [0.5, 0.5], r"preprocess_cfg.mean.2: field required"),
+    ],
+)
+def test_an_open_clip_folder_that_describes_no_model_is_refused(tmp_path, path, value, said):
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [32, 32]}
+    fields: dict[str, Any] = {
+        "model_cfg": copy.deepcopy(foreign_models.OPEN_CLIP["tiny-vit"]),
+        "preprocess_cfg": pixels,
+    }
+    *sections, name = path.split(".")
+    place = fields
+    for section in sections:
+        place = place[section]
+    place[name] = value
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(ClippyError, match=rf"open_clip_config.json describes no model: .*{said}"):
+        load_model(f"open_clip:{tmp_path}", device="cpu")

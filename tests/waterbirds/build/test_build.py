@@ -173,3 +173,12 @@ def test_an_input_that_cannot_be_used_stops_the_build_and_is_named(tmp_path):
     mask.unlink()
     with pytest.raises(ClippyError, match=f"{keys[6]}.png: cannot be read"):
         build_set(*sources, tmp_path / "other")
+
+
+def test_a_key_too_long_for_a_file_name_has_no_photo(tmp_path):
+    write_objects(tmp_path / "pets", ["dog", "cat"])
+    with (tmp_path / "pets/classes.csv").open("a", encoding="utf-8") as table:
+        table.write(f"{'d' * 300},dog\n")
+    write_places(tmp_path / "scenes", 3, ["street", "lawn"])
+    with pytest.raises(ClippyError, match=r"d{100}.*cannot be read|no such"):
+        build_set(open_foregrounds(tmp_path / "pets"), open_backgrounds(tmp_path / "scenes"), tmp_path / "out")
