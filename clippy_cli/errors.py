@@ -55,6 +55,24 @@ def encodable(text: str) -> str:
     return text
 
 
+def as_unicode(text: str, what: str) -> str:
+    """A text of the command line as it was typed, where Python took its UTF-8 for bytes, as under ``LC_ALL=C``.
+
+    ClippyError, which names ``what`` it is, where it is no UTF-8.
+
+    >>> as_unicode("caf\\udcc3\\udca9", "label")
+    'café'
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise ClippyError(
+            f"The {what} {text!r} is no UTF-8", "Type it in a terminal whose encoding is UTF-8."
+        ) from error
+
+
 def _written_out(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from unicodedata import normalize
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, as_unicode
 
 _EXAMPLE = "Write labels as in --labels 'dog|puppy, grass': commas between labels, | between synonyms."
 _INVISIBLE = " \t\r\n\ufeff\u200b\u2060"  # a byte order mark and a space of no width among them
@@ -51,6 +51,7 @@ def parse_labels(text: str) -> tuple[Label, ...]:
 
     ClippyError where nothing is named, a label or synonym is empty, or a word occurs twice in any spelling of case.
     """
+    text = as_unicode(text, "label")
     if not text.strip(_INVISIBLE):
         raise ClippyError("No label is given", _EXAMPLE)
     _refuse_other_forms(text)
@@ -72,7 +73,7 @@ def read_labels(labels: str | Sequence[str]) -> tuple[Label, ...]:
     for part in parts:
         if not isinstance(part, str):
             raise ClippyError(f"A label must be text, not {type(part).__name__}: {part!r}", _EXAMPLE)
-    read = tuple(_parse_label(part, part) for part in parts)
+    read = tuple(_parse_label(as_unicode(part, "label"), part) for part in parts)
     _refuse_doubles(read)
     return read
 

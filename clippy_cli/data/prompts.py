@@ -9,7 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, as_unicode
 from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel, embed_patch_texts
 
 _SLOT = "{}"
@@ -28,6 +28,7 @@ def resolve_templates(spec: str) -> tuple[str, ...]:
 
     Write ``a/an {}`` in a template to have the article chosen. ClippyError on an unknown name or other braces.
     """
+    spec = as_unicode(spec, "template")
     if spec in _OWN_SETS:
         return _OWN_SETS[spec]
     if spec in _OPEN_CLIP_SETS:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clippy_cli.data.labels import Label, Vocabulary, parse_labels
+from clippy_cli.data.labels import Label, Vocabulary, parse_labels, read_labels
+from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
 
 words = st.text(st.characters(exclude_characters=",|", exclude_categories=("Z", "C")), min_size=1, max_size=8)
@@ -58,3 +59,13 @@ def test_vocabulary_flattens_labels_then_background() -> None:
 def test_a_word_cannot_be_label_and_background() -> None:
     with pytest.raises(ClippyError, match="'Sky' occurs twice"):
         Vocabulary(parse_labels("dog,sky"), parse_labels("Sky"))
+
+
+def test_labels_typed_under_the_c_locale_are_those_of_utf_8() -> None:
+    typed = "raccoon, 猫|Käse"
+    assert parse_labels(typed.encode().decode("ascii", "surrogateescape")) == parse_labels(typed)
+    assert read_labels(["猫".encode().decode("ascii", "surrogateescape")]) == read_labels(["猫"])
+    for text in (b"caf\xe9".decode("ascii", "surrogateescape"), "\ud800"):
+        with pytest.raises(ClippyError, match="no UTF-8"):
+            parse_labels(text)
+    assert resolve_templates("ein Foto {} für".encode().decode("ascii", "surrogateescape")) == ("ein Foto {} für",)
