@@ -225,4 +225,5 @@ def _facts(setup: Setup[ImageSet], tasks: Sequence[Task], source: str, identity:
         **{f"the setting {name}": value for name, value in asdict(setup.settings).items()},
         **{f"the option {name}": value for name, value in asdict(setup.options).items() if name != "workers"},
     }
-    return Facts.digested(f"{images.info.name}, {source}, {', '.join(sorted(tasks))}", values)
+    of = f"{images.info.name} in {images.info.folder}, {source}, {', '.join(sorted(tasks))}"
+    return Facts.digested(of, values)

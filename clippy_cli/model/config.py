@@ -159,7 +159,8 @@ def check_sizes(field: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         most = MAX_DEPTH if name.endswith(("depth", "layers")) else MAX_WIDTH if name in _WIDTHS else MAX_NUMBER
         is_number = isinstance(value, int | float)
-        if is_number and name.endswith(_SIZES) and (value < 0 or value != int(value)):
+        is_fraction = isinstance(value, float) and not value.is_integer()
+        if is_number and name.endswith(_SIZES) and (value < 0 or is_fraction):
             raise ValueError(f"{field}.{name} is {value:,}, and must be a whole number from 0")
         if is_number and value > most:
             raise ValueError(f"{field}.{name} is {value:,}, which is more than {most:,}")
