@@ -10,7 +10,10 @@ from clippy_cli.data.labels import Label, Vocabulary, parse_labels, read_labels
 from clippy_cli.data.prompts import resolve_templates
 from clippy_cli.errors import ClippyError
 
-words = st.text(st.characters(exclude_characters=",|", exclude_categories=("Z", "C")), min_size=1, max_size=8)
+OTHER_FORMS = ";，、،\"'“”„«»`[."  # what lists, quotes and file names are made of, which are refused
+words = st.text(
+    st.characters(exclude_characters=f",|{OTHER_FORMS}", exclude_categories=("Z", "C")), min_size=1, max_size=8
+)
 
 
 @given(st.lists(st.lists(words, min_size=1, max_size=3), min_size=1, max_size=5), st.sampled_from(["", " ", "  "]))
