@@ -64,6 +64,9 @@ def data_pack(
         float,
         typer.Option(min=0, max=1, metavar="SHARE", help="Refuse a table of which more rows do not fit the header."),
     ] = 0.01,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier pack there, and files of the shards' names.")
+    ] = False,
     strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
@@ -112,7 +115,8 @@ def data_pack(
         prefix=prefix,
     )
     with hold_folder(out, "clippy data pack"), console.progress("packing", len(source), unit="images") as advance:
-        report = pack_shards(source, out, packing, workers=workers or os.cpu_count() or 1, on_progress=advance)
+        count = workers or os.cpu_count() or 1
+        report = pack_shards(source, out, packing, workers=count, overwrite=overwrite, on_progress=advance)
     if json:
         packed = asdict(replace(report, notices=Notices())) | {"notices": report.notices.records()}
         console.print_json({"command": "data pack", **packing.model_dump(), **packed, "folder": str(out)})

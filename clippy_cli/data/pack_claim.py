@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -11,15 +12,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clippy_cli.data.pack_index import PackedRow, captions_digest, has_changed, kept_rows, read_index
-from clippy_cli.errors import ClippyError
-from clippy_cli.files import claim_folder
+from clippy_cli.errors import ClippyError, refusal
+from clippy_cli.files import claim_folder, write_whole
 from clippy_cli.notices import Notices, printable
+from clippy_cli.regular_files import is_folder, read_bytes
 
 PACK_FILE = "pack.json"
 MAX_SHARDS = 1_000_000
 
 _NAMED = 5
-_ELSEWHERE = "Choose another folder for the shards, or empty this one."
+_OR_OVERWRITE = (
+    "Choose another folder for the shards, or replace an earlier pack and files of the shards' names with --overwrite."
+)
 
 
 class CaptionedFiles(Protocol):
@@ -101,19 +105,19 @@ def claim(
 
     ClippyError where another pack or anything else is there, or where files have changed since.
     """
-    path = out / PACK_FILE
-    earlier = claim_folder(out, PACK_FILE, described.model_dump_json(indent=2).encode(), _ELSEWHERE)
+    path, description = out / PACK_FILE, described.model_dump_json(indent=2).encode()
+    earlier = claim_folder(out, PACK_FILE, description, _OR_OVERWRITE)
     if earlier is None:
         return {}
     try:
         before = PackFile.model_validate_json(earlier)
     except ValidationError as error:
-        raise ClippyError(f"{path}: is not what a pack leaves here", _ELSEWHERE) from error
+        raise ClippyError(f"{path}: is not what a pack leaves here", _OR_OVERWRITE) from error
     if before.model_copy(update={"notices": None}) != described:
         old, new = before.packing.model_dump(), described.packing.model_dump()
         changed = [f"{name} was {old[name]}, now {new[name]}" for name in old if old[name] != new[name]]
         changed += [] if before.fingerprint == described.fingerprint else [_named_changes(out, before, source)]
-        raise ClippyError(f"{out}: holds another pack: {'; '.join(changed)}", _ELSEWHERE)
+        raise ClippyError(f"{out}: holds another pack: {'; '.join(changed)}", _OR_OVERWRITE)
     for part in out.glob(".*.part"):  # what a killed run left
         part.unlink(missing_ok=True)
     kept: dict[int, list[PackedRow]] = {}
@@ -129,6 +133,24 @@ def claim(
     return kept
 
 
+def claim_anew(out: Path, described: PackFile) -> None:
+    """Write ``pack.json``, in place of an earlier pack there and of whatever has its shards' names; the rest stays."""
+    path = out / PACK_FILE
+    packings = [described.packing]
+    with suppress(OSError, ValidationError):
+        packings.append(PackFile.model_validate_json(read_bytes(path)).packing)
+    try:
+        path.unlink(missing_ok=True)
+        for packing in packings if is_folder(out) else ():
+            for number in range(packing.shards):
+                for file in packing.files(out, number):
+                    file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ClippyError(f"{out}: cannot be replaced ({refusal(error)})", "Choose another folder.") from error
+    description = described.model_dump_json(indent=2).encode()
+    write_whole(path, lambda stream: stream.write(description))
+
+
 def _refuse_changed(out: Path, packing: Packing, kept: dict[int, list[PackedRow]]) -> None:
     """ClippyError where the image of a kept row is another file now."""
     changed = {number: [row.image for row in rows if has_changed(row)] for number, rows in kept.items()}
@@ -137,7 +159,8 @@ def _refuse_changed(out: Path, packing: Packing, kept: dict[int, list[PackedRow]
         shards = [str(packing.files(out, number)[0]) for number, found in changed.items() if found]
         raise ClippyError(
             f"{out}: {len(images):,} images have changed since they were packed here: {_listed(images)}",
-            f"To pack them again, delete {_listed(shards)} and repeat the command; or choose another folder.",
+            f"To pack them again, delete {_listed(shards)} and repeat the command, or replace all with --overwrite; or "
+            "choose another folder.",
         )
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from clippy_cli.data.captions import BrokenSampleError, broken_image, map_in_order
 from clippy_cli.data.images import image_format, resize_image
-from clippy_cli.data.pack_claim import MAX_SHARDS, PACK_FILE, CaptionedFiles, PackFile, Packing, claim
+from clippy_cli.data.pack_claim import MAX_SHARDS, PACK_FILE, CaptionedFiles, PackFile, Packing, claim, claim_anew
 from clippy_cli.data.pack_index import PackedRow, State, captions_digest, content_digest, stamp, write_index
 from clippy_cli.data.pictures import EncodedPicture
 from clippy_cli.data.shard_index import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES
@@ -80,6 +80,7 @@ def pack_shards(
     packing: Packing,
     *,
     workers: int = 2,
+    overwrite: bool = False,
     on_progress: Callable[[], None] | None = None,
 ) -> PackReport:
     """Write ``source`` into ``out`` as tar shards, with an index ``.tsv`` (key, state, image, problem) beside each.
@@ -87,7 +88,8 @@ def pack_shards(
     Every image is decoded once, in ``workers`` threads; the bytes of the shards do not depend on their number. An image
     that cannot be used is skipped. Whole shards of an interrupted run of the same input and settings are kept.
     ``on_progress`` is called once an image. ClippyError where ``out`` holds anything else, where files have changed
-    since they were packed there, or no image can be used.
+    since they were packed there, or no image can be used. With ``overwrite`` an earlier pack in ``out`` and files of
+    the shards' names are replaced from the beginning, and what else is there stays.
     """
     if not re.fullmatch(r"[\w-]{0,40}", packing.prefix, re.ASCII):
         raise ClippyError(
@@ -100,7 +102,11 @@ def pack_shards(
     order = np.random.default_rng(packing.seed).permutation(count) if packing.shuffle else np.arange(count)
     described = PackFile(packing=packing, images=count, fingerprint=_fingerprint(source))
     notices = Notices(source.notices)
-    kept = claim(out, described, source, order, notices)
+    kept: dict[int, list[PackedRow]] = {}
+    if overwrite:
+        claim_anew(out, described)
+    else:
+        kept = claim(out, described, source, order, notices)
     tally = _Tally()
     for number, indices in enumerate(np.array_split(order, packing.shards)):
         tar, index = packing.files(out, number)

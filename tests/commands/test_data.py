@@ -71,7 +71,7 @@ def test_doubtful_rows_stop_a_pack_and_show_in_a_check(clippy, table, tmp_path):
 
 FLAGS = {
     "pack": "--root --image-column --caption-column --shards --samples-per-shard --max-side --quality --shuffle "
-    "--no-shuffle --seed --prefix --workers --max-doubtful --strict --json",
+    "--no-shuffle --seed --prefix --workers --max-doubtful --overwrite --strict --json",
     "check": "--images --no-images --limit --root --image-column --caption-column --processes --workers --json",
 }
 

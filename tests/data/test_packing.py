@@ -309,3 +309,25 @@ def test_what_else_a_folder_holds_is_named(tmp_path: Path) -> None:
         "1 image: shares its text file with another image (a.png)",
         "2 text files skipped: no image of the same name (c.txt, raw.txt)",
     ]
+
+
+def test_overwrite_replaces_a_pack_and_files_of_its_names_alone(table: Path, tmp_path: Path) -> None:
+    source, out = TableSource(table), tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    (out / "00000.tar").write_bytes(b"mine, too")
+    with pytest.raises(ClippyError, match=r"not empty: it holds 00000\.tar, README\.md") as caught:
+        pack_shards(source, out, Packing(shards=1))
+    assert caught.value.hint is not None and "--overwrite" in caught.value.hint
+    pack_shards(source, out, Packing(shards=3), overwrite=True)
+    assert sorted(contents(out)) == sorted(
+        ["README.md", "pack.json", *(f"0000{n}.{end}" for n in range(3) for end in ("tar", "tsv"))]
+    )
+    (tmp_path / "c.webp").write_bytes(encoded(noise(40, 60, 77), "WEBP"))
+    report = pack_shards(source, out, Packing(shards=1), overwrite=True)  # fewer shards, and a photo that was edited
+    assert report.kept == 0
+    assert sorted(contents(out)) == ["00000.tar", "00000.tsv", "README.md", "pack.json"]
+    assert (out / "README.md").read_text() == "mine"
+    pack_shards(source, tmp_path / "fresh", Packing(shards=1))
+    assert (out / "00000.tar").read_bytes() == (tmp_path / "fresh" / "00000.tar").read_bytes()
+    assert pack_shards(source, out, Packing(shards=1)).kept == 1  # and goes on without the flag
