@@ -21,6 +21,7 @@ _FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_PADDED_END = b"\0\0\0\xff\xd9"  # OpenCV prints that there are bytes before the end; Pillow passes over them
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = b"\xff\xda", b"\xff\xd9", b"\xff\xdd\0\x04"
 
 
@@ -127,7 +128,7 @@ def _is_whole_jpeg(data: bytes, scan: int, *, progressive: bool) -> bool:
     file are all parsed before its first row.
     """
     data = data.rstrip(b"\0")
-    if not data.endswith(_END_OF_IMAGE) or scan < 0:
+    if not data.endswith(_END_OF_IMAGE) or scan < 0 or data.endswith(_PADDED_END):
         return False
     if progressive:
         return True
