@@ -157,7 +157,7 @@ CaptionColumn = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
 
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that clippy did not write, or made from another photo.")
+    bool, typer.Option("--overwrite", help="Replace earlier results, and files that clippy did not write.")
 ]
 C = TypeVar("C", bound=Callable[..., object])
 

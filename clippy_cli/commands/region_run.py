@@ -15,6 +15,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands.image_run import MOST_TABLES, ImageInput, Record, collect
 from clippy_cli.commands.results_folder import numbered
+from clippy_cli.regular_files import is_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class Bases:
     def _existing(self, folder: Path, kinds: Sequence[str]) -> Iterator[tuple[Path, Iterable[Path]]]:
         from clippy_cli.reporting.files import existing_files, output_stems
 
-        if os.path.isdir(folder):  # noqa: PTH112 -- False for a name that is too long
+        if is_folder(folder):
             for path, stem in zip(self.paths, output_stems(self.paths), strict=True):
                 for suffix in self.suffixes:
                     yield path, existing_files(folder / (stem + suffix), kinds)
