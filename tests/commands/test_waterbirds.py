@@ -58,7 +58,8 @@ def test_the_demonstration_needs_no_data(run):
     assert "says nothing about photos" in outcome.stdout and "drift" in outcome.stdout
     assert "says nothing about photos" in Path("out/waterbirds.html").read_text(encoding="utf-8")
     assert Path("out/analysis/analysis.html").is_file()
-    assert run("--demo", "--model", "model", "--out", "out").exit_code == 0  # again, into the same folder
+    again = run("--demo", "--model", "model", "--out", "out")
+    assert again.exit_code == 0, again.output
 
 
 def test_a_broken_image_is_counted_and_named(run, data):

@@ -5,6 +5,7 @@ Birds are simple drawings, grounds those of the generated scenes. What a model m
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from clippy_cli.data.scene_drawing import draw_ground, finish
 from clippy_cli.files import write_whole
+from clippy_cli.regular_files import is_file, read_bytes
 
 DEMO_SET = "generated-demonstration"
 DEMO_NOTE = "Birds and backgrounds are drawn; what a model makes of them says nothing about photos."
@@ -38,7 +40,7 @@ def write_demo(folder: Path, *, birds: int = 160, grounds: int = 160, seed: int 
         _save(objects / "images" / f"{key}.png", image)
         _save(objects / "masks" / f"{key}.png", mask)
         lines.append(f"{key},{kind}")
-    write_whole(objects / "classes.csv", lambda stream: stream.write("\n".join([*lines, ""]).encode()))
+    _write(objects / "classes.csv", "\n".join([*lines, ""]).encode())
     for index in range(grounds):
         place, names = (("land", _LAND), ("water", _WATER))[index % 2]
         rng = random.Random(f"{seed} ground {index}")
@@ -95,4 +97,12 @@ def draw_bird(water: bool, rng: random.Random) -> tuple[NDArray[np.uint8], NDArr
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
-    write_whole(path, lambda stream: Image.fromarray(pixels).save(stream, format="PNG"))
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    _write(path, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that is there already, from an earlier demonstration, keeps its time: what was built of it is not stale."""
+    if not (is_file(path) and read_bytes(path) == content):
+        write_whole(path, lambda stream: stream.write(content))

@@ -24,3 +24,14 @@ def test_what_is_written_opens(tmp_path):
     assert (objects.classes, len(objects)) == (("land bird", "water bird"), 6)
     assert (scenes.places, [len(files) for files in scenes.files]) == (("land", "water"), [4, 4])
     assert objects.read(1).mask.any()
+
+
+def test_drawing_again_leaves_files_as_they_are(tmp_path):
+    """What was built of them would be stale otherwise, and refused."""
+    write_demo(tmp_path, birds=2, grounds=2)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    (mask,) = tmp_path.glob("birds/masks/land-*.png")
+    mask.write_bytes(b"changed")
+    write_demo(tmp_path, birds=2, grounds=2)
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert {path for path in times if again[path] != times[path]} == {mask} and mask.read_bytes()[:4] == b"\x89PNG"
