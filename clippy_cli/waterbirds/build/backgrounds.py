@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clippy_cli.data.image_files import LOOKED_FOR, is_hidden, is_image_name, is_system_folder, note_unread
-from clippy_cli.waterbirds.dataset import PLACES
 from clippy_cli.errors import ClippyError
 from clippy_cli.notices import Notices
+from clippy_cli.waterbirds.dataset import PLACES
 
 # dataset_scripts/generate_waterbirds.py of kohpangwei/group_DRO, in the order of PLACES.
 CATEGORIES = (("bamboo_forest", "forest/broadleaf"), ("ocean", "lake/natural"))

@@ -16,15 +16,15 @@ from pathlib import Path
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clippy_cli.data.images import read_image
+from clippy_cli.errors import ClippyError
+from clippy_cli.files import claim_folder, write_whole
+from clippy_cli.notices import MOST_EXAMPLES, Notices, printable
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.compose import compose
 from clippy_cli.waterbirds.build.foregrounds import Foregrounds
 from clippy_cli.waterbirds.build.plan import Placement, PlacementPlan, plan_placements
-from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import BUILD_FILE, COLUMNS, METADATA, SPLITS, GroupCounts, open_waterbirds
-from clippy_cli.errors import ClippyError
-from clippy_cli.files import claim_folder, write_whole
-from clippy_cli.notices import MOST_EXAMPLES, Notices, printable
 
 JPEG_QUALITY = 95
 _ELSEWHERE = "Choose another --out, or empty this one."
@@ -199,7 +199,14 @@ def _fingerprint(foregrounds: Foregrounds, backgrounds: Backgrounds, plan: Place
             raise ClippyError(
                 f"{error.filename}: cannot be read ({error.strerror})", "Unpack the data set again, or leave it out."
             ) from error
-        codes = (row.key, row.class_index, row.split, row.place, row.background, *((stat.st_size, stat.st_mtime_ns) for stat in found))
+        codes = (
+            row.key,
+            row.class_index,
+            row.split,
+            row.place,
+            row.background,
+            *((stat.st_size, stat.st_mtime_ns) for stat in found),
+        )
         digest.update(json.dumps(codes).encode() + b"\n")
     return digest.hexdigest()[:32]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clippy_cli.waterbirds.build.foregrounds import Mask
 from clippy_cli.data.images import MAX_PIXELS
 from clippy_cli.errors import ClippyError
+from clippy_cli.waterbirds.build.foregrounds import Mask
 
 
 def compose(image: NDArray[np.uint8], mask: Mask, background: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -103,6 +103,6 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A file that is there already, from an earlier demonstration, keeps its time: what was built of it is not stale."""
+    """Write a file; one that an earlier demonstration left keeps its time, so that what was built of it stays good."""
     if not (is_file(path) and read_bytes(path) == content):
         write_whole(path, lambda stream: stream.write(content))

@@ -19,11 +19,11 @@ from clippy_cli.data.benchmarks.base import check_size
 from clippy_cli.data.benchmarks.masks import read_values
 from clippy_cli.data.image_files import is_hidden, is_image_name, note_unread
 from clippy_cli.data.images import open_image, read_image
-from clippy_cli.waterbirds.dataset import BIRDS
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import stays_below
 from clippy_cli.notices import Notice, Notices
 from clippy_cli.regular_files import is_file, open_regular, read_text
+from clippy_cli.waterbirds.dataset import BIRDS
 
 WATER_SPECIES = Path(str(resources.files("clippy_cli.waterbirds.build") / "water_species.yaml"))
 CLASS_FILE = "classes.csv"
@@ -191,7 +191,9 @@ def _open_folder(root: Path) -> Foregrounds:
     try:
         rows = list(csv.reader(_read_text(path).splitlines()))
     except csv.Error as error:
-        raise ClippyError(f"{path}: cannot be read as a table ({error})", "Write one object a line: key,class.") from error
+        raise ClippyError(
+            f"{path}: cannot be read as a table ({error})", "Write one object a line: key,class."
+        ) from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if header[:2] != ["key", "class"]:
         raise ClippyError(f"{path}:1: must be key,class, it is {','.join(header)[:60]!r}", "Write that line on top.")

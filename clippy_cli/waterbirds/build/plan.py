@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.errors import ClippyError
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.foregrounds import Foregrounds, Split
 from clippy_cli.waterbirds.dataset import SPLITS, GroupCounts
-from clippy_cli.errors import ClippyError
 
 VAL_FRACTION = 0.2  # of the training data
 TEST_FRACTION = 0.5  # of each class, where objects have no split of their own; CUB's test split is 49 % of it

@@ -2,20 +2,19 @@
 
 import csv
 import logging
-
-import numpy as np
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from clippy_cli.data.images import read_image
+from clippy_cli.errors import ClippyError
 from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
 from clippy_cli.waterbirds.build.build import build_set
 from clippy_cli.waterbirds.build.compose import compose
 from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
-from clippy_cli.data.images import read_image
 from clippy_cli.waterbirds.dataset import open_waterbirds
-from clippy_cli.errors import ClippyError
 from tests.fixtures.bird_trees import LAND, WATER, write_cub, write_file, write_objects, write_places
 from tests.fixtures.data import encoded, noise
 

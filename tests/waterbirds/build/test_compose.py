@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clippy_cli.waterbirds.build.compose import compose, fit_background
 from clippy_cli.errors import ClippyError
+from clippy_cli.waterbirds.build.compose import compose, fit_background
 from tests.fixtures.data import noise
 
 LANCZOS = Image.Resampling.LANCZOS

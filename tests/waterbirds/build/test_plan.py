@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clippy_cli.errors import ClippyError
 from clippy_cli.waterbirds.build.backgrounds import Backgrounds
 from clippy_cli.waterbirds.build.foregrounds import ForegroundFile, Foregrounds
 from clippy_cli.waterbirds.build.plan import draw_places, draw_splits, plan_placements
-from clippy_cli.errors import ClippyError
 
 TRAIN, VAL, TEST = range(3)
 

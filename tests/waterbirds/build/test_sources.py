@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clippy_cli.errors import ClippyError
 from clippy_cli.waterbirds.build.backgrounds import open_backgrounds
 from clippy_cli.waterbirds.build.foregrounds import is_water_bird, open_foregrounds, water_words
-from clippy_cli.errors import ClippyError
 from tests.fixtures.bird_trees import (
     CATEGORIES,
     LAND,
