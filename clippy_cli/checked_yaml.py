@@ -75,7 +75,7 @@ def conflict(message: str, *fields: str) -> PydanticCustomError:
 def read_yaml(path: Path, what: str) -> tuple[yaml.Node | None, Any]:
     """The nodes of a YAML file and what they stand for; both None where it is empty.
 
-    ClippyError where it is no YAML, nested too deeply, or large: more than ``MAX_BYTES`` as it stands, or more than
+    ClippyError where it is not YAML, nested too deeply, or large: more than ``MAX_BYTES`` as it stands, or more than
     ``MAX_VALUES`` values once each alias is read out.
     """
     try:

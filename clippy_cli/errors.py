@@ -58,7 +58,7 @@ def encodable(text: str) -> str:
 def as_unicode(text: str, what: str) -> str:
     """A text of the command line as it was typed, where Python took its UTF-8 for bytes, as under ``LC_ALL=C``.
 
-    ClippyError, which names ``what`` it is, where it is no UTF-8.
+    ClippyError, which names ``what`` it is, where it is not UTF-8.
 
     >>> as_unicode("caf\\udcc3\\udca9", "label")
     'café'
@@ -69,7 +69,7 @@ def as_unicode(text: str, what: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
         raise ClippyError(
-            f"The {what} {text!r} is no UTF-8", "Type it in a terminal whose encoding is UTF-8."
+            f"The {what} {text!r} is not UTF-8", "Type it in a terminal whose encoding is UTF-8."
         ) from error
 
 

@@ -59,7 +59,7 @@ class Notice:
         return f"{self.count:,} {_plural(self.unit, self.count)}{verb}: {self.reason}{shown}{hint}"
 
     def record(self) -> dict[str, Any]:
-        """As JSON; names that are no UTF-8 are escaped."""
+        """As JSON; names that are not UTF-8 are escaped."""
         return {
             "kind": str(self.kind),
             "unit": self.unit,
@@ -147,7 +147,7 @@ class Notices:
 
 
 def printable(name: str) -> str:
-    """A name that any terminal, log and JSON can hold: control characters and what is no UTF-8 escaped.
+    """A name that any terminal, log and JSON can hold: control characters and what is not UTF-8 escaped.
 
     >>> printable("caf\\udce9\\n.jpg")
     'caf\\\\xe9\\\\n.jpg'

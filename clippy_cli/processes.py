@@ -185,7 +185,7 @@ def launched_processes(*, command: str = "evaluate", tensors: str = "gloo") -> I
         if not first:
             watch.leave()
         raise ClippyError(
-            f"Another process of this launch ended without a word ({broken_off[0]}).",
+            f"Another process of this launch exited without reporting an error ({broken_off[0]}).",
             "Look for what ended it, such as a lack of memory; then launch as before, with --resume where it trained.",
         ) from error
     except BaseException as error:
@@ -224,7 +224,7 @@ class _FailureWatch:
         return False
 
     def leave(self) -> None:
-        """End this process without a word and without waiting for anything."""
+        """End this process silently and without waiting for anything."""
         os._exit(ExitCode.FAILED)
 
     def close(self) -> None:

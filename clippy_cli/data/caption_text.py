@@ -78,7 +78,7 @@ def oddity(caption: str) -> str:
 def captions_of_json(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The captions of ``{"captions": [...]}`` or ``{"caption": "..."}``, and why something there is not among them.
 
-    ValueError where it is no JSON.
+    ValueError where it is not JSON.
     """
     try:
         fields = json.loads(data)
@@ -92,7 +92,7 @@ def captions_of_json(data: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for item in found if isinstance(found, list) else [found]:
         caption = one_line(item) if isinstance(item, str) else ""
         if not isinstance(item, str):
-            unused.append("an item of its captions is no text")
+            unused.append("an item of its captions is not text")
         elif not caption or stands_for_nothing(caption) or "\0" in caption:
             unused.append("an item of its captions is empty, or stands for nothing")
         else:

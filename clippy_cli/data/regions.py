@@ -30,7 +30,7 @@ def find_regions(folder: Path, name: str) -> Path:
             path = folder / f"{name}{ending}"
             if is_file(path):
                 return path
-    there = "is no folder" if not is_folder(folder) else "has neither"
+    there = "is not a directory" if not is_folder(folder) else "has neither"
     raise ClippyError(
         f"No regions for {name}: looked for {name}.png and {name}.json; {folder} {there}",
         "--regions takes a folder with one file a photo, named as the photo: a PNG of region numbers, or a JSON list "

@@ -68,7 +68,7 @@ class ShardIndex:
     def named(self, shard: str) -> Iterator[Notice]:
         """The notices with the shard's name in their examples, and one where it is damaged or holds no sample."""
         if self.damage is not None and not self.extensions:
-            yield Notice(NoticeKind.SKIPPED, "file", f"no tar archive: {self.damage}", 1, (shard,))
+            yield Notice(NoticeKind.SKIPPED, "file", f"not a tar archive: {self.damage}", 1, (shard,))
         elif self.damage is not None:
             whole = f"{len(self)} whole samples are used"
             yield Notice(NoticeKind.SKIPPED, "rest of a shard", f"{self.damage}; {whole}", 1, (shard,))

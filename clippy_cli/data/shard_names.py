@@ -84,7 +84,7 @@ def remote_shards(patterns: Sequence[str]) -> list[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """``{000..099}`` and ``{a,b}`` as in a shell; ClippyError for a malformed or an absurd range."""
+    """``{000..099}`` and ``{a,b}`` as in a shell; ClippyError for a malformed or too large range."""
     ranges = re.findall(r"(-?\d{1,18})\.\.(-?\d{1,18})", pattern)
     too_many = ClippyError(f"{pattern} stands for more than {MAX_SHARDS:,} shards", "Check the range.")
     if any(abs(int(last) - int(first)) >= MAX_SHARDS for first, last in ranges):

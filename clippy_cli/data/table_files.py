@@ -52,7 +52,7 @@ def text_encoding(path: Path) -> str:
         head = file.read(64)
     for signature, kind in _SIGNATURES.items():
         if head.startswith(signature):
-            raise ClippyError(f"{path}: is no text, but a {kind} file by its first bytes", _OTHER_KINDS[kind])
+            raise ClippyError(f"{path}: is not text but a {kind} file by its first bytes", _OTHER_KINDS[kind])
     for mark, codec in _BOMS:
         if head.startswith(mark):
             return codec

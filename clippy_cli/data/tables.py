@@ -119,7 +119,7 @@ class _Table:
         self.rows = self.doubtful = 0
 
     def read(self, image_column: str | None, caption_column: str | None) -> None:
-        """Read the file; ClippyError where it is missing, is no text, or has no such columns."""
+        """Read the file; ClippyError where it is missing, is not text, or has no such columns."""
         path, encoding = self._path, "utf-8"
         try:
             encoding = text_encoding(path)

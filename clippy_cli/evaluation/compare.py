@@ -22,7 +22,7 @@ from clippy_cli.evaluation.result import ImageRecord, ResultTask, TaskResult, me
 from clippy_cli.evaluation.stored import load_document, load_images
 from clippy_cli.evaluation.tasks import task_class
 
-_ROUNDING = 5e-5  # stored and recomputed figures may differ by this much without a word
+_ROUNDING = 5e-5  # stored and recomputed figures may differ by this much with no warning
 _SHOWN = 5
 _MAX_CLUSTERS = 2**14  # a bound for files from elsewhere
 

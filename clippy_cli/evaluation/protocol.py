@@ -86,7 +86,7 @@ class Protocol(Rules):
 
     @property
     def name(self) -> str:
-        """``sclip`` for a shipped protocol, ``own:mine`` for a file of one's own called mine.yaml."""
+        """``sclip`` for a shipped protocol, ``own:mine`` for your own file mine.yaml."""
         return self._name
 
     @property

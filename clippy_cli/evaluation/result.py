@@ -24,7 +24,7 @@ def measured_task(result: ResultTask) -> Task:
 
 
 def _printable(key: object) -> object:
-    """Names of files that are no UTF-8 are escaped, since a record is JSON."""
+    """Names of files that are not UTF-8 are escaped, since a record is JSON."""
     return printable(key) if isinstance(key, str) and not key.isascii() else key
 
 

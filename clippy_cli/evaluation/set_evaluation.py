@@ -198,7 +198,7 @@ def _result(name: ResultTask, task: AnyTask, model: ModelRecord, measured: Measu
 def _published(
     name: ResultTask, task: AnyTask, metrics: Sequence[str], data: DataRecord
 ) -> tuple[PublishedFigure, ...]:
-    """Figures of the same set of the catalogue; a set of one's own has none, whatever it is called."""
+    """Figures of the same set of the catalogue; your own sets have none, whatever they are called."""
     info = task.setup.images.info
     if not info.catalogued or info.name == SCENES:
         return ()

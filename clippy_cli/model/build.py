@@ -67,7 +67,7 @@ def build_model(
         folder = Path(text_init).expanduser()
         if not is_folder(folder):
             raise ClippyError(
-                f"model.text.init is {text_init!r}, which is no folder.",
+                f"model.text.init is {text_init!r}, which is not a directory.",
                 "Give random, pretrained, or a folder that holds config.json, weights and tokenizer files.",
             )
         _load_text(model.text, str(folder))

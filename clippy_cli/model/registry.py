@@ -33,7 +33,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def load_architecture(name_or_path: str) -> ModelConfig:
-    """The configuration behind a registered name or a YAML file of one's own; ClippyError where it is neither."""
+    """The configuration behind a registered name or your own YAML file; ClippyError where it is neither."""
     path = ARCHITECTURES / f"{name_or_path}.yaml"
     if name_or_path not in architecture_names():
         path = Path(name_or_path).expanduser()
@@ -78,7 +78,7 @@ def find_model(source: str) -> Path:
     if is_folder(folder):
         inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
         raise ClippyError(
-            f"{source} is no model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
+            f"{source} is not a model directory: it lacks {CONFIG_FILE} (and model/{CONFIG_FILE}) and holds {inside}.",
             "Pass a folder written by clippy train, such as runs/quickstart.",
         )
     if is_file(folder):

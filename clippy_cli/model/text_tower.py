@@ -157,7 +157,7 @@ def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
 
     for path in sorted(Path(source).iterdir()) if is_folder(Path(source)) else ():
         if path.suffix in _DESCRIPTIONS and path.stat().st_size > MAX_SMALL_FILE:
-            raise ClippyError(f"{path} is larger than {MAX_SMALL_FILE >> 20} MiB: it is no tokenizer.", _GIVE_FILES)
+            raise ClippyError(f"{path} is larger than {MAX_SMALL_FILE >> 20} MiB: it is not a tokenizer.", _GIVE_FILES)
     try:
         tokenizer = TextTokenizer(source, context_length)
         told_apart = has_vocabulary(tokenizer)

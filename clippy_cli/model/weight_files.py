@@ -75,7 +75,7 @@ def read_small_json(path: Path) -> Any:
     """A JSON document; ClippyError where it is none, nested too deeply, or too large for a description."""
     try:
         if path.stat().st_size > MAX_SMALL_FILE:
-            raise ClippyError(f"{path}: larger than {MAX_SMALL_FILE >> 20} MiB, so it is no description.", _AGAIN)
+            raise ClippyError(f"{path}: larger than {MAX_SMALL_FILE >> 20} MiB, so it is not a description.", _AGAIN)
         return json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ClippyError(f"{path} cannot be read: {first_line(error)}", _AGAIN) from error
@@ -150,7 +150,7 @@ def _quantized(path: Path, name: str, dtype: str) -> ClippyError:
 
 
 def check_types(path: Path) -> None:
-    """ClippyError where matrices of a weight file are 8-bit integers, which libraries convert without a word.
+    """ClippyError where matrices of a weight file are 8-bit integers, which libraries convert silently.
 
     Only descriptions are read: the header of a safetensors file, the pickle of a PyTorch archive. Other files pass.
     """

@@ -81,7 +81,7 @@ class WaterbirdsSet:
     """One split of a set.
 
     Attributes:
-        birds, places: what the two classes and the two places are called; a set of one's own has names of its own.
+        birds, places: what the two classes and the two places are called; your own sets have their own names.
         counts: images of this split in each group, 2 * bird + place.
         train_counts: the same of the training split, by which the literature weights its average.
     """

@@ -70,7 +70,7 @@ def test_what_a_json_holds_beside_its_captions(tmp_path: Path) -> None:
     source = ShardSource([str(shard)])
     assert [source.captions(index) for index in range(3)] == [("x", "z"), ("x",), ("x", "y")]
     assert [notice.replace(f" in {shard}", "") for notice in said(source)] == [
-        "2 captions skipped: an item of its captions is no text (a, a)",
+        "2 captions skipped: an item of its captions is not text (a, a)",
         "1 caption skipped: an item of its captions is empty, or stands for nothing (a)",
         '1 caption skipped: it has "captions", so that its "caption" is not read (b)',
     ]

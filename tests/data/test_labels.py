@@ -69,6 +69,6 @@ def test_labels_typed_under_the_c_locale_are_those_of_utf_8() -> None:
     assert parse_labels(typed.encode().decode("ascii", "surrogateescape")) == parse_labels(typed)
     assert read_labels(["猫".encode().decode("ascii", "surrogateescape")]) == read_labels(["猫"])
     for text in (b"caf\xe9".decode("ascii", "surrogateescape"), "\ud800"):
-        with pytest.raises(ClippyError, match="no UTF-8"):
+        with pytest.raises(ClippyError, match="not UTF-8"):
             parse_labels(text)
     assert resolve_templates("ein Foto {} für".encode().decode("ascii", "surrogateescape")) == ("ein Foto {} für",)

@@ -191,7 +191,7 @@ def test_empty_shards_are_named_and_all_empty_is_an_error(tmp_path: Path) -> Non
     empty_ones = next(notice for notice in source.notices if notice.unit == "shard")
     assert [Path(example).name for example in empty_ones.examples] == ["empty.tar", "other.tar"]
     damaged = next(notice for notice in source.notices if notice.unit == "file")
-    assert damaged.reason.startswith("no tar archive") and damaged.examples == (str(tmp_path / "photo.tar"),)
+    assert damaged.reason.startswith("not a tar archive") and damaged.examples == (str(tmp_path / "photo.tar"),)
     assert f"2 members ignored: type .npy is not read (a.npy in {other}, b.npy in {other})" in said(source)
     with pytest.raises(ClippyError, match=r"No sample in 1 shards .*2 \.npy"):
         ShardSource([str(other)])

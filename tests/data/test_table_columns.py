@@ -149,8 +149,8 @@ def test_a_table_of_which_most_images_are_missing_is_refused(folder: Path) -> No
         ("x.parquet", b"PAR1", "not read from .parquet files"),
         ("x.jsonl", b"{}", "not read from .jsonl files"),
         ("x.csv.gz", gzip.compress(b"image,caption\n", mtime=0), "not read from .csv.gz files"),
-        ("gz.csv", gzip.compress(b"image,caption\n", mtime=0), "is no text, but a .csv.gz file"),
-        ("sheet.csv", b"PK\x03\x04rest", "is no text, but a .zip file"),
+        ("gz.csv", gzip.compress(b"image,caption\n", mtime=0), "is not text but a .csv.gz file"),
+        ("sheet.csv", b"PK\x03\x04rest", "is not text but a .zip file"),
     ],
 )
 def test_other_files_of_captions_are_named(folder: Path, name: str, content: bytes, said: str) -> None:

@@ -81,7 +81,7 @@ def test_damaged_folders_say_what_is_wrong(saved, damage, says):
 def test_names_that_lead_nowhere_list_what_there_is(tmp_path):
     with pytest.raises(ClippyError, match="architecture; no weights"):
         load_model_directory("clippy-b16")
-    with pytest.raises(ClippyError, match="no model directory"):
+    with pytest.raises(ClippyError, match="not a model directory"):
         load_model_directory(str(tmp_path))
     with pytest.raises(ClippyError, match="no such folder"):
         load_model_directory("clipy-ti")

@@ -176,7 +176,7 @@ def test_a_process_that_vanishes_ends_the_other_within_seconds(tiny_recipe_file,
     assert workers[1 - rank].returncode == 1
     assert "Traceback" not in said and "Exception raised from" not in said
     if rank == 1:  # else the first process took the others' store along, and the launcher says so
-        assert said.count("error:") == 1 and "ended without a word" in said
+        assert said.count("error:") == 1 and "exited without reporting an error" in said
     workers[rank].communicate()
 
 

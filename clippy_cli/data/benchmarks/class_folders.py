@@ -173,7 +173,7 @@ def _note_odd_classes(words: Mapping[str, Sequence[str]], spec: SetSpec | None, 
             "folder", "named as a split, used as a class", *names, hint="Sort their images into one folder a class."
         )
     elif len(names) == 1:
-        reason = "one class alone, from which nothing is to be told apart"
+        reason = "a single class, so there is nothing to tell apart"
         notices.assumed("folder", reason, *names, hint="Name the folder that holds one folder a class.")
     numbered = [name for name in names if _NUMBERED.fullmatch(name) and words[name] == (_plain_words(name, Notices()),)]
     if numbered and len(numbered) == len(names):
@@ -234,9 +234,9 @@ def _words(spec: SetSpec | None, folder: Path, folders: Sequence[str], notices: 
 
 
 def _plain_words(name: str, notices: Notices) -> str:
-    """What a model is asked for a folder's name; one that is no UTF-8 is read as Latin-1."""
+    """What a model is asked for a folder's name; one that is not UTF-8 is read as Latin-1."""
     if encodable(name) != name:
-        notices.assumed("class", "its folder's name is no UTF-8, read as Latin-1", name)
+        notices.assumed("class", "its folder's name is not UTF-8, read as Latin-1", name)
         name = os.fsencode(name).decode("latin-1")
     return " ".join(re.split(r"[\s_-]+", name)).strip() or name
 

@@ -32,7 +32,7 @@ def read_listing(path: Path, files: SetFiles, notices: Notices) -> tuple[str, ..
         if content.startswith(_BYTE_ORDER_MARKS):
             text = content.decode("utf-16")
         else:
-            text = content.decode("utf-8-sig", "surrogateescape")  # as file names that are no UTF-8 come in Python
+            text = content.decode("utf-8-sig", "surrogateescape")  # as file names that are not UTF-8 come in Python
     except (OSError, UnicodeDecodeError) as error:
         raise ClippyError(f"{path}: cannot be read ({error})", AGAIN) from error
     keys = parse_listing(text, where=str(path), files=files, notices=notices)
@@ -111,6 +111,6 @@ def _note_columns(rest: str, key: str, files: SetFiles, where: str, notices: Not
 
 
 def _stays_inside(key: str) -> bool:
-    """Whether a key cannot leave the folder, and is printable but for bytes that are no UTF-8."""
+    """Whether a key cannot leave the folder, and is printable but for bytes that are not UTF-8."""
     printed = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "\\" not in key and printed.isprintable() and not set(key.split("/")) & {"", ".", ".."}

@@ -44,7 +44,7 @@ def read_variable(path: Path, name: str, *, what: str, hint: str) -> Any:
         data = read_bytes(path)
         order = _ORDERS.get(data[_HEADER - 2 : _HEADER])
         if order is None:
-            raise ValueError("it is no MATLAB 5 file")
+            raise ValueError("it is not a MATLAB 5 file")
         found = {_name(matrix, order): matrix for matrix in _unpacked(data[_HEADER:], order)}
         if name not in found:
             raise ValueError(f"it has no variable {name}; it holds {', '.join(map(repr, found)) or 'nothing'}")

@@ -71,7 +71,7 @@ class DinoTxtSource:
         return dinotxt_model.load_dinotxt(wanted_files(name)).to(device).eval()
 
     def examples(self, *, everything: bool) -> Iterator[Listed]:
-        """The releases, and files of one's own."""
+        """The releases, and your own files."""
         for name, release in RELEASES.items():
             at_hand = all((_cache() / file).is_file() for file in release.files)
             weights = f"cache of torch.hub: {', '.join(release.files)}"

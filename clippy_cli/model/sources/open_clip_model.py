@@ -156,7 +156,7 @@ def wanted_weights(name: str) -> Wanted:
     if architecture not in open_clip.list_models():
         near = [known for known in open_clip.list_models() if known.lower().startswith(architecture.lower()[:5])][:6]
         raise ClippyError(
-            f"open_clip has no architecture {architecture!r}, and {name} is no folder with {CONFIG}"
+            f"open_clip has no architecture {architecture!r}, and {name} is not a directory with {CONFIG}"
             f"{'; near it: ' + ', '.join(near) if near else ''}.",
             "Write open_clip:ARCH/TAG; clippy models --all lists every pair.",
         )

@@ -39,7 +39,7 @@ class TransformersSource:
             inside = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
             raise ClippyError(f"hf:{name} lacks config.json; the folder holds {inside}.", "Copy the whole repository.")
         if not is_folder(folder) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise ClippyError(f"hf:{name} is no folder, and no name of the Hugging Face hub.", "Check the path.")
+            raise ClippyError(f"hf:{name} is neither a directory nor a Hugging Face model ID.", "Check the path.")
 
     def load(self, name: str, device: torch.device) -> VisionLanguageModel:
         """The model behind a name on the hub or a folder."""

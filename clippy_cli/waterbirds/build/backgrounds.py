@@ -1,4 +1,4 @@
-"""Backgrounds of two kinds of place: categories of Places365, or two folders of one's own."""
+"""Backgrounds of two kinds of place: categories of Places365, or two of your own folders."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Foregrounds:
 def open_foregrounds(root: Path) -> Foregrounds:
     """CUB-200-2011 where ``root`` is or holds it, else the photos and masks that ``classes.csv`` in ``root`` names.
 
-    Of a folder of one's own, the classes are numbered by the alphabet. ClippyError says what was looked for, or which
+    In your own folder, the classes are in alphabetical order. ClippyError says what was looked for, or which
     line of a table cannot be used.
     """
     for folder in (root, root / "CUB_200_2011"):
@@ -180,7 +180,7 @@ def _numbered(path: Path) -> dict[str, tuple[int, str]]:
     for line, text in enumerate(_read_text(path).splitlines(), start=1):
         number, _, rest = text.strip().partition(" ")
         if number in found or not number.isdigit() or not rest:
-            problem = "is there twice" if number in found else "is no number with a text behind it"
+            problem = "is there twice" if number in found else "is not a number followed by text"
             raise ClippyError(f"{path}:{line}: {text[:60]!r} {problem}", "Unpack CUB-200-2011 again.")
         found[number] = (line, rest)
     return found

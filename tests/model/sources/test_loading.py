@@ -48,7 +48,7 @@ def test_without_network_and_weights_the_file_and_the_way_are_named(source, look
         ("timm:vit_smal_patch16_224", "timm has no model"),
         ("timm:test_vit@missing.pth", "missing.pth, which is not there"),
         ("timm:", "names no model after the colon"),
-        ("hf:./nowhere", "is no folder"),
+        ("hf:./nowhere", "is neither a directory nor"),
         ("clipy-ti", "No model 'clipy-ti'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Objects and backgrounds in the official layouts, and in folders of one's own."""
+"""Objects and backgrounds in the official layouts, and in your own folders."""
 
 import numpy as np
 import pytest
