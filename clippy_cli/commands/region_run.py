@@ -179,7 +179,7 @@ def _print_table(record: Record, present: Sequence[dict[str, Any]]) -> None:
         scores = [f"{region['score']:.3f}"] if scored else []
         table.add_row(console.swatch(colour(region["code"])), Text(region["name"]), _percent(region["share"]), *scores)
     if record["unlabelled"] > 0:
-        table.add_row("", Text("unlabelled", "dim"), _percent(record["unlabelled"]))
+        table.add_row("", Text("unlabeled", "dim"), _percent(record["unlabelled"]))
     console.out.print(table)
     absent = [region["name"] for region in record["regions"] if region["share"] == 0]
     if absent:

@@ -22,7 +22,7 @@ def segment(
     images: options.Images,
     labels: options.Labels,
     background: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Words that compete like labels but are left unlabelled.")
+        str | None, typer.Option(metavar="A,B", help="Words that compete like labels but are left unlabeled.")
     ] = None,
     threshold: Annotated[
         float | None,
@@ -30,7 +30,7 @@ def segment(
             min=0.0,
             max=1.0,
             metavar="P",
-            help="Leave pixels unlabelled whose score is below this. The score is the label's probability among all "
+            help="Leave pixels unlabeled whose score is below this. The score is the label's probability among all "
             "labels and background words; with one label and no background words, its cosine.",
         ),
     ] = None,
@@ -62,7 +62,7 @@ def segment(
     \b
     Writes, for photo.jpg, into the folder of --out:
       photo_overlay.png   the photo tinted by label, with a legend
-      photo_mask.png      palette PNG of the photo's size; 0: unlabelled, 1: first
+      photo_mask.png      palette PNG of the photo's size; 0: unlabeled, 1: first
                           label, and so on
       photo.json          share, mean score, box and COCO RLE of each label
       photo_cutouts/      with --save cutouts: a transparent PNG for each label

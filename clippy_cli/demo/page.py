@@ -92,10 +92,10 @@ def build_page(bench: Workbench, model: str) -> Any:
                         "background",
                         "Background words",
                         "sky, wall",
-                        "Optional: they compete, but stay unlabelled.",
+                        "Optional: they compete, but stay unlabeled.",
                     )
                     threshold = gr.Slider(
-                        0, 1, 0, step=0.01, label="Threshold", info="Pixels that score lower stay unlabelled."
+                        0, 1, 0, step=0.01, label="Threshold", info="Pixels that score lower stay unlabeled."
                     )
                     refine = gr.Radio(
                         refinements(), value=_REFINE, label="Refine", info="Draws masks along the photo's edges."
