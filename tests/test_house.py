@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "clippy_cli"
 # Lowest first: a room may import what stands before it, and itself. Rooms of one line do not know each other, but for
 # the first line, whose modules are one room.
 ORDER = (
-    ("errors", "extras", "regular_files", "files", "own_files", "locks", "notices", "console", "processes"),
+    ("errors", "extras", "regular_files", "files", "own_files", "locks", "notices", "console", "processes", "stages"),
     ("checked_yaml",),
     ("model",),
     ("recipe",),
