@@ -40,8 +40,13 @@ class Extent:
 NEW = Extent(elements=1 << 32, tensors=1 << 16, given_by="clippy's limits", fill=True)
 
 
-def assemble(config: ModelConfig, tokenizer_files: str | None, *, where: str, extent: Extent = NEW) -> Clippy:
+def assemble(
+    config: ModelConfig, tokenizer_files: str | None, *, where: str, extent: Extent = NEW, bare: bool = False
+) -> Clippy:
     """The model of ``config``, which ``where`` names in errors.
+
+    With ``bare`` the towers that clippy has itself take no memory (they are on torch's device ``meta``) and import no
+    library, until ``load_state_dict(assign=True)`` gives them weights under the usual names.
 
     ClippyError where its libraries cannot build it, whatever they raise on sizes that make no sense, and as soon as it
     outgrows ``extent``.
@@ -49,7 +54,7 @@ def assemble(config: ModelConfig, tokenizer_files: str | None, *, where: str, ex
     budget = Budget(extent, where)
     try:
         with sized_weights(budget.take, fill=extent.fill):
-            return Clippy(config, tokenizer_files=tokenizer_files)
+            return Clippy(config, tokenizer_files=tokenizer_files, bare=bare)
     except ClippyError:
         raise
     except Exception as error:  # ZeroDivisionError, AssertionError, AttributeError, ...: any check that a library makes

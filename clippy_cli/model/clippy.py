@@ -29,6 +29,8 @@ from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.pooling import affinity_mean, at_least_float32, lse_scores, normalized, pool_tokens
 from clippy_cli.model.text_tower import TextTower
+from clippy_cli.model.vit import PlainViT, plain_shape
+from clippy_cli.model.vit_tower import VitTower
 
 
 class Clippy(nn.Module):
@@ -44,12 +46,13 @@ class Clippy(nn.Module):
             under cls+avg.
     """
 
-    def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None) -> None:
+    def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None, bare: bool = False) -> None:
+        """``bare``: see :func:`~clippy_cli.model.assembly.assemble`."""
         super().__init__()
         self.config = config
         self.dense = PLAIN
-        self.image = build_image_tower(config.image, config.patch_dim)
-        self.text = TextTower(config.text, config.embed_dim, tokenizer_files)
+        self.image = build_image_tower(config.image, config.patch_dim, bare=bare)
+        self.text = TextTower(config.text, config.embed_dim, tokenizer_files, bare=bare)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
         self.patch_mean: Tensor
         self.register_buffer("patch_mean", torch.zeros(config.patch_dim))
@@ -220,8 +223,16 @@ class Clippy(nn.Module):
         return True
 
 
-def build_image_tower(config: ImageTowerConfig, token_dim: int) -> ImageTower:
-    """The tower for a trunk of EfficientNet, with rotary positions, or of plain vision transformers; ClippyError."""
+def build_image_tower(config: ImageTowerConfig, token_dim: int, *, bare: bool = False) -> ImageTower:
+    """The tower for a trunk of EfficientNet, with rotary positions, or of plain vision transformers; ClippyError.
+
+    ``bare``: see :func:`~clippy_cli.model.assembly.assemble`.
+    """
+    shape = plain_shape(config.trunk, config.trunk_args)
+    if bare and shape is not None:
+        with torch.device("meta"):
+            trunk = PlainViT(shape)
+        return VitTower(config, token_dim, trunk)
     from clippy_cli.model.compat.timm import is_efficientnet, is_rotary
 
     if is_efficientnet(config.trunk):
@@ -232,6 +243,4 @@ def build_image_tower(config: ImageTowerConfig, token_dim: int) -> ImageTower:
         from clippy_cli.model.rotary_tower import RotaryTower
 
         return RotaryTower(config, token_dim)
-    from clippy_cli.model.vit_tower import VitTower
-
     return VitTower(config, token_dim)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from clippy_cli.model.choices import PositionResampling
@@ -37,15 +36,6 @@ def resample_positions(
 
     The first ``num_prefix`` rows, of class and register tokens, stay as they are.
     """
-    if rule is not PositionResampling.DINO:
-        resampled: Tensor = resample_abs_pos_embed(
-            table,
-            list(grid),
-            None if old is None else list(old),
-            num_prefix_tokens=num_prefix,
-            antialias=rule is PositionResampling.TIMM,
-        )
-        return resampled
     side = round((table.shape[1] - num_prefix) ** 0.5)
     m_h, m_w = old or (side, side)
     free = any(isinstance(side, torch.SymInt) for side in grid)  # an export whose images may have any size
@@ -53,7 +43,10 @@ def resample_positions(
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:].float()
     maps = patches.reshape(1, m_h, m_w, -1).permute(0, 3, 1, 2)  # (1,n,F) -> (1,F,m_h,m_w)
-    if free:
+    if rule is not PositionResampling.DINO:
+        antialias = rule is PositionResampling.TIMM
+        maps = F.interpolate(maps, size=tuple(grid), mode="bicubic", antialias=antialias)
+    elif free:
         maps = _by_products(maps, grid)
     else:
         factors = (grid[0] + _OFFSET) / m_h, (grid[1] + _OFFSET) / m_w

@@ -79,12 +79,13 @@ def load_directory(directory: Path) -> Clippy:
         str(directory / TOKENIZER_FOLDER),
         where=str(directory / CONFIG_FILE),
         extent=Extent.of(state, "its weights"),
+        bare=True,
     )
     for name, own in model.state_dict().items():
         if own.is_floating_point() and name in state and not state[name].is_floating_point():
             raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {name} holds whole numbers.")
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=any(value.is_meta for value in model.parameters()))
     except RuntimeError as error:
         raise ClippyError(f"{weights} does not fit {directory / CONFIG_FILE}: {error}") from error
     return model
@@ -96,9 +97,13 @@ def _read_state(weights: Path) -> dict[str, torch.Tensor]:
         state = load_file(weights)
     except Exception as error:  # safetensors, and torch where a type of the header is none of its own
         raise ClippyError(f"{weights} is damaged: {first_line(error)}", "Copy it again, or train again.") from error
+    state = {
+        name: value.to(torch.float32, copy=True) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
     check_finite(state.items(), str(weights))
     check_filled(state.items(), str(weights))
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return state
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError, first_line
+from clippy_cli.model import bert
 from clippy_cli.model.config import TextTowerConfig
 from clippy_cli.model.weight_files import MAX_SMALL_FILE
+from clippy_cli.model.wordpiece import WordPiece
 from clippy_cli.regular_files import is_folder
 
 _PANIC = "PanicException"  # of libraries in Rust, which is no Exception
@@ -49,9 +52,12 @@ class TextTower(nn.Module):
         embed_dim: width D of the joint space.
         tokenizer_files: folder or Hugging Face name for ``kind: hugging_face``; with None the tower takes token ids
             and refuses texts. open_clip's own vocabulary needs none.
+        bare: see :func:`~clippy_cli.model.assembly.assemble`.
     """
 
-    def __init__(self, config: TextTowerConfig, embed_dim: int, tokenizer_files: str | None) -> None:
+    def __init__(
+        self, config: TextTowerConfig, embed_dim: int, tokenizer_files: str | None, *, bare: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer: Any = None
@@ -65,11 +71,9 @@ class TextTower(nn.Module):
             self._require_vocabulary()
             self.encoder: Any = TextTransformer(context_length=config.context_length, output_dim=0, **config.encoder)
         else:
-            from clippy_cli.model.compat.transformers import TextEncoder
-
             if tokenizer_files is not None:
                 self.tokenizer = _hugging_face_tokenizer(tokenizer_files, config.context_length)
-            self.encoder = TextEncoder(config.encoder)
+            self.encoder = _hugging_face_encoder(config.encoder, bare=bare)
             self.pad_id = self.encoder.pad_id
             self._require_fit(tokenizer_files)
         self.feature_dim: int = self.encoder.width
@@ -135,6 +139,16 @@ class TextTower(nn.Module):
         return self.tokenizer
 
 
+def _hugging_face_encoder(fields: dict[str, Any], *, bare: bool) -> Any:
+    shape = bert.Shape.of(fields)
+    if bare and shape is not None:
+        with torch.device("meta"):
+            return bert.BertEncoder(fields, shape)
+    from clippy_cli.model.compat.transformers import TextEncoder
+
+    return TextEncoder(fields)
+
+
 def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
     """Whether two words get different ids: transformers makes a tokenizer without a vocabulary where files lack.
 
@@ -153,13 +167,11 @@ def has_vocabulary(tokenize: Callable[[list[str]], Any]) -> bool:
 
 
 def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
-    from clippy_cli.model.compat.transformers import TextTokenizer
-
     for path in sorted(Path(source).iterdir()) if is_folder(Path(source)) else ():
         if path.suffix in _DESCRIPTIONS and path.stat().st_size > MAX_SMALL_FILE:
             raise ClippyError(f"{path} is larger than {MAX_SMALL_FILE >> 20} MiB: it is not a tokenizer.", _GIVE_FILES)
     try:
-        tokenizer = TextTokenizer(source, context_length)
+        tokenizer = _tokenizer(source, context_length)
         told_apart = has_vocabulary(tokenizer)
     except ClippyError:
         raise
@@ -174,3 +186,12 @@ def _hugging_face_tokenizer(source: str, context_length: int) -> Any:
     if not told_apart:
         raise ClippyError(f"The tokenizer files of {source!r} hold no vocabulary.", _GIVE_FILES)
     return tokenizer
+
+
+def _tokenizer(source: str, context_length: int) -> Any:
+    own = WordPiece.of(Path(source), context_length) if is_folder(Path(source)) else None
+    if own is not None:
+        return own
+    from clippy_cli.model.compat.transformers import TextTokenizer
+
+    return TextTokenizer(source, context_length)

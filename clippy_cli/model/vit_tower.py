@@ -1,17 +1,19 @@
-"""The image tower over a timm vision transformer."""
+"""The image tower over a vision transformer, timm's or :mod:`clippy_cli.model.vit`'s."""
 
 from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
-from clippy_cli.model.compat import timm
 from clippy_cli.model.config import ImageTowerConfig
-from clippy_cli.model.dense.timm_vit import vit_tokens
 from clippy_cli.model.image_tower import ImageTower, create_trunk, token_projection
 from clippy_cli.model.sampling import gather_patches, gather_tokens
+from clippy_cli.model.vit import PlainViT, library_of
 
 
 class VitTower(ImageTower):
@@ -23,14 +25,11 @@ class VitTower(ImageTower):
     can_drop_tokens = True
     has_batch_norm = False
 
-    def __init__(self, config: ImageTowerConfig, embed_dim: int) -> None:
+    def __init__(self, config: ImageTowerConfig, embed_dim: int, trunk: PlainViT | None = None) -> None:
+        """``trunk`` is one whose weights are to be loaded; None lets timm make it, with random weights."""
         super().__init__()
         self.config = config
-        self.trunk = create_trunk(config, dynamic_img_size=True)
-        if not isinstance(self.trunk, timm.VisionTransformer):
-            raise ClippyError(
-                f"The trunk {config.trunk!r} is no plain vision transformer.", "Choose a vit_* or efficientnet_* model."
-            )
+        self.trunk = _timm_trunk(config) if trunk is None else trunk
         self.patch_size = self.trunk.patch_embed.patch_size[0]
         if min(self.trunk.patch_embed.grid_size) < 1:
             raise ClippyError(
@@ -46,14 +45,18 @@ class VitTower(ImageTower):
             raise ClippyError(
                 f"image.pooling is {config.pooling}, but {config.trunk} has no class token.", "Use max or avg."
             )
-        self.takes_patches = timm.can_embed_kept(self.trunk)
+        self.takes_patches = self._library.can_embed_kept(self.trunk)
         self.feature_dim = self.trunk.embed_dim * len(self.blocks)
-        heads = timm.head_count(self.trunk) * len(self.blocks)
+        heads = self._library.head_count(self.trunk) * len(self.blocks)
         self.projection = token_projection(config, self.feature_dim, embed_dim, heads)
 
     @property
+    def _library(self) -> ModuleType:
+        return library_of(self.trunk)
+
+    @property
     def positions(self) -> PositionResampling | None:
-        return self.config.positions if timm.can_resample(self.trunk) else None
+        return self.config.positions if self._library.can_resample(self.trunk) else None
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W) -> (B,P+N,F) normed trunk tokens, the chosen blocks side by side.
@@ -64,25 +67,27 @@ class VitTower(ImageTower):
         grid = self.grid_size(images.shape[-2], images.shape[-1])
         if keep is not None and self.takes_patches:
             return self.patch_features(gather_patches(images, keep, self.patch_size), keep, grid)
-        tokens = timm.embed(self.trunk, images, self.config.positions)  # (B,P+N,width)
+        tokens = self._library.embed(self.trunk, images, self.config.positions)  # (B,P+N,width)
         return self._blocks(tokens if keep is None else gather_tokens(tokens, keep, self.num_prefix_tokens))
 
     def patch_features(self, patches: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
         if not self.takes_patches:
             return super().patch_features(patches, keep, grid)
-        return self._blocks(timm.embed_kept(self.trunk, patches, keep, grid, self.config.positions))
+        return self._blocks(self._library.embed_kept(self.trunk, patches, keep, grid, self.config.positions))
 
     def require_dense(self, model: str) -> None:
-        timm.require_openable(self.trunk, max(self.blocks))
+        self._library.require_openable(self.trunk, max(self.blocks))
 
     def dense_features(self, images: Tensor, mode: DenseMode, proxy: Tensor | None) -> Tensor:
+        from clippy_cli.model.dense.timm_vit import vit_tokens
+
         return vit_tokens(self.trunk, images, mode, proxy, blocks=self.blocks, positions=self.config.positions)
 
     def masked_features(self, images: Tensor, masked: Tensor, mask_token: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,P+N,F), with ``mask_token`` (width,) in the place of the ``masked`` (B,N) patches."""
         grid = self.grid_size(images.shape[-2], images.shape[-1])
         places = masked.view(len(images), *grid, 1)
-        return self._blocks(timm.embed_masked(self.trunk, images, places, mask_token, self.config.positions))
+        return self._blocks(self._library.embed_masked(self.trunk, images, places, mask_token, self.config.positions))
 
     def _blocks(self, tokens: Tensor) -> Tensor:
         """(B,P+K,width) embedded tokens -> (B,P+K,F)."""
@@ -93,3 +98,14 @@ class VitTower(ImageTower):
             if number in self.blocks:
                 taken.append(self.trunk.norm(tokens))
         return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-1)
+
+
+def _timm_trunk(config: ImageTowerConfig) -> Any:
+    from clippy_cli.model.compat.timm import VisionTransformer
+
+    trunk = create_trunk(config, dynamic_img_size=True)
+    if not isinstance(trunk, VisionTransformer):
+        raise ClippyError(
+            f"The trunk {config.trunk!r} is no plain vision transformer.", "Choose a vit_* or efficientnet_* model."
+        )
+    return trunk

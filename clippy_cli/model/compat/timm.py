@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import Attention, Format, PatchEmbed, SwiGLU
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
@@ -21,13 +20,12 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
-from clippy_cli.model.dense.block import OpenBlock
-from clippy_cli.model.positions import resample_positions
+from clippy_cli.model.vit import embed_kept, head_count, join, open_block
 
 _ALIGNED = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
-__all__ = ["EfficientNet", "Eva", "VisionTransformer"]
+__all__ = ["EfficientNet", "Eva", "VisionTransformer", "embed_kept", "head_count", "open_block"]
 
 
 def is_efficientnet(name: str) -> bool:
@@ -38,11 +36,6 @@ def is_efficientnet(name: str) -> bool:
 def is_rotary(name: str) -> bool:
     """Whether the architecture of that name is one of timm's transformers with rotary positions, such as DINOv3."""
     return bool(is_model_in_modules(get_arch_name(name), {"eva"}))
-
-
-def head_count(trunk: Any) -> int:
-    """Heads of the last block's attention."""
-    return int(trunk.blocks[-1].attn.num_heads)
 
 
 def swiglu_block(width: int, heads: int) -> nn.Module:
@@ -110,44 +103,13 @@ def can_embed_kept(trunk: VisionTransformer) -> bool:
     )
 
 
-def embed_kept(
-    trunk: VisionTransformer, patches: Tensor, keep: Tensor, grid: tuple[int, int], positions: PositionResampling
-) -> Tensor:
-    """:func:`embed` for the patches at ``keep`` (B,K) of the grid alone: (B,K,3,p,p) -> (B,P+K,width)."""
-    conv = trunk.patch_embed.proj
-    kept = F.linear(patches.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,K,3*p*p) -> (B,K,width)
-    return _join(trunk, trunk.patch_embed.norm(kept), grid, positions, keep)
-
-
 def _place(trunk: VisionTransformer, patches: Tensor, positions: PositionResampling) -> Tensor:
     """(B,h,w,width) embedded patches -> (B,P+N,width) with prefix tokens and positions."""
     if positions is PositionResampling.TIMM or not can_resample(trunk) or not trunk.dynamic_img_size:
         tokens: Tensor = trunk._pos_embed(patches)
         return tokens
     h, w = patches.shape[1:3]
-    return _join(trunk, patches.flatten(1, 2), (h, w), positions)
-
-
-def _join(
-    trunk: VisionTransformer,
-    patches: Tensor,
-    grid: tuple[int, int],
-    positions: PositionResampling,
-    keep: Tensor | None = None,
-) -> Tensor:
-    """(B,K,width) embedded patches, those at ``keep`` or all, -> (B,P+K,width) with prefix tokens and positions."""
-    prefix = [
-        token.expand(patches.shape[0], -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None
-    ]
-    if trunk.pos_embed is None:
-        return torch.cat([*prefix, patches], dim=1)
-    covered = 0 if trunk.no_embed_class else trunk.num_prefix_tokens  # prefix tokens that have a position
-    table = resample_positions(trunk.pos_embed, grid, trunk.patch_embed.grid_size, covered, positions)
-    if covered:
-        prefix = [torch.cat(prefix, dim=1) + table[:, :covered]]  # (B,P,width)
-    places = table[:, covered:] if keep is None else F.embedding(keep, table[0, covered:])
-    tokens: Tensor = trunk.pos_drop(torch.cat([*prefix, patches + places], dim=1))
-    return tokens
+    return join(trunk, patches.flatten(1, 2), (h, w), positions)
 
 
 def take_any_size(trunk: VisionTransformer) -> None:
@@ -188,27 +150,3 @@ def require_openable(trunk: VisionTransformer, number: int) -> None:
             f"Dense modes cannot take block {number} apart: a {type(block).__name__} with {type(attention).__name__}.",
             "Choose a plain vision transformer, or --dense plain.",
         )
-
-
-def open_block(block: Any, tokens: Tensor) -> OpenBlock:
-    """A block that :func:`require_openable` lets pass, taken apart for (B,T,width) tokens."""
-    attention = block.attn
-    projected = attention.qkv(block.norm1(tokens))  # (B,T,3*M*d)
-    queries, keys, values = projected.view(*tokens.shape[:2], 3, attention.num_heads, -1).permute(
-        2, 0, 3, 1, 4
-    )  # (B,M,T,d)
-
-    def join(heads: Tensor) -> Tensor:
-        mixed = heads.transpose(1, 2).flatten(2)  # (B,M,T,d) -> (B,T,M*d)
-        if hasattr(attention, "norm"):  # older timm has none
-            mixed = attention.norm(mixed)
-        added: Tensor = block.ls1(attention.proj(mixed))
-        return added
-
-    return OpenBlock(
-        attention.q_norm(queries),
-        attention.k_norm(keys),
-        values,
-        join=join,
-        feed_forward=lambda mixed: block.ls2(block.mlp(block.norm2(mixed))),
-    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +11,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 from transformers.utils import logging as transformers_logging
 
 from clippy_cli.errors import ClippyError
+from clippy_cli.model.bert import mean_of_tokens
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat.hub import hub_session
 from clippy_cli.model.positions import resample_positions
+from clippy_cli.model.wordpiece import cleaned
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
 _OWN_RULE = PositionResampling.PLAIN  # of every ``interpolate_pos_encoding`` here
@@ -53,10 +54,7 @@ class TextEncoder(nn.Module):
                 f"text.encoder.model_type is {kind!r}; the text encoders of transformers that clippy knows are "
                 f"{', '.join(sorted((*ENCODERS, *HALVES)))}."
             )
-        settings = {name: value for name, value in fields.items() if name != "model_type"}
-        if kind in ("t5", "mt5"):  # both halves are built, a small decoder among them, and the encoder is kept
-            settings |= {"is_encoder_decoder": True, "num_decoder_layers": 1}
-        self.config = AutoConfig.for_model(kind, **settings)
+        self.config = encoder_config(fields)
         if kind in HALVES:
             self.transformer: Any = AutoModel.from_config(self.config).encoder
         else:
@@ -70,8 +68,16 @@ class TextEncoder(nn.Module):
         """(K,L) token ids -> (K,F)."""
         mask = (token_ids != self.pad_id).long()
         hidden = self.transformer(input_ids=token_ids, attention_mask=mask).last_hidden_state  # (K,L,F)
-        mean: Tensor = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(-1, keepdim=True)
-        return mean
+        return mean_of_tokens(hidden, mask)
+
+
+def encoder_config(fields: Mapping[str, Any]) -> Any:
+    """transformers' configuration of an encoder's own ``config.json``."""
+    kind = fields["model_type"]
+    settings = {name: value for name, value in fields.items() if name != "model_type"}
+    if kind in ("t5", "mt5"):  # both halves are built, a small decoder among them, and the encoder is kept
+        settings |= {"is_encoder_decoder": True, "num_decoder_layers": 1}
+    return AutoConfig.for_model(kind, **settings)
 
 
 def _positions(config: Any) -> int:
@@ -118,13 +124,6 @@ class TextTokenizer:
     def save_pretrained(self, folder: str) -> None:
         """Write the tokenizer's files."""
         self.tokenizer.save_pretrained(folder)
-
-
-def cleaned(text: str) -> str:
-    """Mended Unicode, no HTML entities, single blanks: what open_clip does to a text before a tokenizer of others."""
-    import ftfy
-
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
 def pooled(features: Any) -> Tensor:

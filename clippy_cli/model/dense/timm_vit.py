@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import patch_grid
 from clippy_cli.model.choices import DenseMode, PositionResampling
-from clippy_cli.model.compat import timm, timm_eva
 from clippy_cli.model.dense.block import Layout, OpenBlock, blocks_read, run_block
 from clippy_cli.model.dense.dense import check_mode
+from clippy_cli.model.vit import PlainViT, library_of
 
 
 class _Step(NamedTuple):
@@ -51,7 +52,7 @@ def vit_tokens(
     last = max(chosen)
     read = blocks_read(checked, last)
     opened = [] if checked is DenseMode.PLAIN else [*read, last]
-    library = timm_eva if isinstance(trunk, timm_eva.Eva) else timm
+    library = _rotary(trunk) or library_of(trunk)
     for number in opened:
         library.require_openable(trunk, number)
     earlier: list[tuple[Tensor, Tensor]] = []
@@ -72,13 +73,20 @@ def vit_tokens(
     return torch.cat(taken, dim=-1)
 
 
+def _rotary(trunk: Any) -> ModuleType | None:
+    """The module that knows the trunk where its positions are rotations."""
+    if isinstance(trunk, PlainViT):
+        return None
+    from clippy_cli.model.compat import timm_eva
+
+    return timm_eva if isinstance(trunk, timm_eva.Eva) else None
+
+
 def _embedded(trunk: Any, images: Tensor, positions: PositionResampling) -> tuple[Tensor, list[_Step]]:
-    if isinstance(trunk, timm_eva.Eva):
-        tokens, ropes = timm_eva.embed(trunk, images)
+    rotary, library = _rotary(trunk), library_of(trunk)
+    if rotary is not None:
+        tokens, ropes = rotary.embed(trunk, images)
         pairs = zip(trunk.blocks, ropes, strict=True)
-        return tokens, [
-            _Step(partial(block, rope=r), partial(timm_eva.open_block, block, rope=r)) for block, r in pairs
-        ]
-    return timm.embed(trunk, images, positions), [
-        _Step(block, partial(timm.open_block, block)) for block in trunk.blocks
-    ]
+        return tokens, [_Step(partial(block, rope=r), partial(rotary.open_block, block, rope=r)) for block, r in pairs]
+    tokens = library.embed(trunk, images, positions)
+    return tokens, [_Step(block, partial(library.open_block, block)) for block in trunk.blocks]
