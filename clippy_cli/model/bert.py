@@ -50,8 +50,11 @@ class Shape:
         if not all(type(value) is int for value in whole) or not all(type(v) in (int, float) for v in sizes.values()):
             return None
         shape = cls(**sizes)  # type: ignore[arg-type]  # just looked at
-        heads = shape.num_attention_heads
-        fits = min(whole[:-1]) > 0 and shape.hidden_size % heads == 0 and 0 <= shape.pad_token_id < shape.vocab_size
+        counts = [
+            count for name, count in vars(shape).items() if name.endswith(("size", "layers", "heads", "embeddings"))
+        ]
+        fits = min(counts) > 0 and shape.hidden_size % shape.num_attention_heads == 0
+        fits = fits and 0 <= shape.pad_token_id < shape.vocab_size
         chances = shape.hidden_dropout_prob, shape.attention_probs_dropout_prob
         return shape if fits and all(0 <= chance <= 1 for chance in chances) else None
 

@@ -47,8 +47,8 @@ def plain_shape(name: str, arguments: Mapping[str, Any]) -> Shape | None:
     Shape(image=224, patch=16, width=192, depth=12, heads=3)
     """
     found = _NAME.fullmatch(name)
-    given = {_SETTABLE.get(key): value for key, value in arguments.items()}
-    if found is None or None in given or not all(type(value) is int and value > 0 for value in given.values()):
+    given = {_SETTABLE.get(key, ""): value for key, value in arguments.items()}
+    if found is None or "" in given or not all(type(value) is int and value > 0 for value in given.values()):
         return None
     width, depth, heads = _SIZES[found[1]]
     shape = Shape(int(found[3]), int(found[2]), width, depth, heads)._replace(**given)

@@ -81,7 +81,8 @@ def test_tokens_are_timms_to_the_last_bit(rule):
         with torch.no_grad():
             pairs = [
                 (embed(ours, images, rule), compat.embed(theirs, images, rule)),
-                (embed_masked(ours, images, masked, token, rule), compat.embed_masked(theirs, images, masked, token, rule)),
+                (embed_masked(ours, images, masked, token, rule),
+                 compat.embed_masked(theirs, images, masked, token, rule)),
                 (embed_kept(ours, patches, keep, grid, rule), compat.embed_kept(theirs, patches, keep, grid, rule)),
                 (ours.blocks[1](patches[:, :, 0, 0, :1].expand(-1, -1, 24).contiguous()),
                  theirs.blocks[1](patches[:, :, 0, 0, :1].expand(-1, -1, 24).contiguous())),
