@@ -26,7 +26,7 @@ from clippy_cli.commands.train import train
 from clippy_cli.commands.waterbirds import waterbirds
 from clippy_cli.commands.waterbirds_analyse import waterbirds_analyse
 from clippy_cli.commands.waterbirds_build import waterbirds_build
-from clippy_cli.console import log_level, log_to_stderr, print_error
+from clippy_cli.console import clear_first_line, log_level, log_to_stderr, print_error
 from clippy_cli.errors import ClippyError, ExitCode
 
 
@@ -48,6 +48,8 @@ class ClippyGroup(TyperGroup):
         except KeyboardInterrupt:
             print_error(ClippyError("Interrupted."))
             ctx.exit(ExitCode.INTERRUPTED)
+        finally:
+            clear_first_line()  # typer prints wrong options by itself
 
 
 app = typer.Typer(

@@ -38,11 +38,33 @@ class _Stream:
         return self
 
     def write(self, text: str) -> int:
+        clear_first_line()
         stream = getattr(sys, self._name)
         stream = getattr(stream, "rich_proxied_file", stream)  # what rich puts in its place while a bar is shown
         encoding = getattr(stream, "encoding", None) or "utf-8"
         written: int = stream.write(encodable(text).encode(encoding, "backslashreplace").decode(encoding))
         return written
+
+
+_first_line = False  # whether a terminal shows the line of say_at_once, with the cursor at its start
+
+
+def say_at_once(text: str) -> None:
+    """Write a line to stderr before anything slow; a terminal sees it until the next line is written."""
+    global _first_line
+    if not err.quiet:
+        _first_line = sys.stderr.isatty() and not err.is_dumb_terminal
+        sys.stderr.write(f"{text} ...{chr(13) if _first_line else chr(10)}")
+        sys.stderr.flush()
+
+
+def clear_first_line() -> None:
+    """Take the line of :func:`say_at_once` from a terminal."""
+    global _first_line
+    if _first_line:
+        _first_line = False
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
 
 
 out = Console(file=cast("IO[str]", _Stream("stdout")), highlight=False)

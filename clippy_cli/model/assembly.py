@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +13,7 @@ from clippy_cli.errors import ClippyError, first_line
 from clippy_cli.model.clippy import Clippy
 from clippy_cli.model.compat.torch import sized_weights
 from clippy_cli.model.config import ModelConfig
+from clippy_cli.model.text_tower import LaterText, TextTower
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,39 @@ NEW = Extent(elements=1 << 32, tensors=1 << 16, given_by="clippy's limits", fill
 
 
 def assemble(
-    config: ModelConfig, tokenizer_files: str | None, *, where: str, extent: Extent = NEW, bare: bool = False
+    config: ModelConfig,
+    tokenizer_files: str | None,
+    *,
+    where: str,
+    extent: Extent = NEW,
+    bare: bool = False,
+    later: LaterText | None = None,
 ) -> Clippy:
     """The model of ``config``, which ``where`` names in errors.
 
     With ``bare`` the towers that clippy has itself take no memory (they are on torch's device ``meta``) and import no
-    library, until ``load_state_dict(assign=True)`` gives them weights under the usual names.
+    library, until ``load_state_dict(assign=True)`` gives them weights under the usual names. ``later`` is a text tower
+    that is not to be built now.
 
     ClippyError where its libraries cannot build it, whatever they raise on sizes that make no sense, and as soon as it
     outgrows ``extent``.
     """
+    with _bearable(where, extent):
+        return Clippy(config, tokenizer_files=tokenizer_files, bare=bare, later=later)
+
+
+def assemble_text(config: ModelConfig, tokenizer_files: str | None, *, where: str, extent: Extent) -> TextTower:
+    """The text tower of ``config`` alone, as :func:`assemble` with ``bare`` makes it."""
+    with _bearable(where, extent):
+        return TextTower(config.text, config.embed_dim, tokenizer_files, bare=True)
+
+
+@contextmanager
+def _bearable(where: str, extent: Extent) -> Iterator[None]:
     budget = Budget(extent, where)
     try:
         with sized_weights(budget.take, fill=extent.fill):
-            return Clippy(config, tokenizer_files=tokenizer_files, bare=bare)
+            yield
     except ClippyError:
         raise
     except Exception as error:  # ZeroDivisionError, AssertionError, AttributeError, ...: any check that a library makes

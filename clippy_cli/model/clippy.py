@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.pooling import affinity_mean, at_least_float32, lse_scores, normalized, pool_tokens
-from clippy_cli.model.text_tower import TextTower
+from clippy_cli.model.text_tower import LaterText, TextTower
 from clippy_cli.model.vit import PlainViT, plain_shape
 from clippy_cli.model.vit_tower import VitTower
 
@@ -46,13 +47,22 @@ class Clippy(nn.Module):
             under cls+avg.
     """
 
-    def __init__(self, config: ModelConfig, *, tokenizer_files: str | None = None, bare: bool = False) -> None:
-        """``bare``: see :func:`~clippy_cli.model.assembly.assemble`."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        tokenizer_files: str | None = None,
+        bare: bool = False,
+        later: LaterText | None = None,
+    ) -> None:
+        """``bare``, ``later``: see :func:`~clippy_cli.model.assembly.assemble`."""
         super().__init__()
         self.config = config
         self.dense = PLAIN
         self.image = build_image_tower(config.image, config.patch_dim, bare=bare)
-        self.text = TextTower(config.text, config.embed_dim, tokenizer_files, bare=bare)
+        self._later = later
+        if later is None:
+            self._modules["text"] = TextTower(config.text, config.embed_dim, tokenizer_files, bare=bare)
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
         self.patch_mean: Tensor
         self.register_buffer("patch_mean", torch.zeros(config.patch_dim))
@@ -96,7 +106,26 @@ class Clippy(nn.Module):
         """(B,3,H,W) -> (B,D), unit norm. Under ``lse`` this is the normalized mean of the unit patch vectors."""
         return self.pool(self.image_tokens(images))
 
-    # Text: Sentence-T5 in the paper (sections 3 and 4.1), the mean of its tokens and its own dense layer.
+    # Text: Sentence-T5 in the paper (sections 3 and 4.1), the mean of its tokens and its own dense layer. Most weights
+    # of a small model are here, and photos alone do not need them: a loaded model reads them when they are asked for.
+
+    @property
+    def text(self) -> TextTower:
+        """The text tower, which is loaded now where that was put off; ClippyError as for any loading."""
+        if "text" not in self._modules:
+            assert self._later is not None
+            self._modules["text"] = self._later.tower.to(self.patch_mean).train(self.training)
+        return cast("TextTower", self._modules["text"])
+
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        """As torch's, the text tower included; parameters and buffers are found by it."""
+        assert self.text is not None
+        yield from super().named_modules(*args, **kwargs)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's, the text tower included."""
+        assert self.text is not None
+        return super().state_dict(*args, **kwargs)
 
     def text_vectors(self, token_ids: Tensor) -> Tensor:
         """(K,L) token ids -> (K,D), unit norm."""

@@ -139,6 +139,21 @@ class TextTower(nn.Module):
         return self.tokenizer
 
 
+class LaterText:
+    """A text tower that is loaded when it is first asked for; models that share weights share it."""
+
+    def __init__(self, load: Callable[[], TextTower]) -> None:
+        self._load = load
+        self._tower: TextTower | None = None
+
+    @property
+    def tower(self) -> TextTower:
+        """The tower, on the CPU the first time; raises what loading does."""
+        if self._tower is None:
+            self._tower = self._load()
+        return self._tower
+
+
 def _hugging_face_encoder(fields: dict[str, Any], *, bare: bool) -> Any:
     shape = bert.Shape.of(fields)
     if bare and shape is not None:

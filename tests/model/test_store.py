@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -6,7 +8,8 @@ from safetensors.torch import save_file
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.build import build_model, read_weights
-from clippy_cli.model.registry import load_architecture
+from clippy_cli.model.choices import PositionResampling
+from clippy_cli.model.registry import SHIPPED_MODELS, load_architecture
 from clippy_cli.model.store import load_model_directory, save_model
 
 
@@ -109,3 +112,41 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path):
     with pytest.raises(ClippyError, match="more than tensors"):
         read_weights(tmp_path / "bad.pt", "model.image.init")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def later(tmp_path):
+    """A copy of the shipped model, its text tower put off."""
+    folder = shutil.copytree(SHIPPED_MODELS / "clippy-ti", tmp_path / "shipped")
+    return folder, load_model_directory(str(folder), device="cpu", texts_later=True)
+
+
+def test_a_text_tower_put_off_is_read_when_texts_or_weights_are_asked_for(later):
+    folder, model = later
+    whole, images, texts = (
+        load_model_directory(str(folder), device="cpu"),
+        torch.randn(1, 3, 48, 64),
+        ["a ring", "sand"],
+    )
+    view = model.with_positions(PositionResampling.DINO)
+    assert torch.equal(model.embed_patches(images), whole.embed_patches(images))
+    assert "text" not in dict(model.named_children())  # nothing so far has needed it
+    assert torch.equal(model.embed_texts(texts), whole.embed_texts(texts))
+    assert view.text is model.text
+    assert not model.text.training
+
+    again = load_model_directory(str(folder), device="cpu", texts_later=True)
+    wanted = whole.state_dict()
+    assert again.state_dict().keys() == wanted.keys()
+    again = load_model_directory(str(folder), device="cpu", texts_later=True).double()
+    assert {name for name, _ in again.named_parameters()} == {name for name, _ in whole.named_parameters()}
+    assert {value.dtype for value in again.parameters()} == {torch.float64}
+
+
+def test_a_text_tower_put_off_is_that_of_the_same_file(later):
+    folder, model = later
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    os.utime(weights, ns=(0, 0))
+    with pytest.raises(ClippyError, match=r"model.safetensors has changed since the model was loaded"):
+        model.embed_texts(["a ring"])

@@ -31,7 +31,7 @@ class DirectorySource:
         """The model of a name, directory or run folder."""
         from clippy_cli.model import store
 
-        return store.load_model_directory(name, device=str(device))
+        return store.load_model_directory(name, device=str(device), texts_later=True)
 
     def examples(self, *, everything: bool) -> Iterator[Listed]:
         """Shipped models, the runs of this folder, and what ``clippy import`` makes."""
