@@ -75,8 +75,7 @@ def classify(
     with profiling(profile) as taken:
         clip = load_clip(model, device, texts=True)
         answer = clip.prepare(request)
-        results = clip.answer(answer, found.paths, batch_size=batch_size)
-        run = collect(results, found, "classifying", lambda result, stem: result.record())
+        run = collect(clip, answer, found, "classifying", lambda result, stem: result.record(), batch_size=batch_size)
     timed = {} if taken is None else {"profile": profile_record(taken, len(found.paths))}
     if csv is not None:
         with replacing_own(csv.parent, overwrite=overwrite):

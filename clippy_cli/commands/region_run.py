@@ -136,8 +136,7 @@ def run_divided(
             previews.append(tint(result.image, result.mask))
         return fields
 
-    results = clip.answer(answer, images.paths, regions=regions, batch_size=batch_size)
-    run = collect(results, images, verb, record)
+    run = collect(clip, answer, images, verb, record, batch_size=batch_size, regions=regions)
     timed = {} if profile is None else {"profile": profile_record(profile, len(images.paths))}
     if output.json:
         console.print_json(

@@ -61,7 +61,7 @@ def paint(
     ``count`` is the number of codes that are counted, by default up to the highest.
 
     Beyond ``MAX_WORKING_PIXELS`` pixels the probability's denominator is taken at that many and interpolated: it is
-    smooth, and this leaves means of scores within about 1e-4.
+    smooth, and means of scores move by 1e-4 or so.
     """
     if len(codes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(codes)} codes")

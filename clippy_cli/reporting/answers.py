@@ -6,7 +6,8 @@ each into its result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -37,10 +38,13 @@ from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import position_rule
 from clippy_cli.reporting.debug import Explanation
+from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 from clippy_cli.stages import LABEL_MAP, TEXTS, stage
 
 R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+_MANY = 2  # photos from which what follows the encoder runs beside it
 
 
 @dataclass(frozen=True)
@@ -256,12 +260,21 @@ def encode_photos(
     *,
     batch_size: int = DEFAULT_BATCH,
     regions: object = None,
+    threads: int | None = None,
 ) -> Iterator[Encoded[DecodedPhoto] | Failed[int]]:
-    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``."""
+    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``.
+
+    ``threads`` is how many torch computes with; None for as many as it has.
+    """
+
+    def encode(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        with nullcontext() if threads is None else intra_op_threads(threads):
+            return answer.encode(images)
+
     return encode_images(
         range(len(photos)),
         lambda index: read_photo(photos[index], index + 1, regions=regions),
-        answer.encode,
+        encode,
         patch_size=model.preprocess.patch_size,
         resolution=answer.short_side,
         batch_size=batch_size,
@@ -272,16 +285,37 @@ def answer_all(
     model: VisionLanguageModel,
     answer: Answer[R],
     photos: Sequence[object],
+    finish: Callable[[R, int], T],
     *,
     batch_size: int = DEFAULT_BATCH,
     regions: object = None,
-) -> Iterator[R | Failure]:
-    """One result a photo, in order; a photo that cannot be used gives a :class:`Failure`."""
-    for item in encode_photos(model, answer, photos, batch_size=batch_size, regions=regions):
+) -> Iterator[T | Failure]:
+    """What ``finish`` makes of each result and its place, in order; of a photo that cannot be used a :class:`Failure`.
+
+    Results of several photos are made and finished in threads, while the encoder takes the next. An error of ``finish``
+    is raised in its photo's place; photos behind it may be finished by then.
+    """
+
+    def finished(item: Encoded[DecodedPhoto] | Failed[int], place: int) -> T | Failure:
         if isinstance(item, Failed):
-            yield Failure(photo_name(photos[item.key], item.key + 1), item.error)
-        else:
-            yield answer.result(item.sample, item.output)
+            return Failure(photo_name(photos[item.key], item.key + 1), item.error)
+        return finish(answer.result(item.sample, item.output), place)
+
+    alone = len(photos) < _MANY
+    threads, workers = (None, 0) if alone else division(model.device)
+    items = encode_photos(model, answer, photos, batch_size=batch_size, regions=regions, threads=threads)
+    numbered = ((item, place) for place, item in enumerate(items))
+    if alone:
+        for pair in numbered:
+            yield finished(*pair)
+    else:
+        yield from finish_beside(
+            numbered, lambda pair: finished(*pair), _pixels, workers=workers, waiting=batch_size + workers
+        )
+
+
+def _pixels(pair: tuple[Encoded[DecodedPhoto] | Failed[int], int]) -> int:
+    return pair[0].sample.image.size // 3 if isinstance(pair[0], Encoded) else 0
 
 
 def describe_views(views: Views, grid: tuple[int, ...], patch_size: int) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from clippy_cli import load
-from clippy_cli.data.images import read_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.inference.choices import Refinement
@@ -20,7 +19,6 @@ from clippy_cli.inference.refine.guided import EPSILON, coarse_size, guided_filt
 from clippy_cli.inference.refine.guided_torch import guided_filter_on_device
 from clippy_cli.inference.refine.pamr import pamr
 from clippy_cli.inference.refine.refinement import parse_refinement, refine
-from clippy_cli.inference.requests import SegmentRequest
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.upsampling import upsample_rows, working_size
 from tests.conftest import REPOSITORY
@@ -113,11 +111,11 @@ def test_photos_keep_the_labels_of_the_full_filter(real_data):
     if not photos:
         pytest.skip("needs the photos of VOC 2012")
     clip = load()
-    answer = clip.prepare(SegmentRequest.read("cat,dog,person,car,bus,train,boat,bird,grass,sky,wall,tree", {}))
+    labels = "cat,dog,person,car,bus,train,boat,bird,grass,sky,wall,tree"
     agreement = []
-    for photo in photos:
-        scores = answer.segmenter.scores(torch.from_numpy(clip.image(photo).patches))
-        fast, full = refined_fast_and_full(scores * answer.segmenter.rule.logit_scale, read_image(photo))
+    for segmented in (clip.segment(photo, labels, refine="none") for photo in photos):
+        logits = torch.from_numpy(segmented.similarity) * clip.model.defaults.logit_scale
+        fast, full = refined_fast_and_full(logits, segmented.image)
         agreement.append((fast == full).mean())
     assert np.mean(agreement) >= 0.998
 
