@@ -30,7 +30,7 @@ from clippy_cli.inference.features import (
     read_photo,
     window_starts,
 )
-from clippy_cli.inference.group import group_patches
+from clippy_cli.inference.group import Components, group_patches
 from clippy_cli.inference.label_map import LabelMap
 from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, SegmentRequest
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
@@ -187,9 +187,12 @@ class GroupAnswer(_Looked):
 
     def result(self, photo: DecodedPhoto, output: Tensor) -> Groups:
         """One photo and its (h,w,D) patches -> its groups."""
-        height, width = photo.image.shape[:2]
+        (height, width), request = photo.image.shape[:2], self._request
+        components = Components(output.flatten(0, 1))
         with stage(LABEL_MAP):
-            label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
+            label_map = group_patches(
+                output, height, width, groups=request.groups, method=request.method, components=components
+            )
         names = tuple(f"group {code}" for code in range(1, len(label_map.pixels)))
         pixels, scores = label_map.pixels[1:], label_map.scores[1:]
         return Groups(
@@ -201,6 +204,7 @@ class GroupAnswer(_Looked):
             scores,
             self.settings,
             output.numpy(),
+            components,
             notices=photo.notices,
         )
 
