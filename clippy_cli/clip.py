@@ -293,7 +293,7 @@ class Photo:
     @property
     def patches(self) -> NDArray[np.float32]:
         """(h,w,D) float32 patch embeddings; unit norm, or less where views were averaged."""
-        patches: NDArray[np.float32] = self._patches.numpy()
+        patches: NDArray[np.float32] = self._patches.cpu().numpy()
         return patches
 
     def __repr__(self) -> str:

@@ -28,7 +28,6 @@ from clippy_cli.inference.features import (
     encode_images,
     photo_name,
     read_photo,
-    window_starts,
 )
 from clippy_cli.inference.group import Components, group_patches
 from clippy_cli.inference.label_map import LabelMap
@@ -37,7 +36,7 @@ from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import position_rule
-from clippy_cli.reporting.debug import Explanation
+from clippy_cli.reporting.debug import Explanation, describe_views
 from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 from clippy_cli.stages import LABEL_MAP, TEXTS, stage
@@ -91,8 +90,9 @@ class _Looked:
         self.short_side = self.views.short_side(self.resolution)
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """B images of one size -> (B,h,w,D) patch embeddings on the CPU, averaged over the views."""
-        return view_embeddings(self.model, images, self.views).cpu()
+        """B images of one size -> (B,h,w,D) patch embeddings averaged over the views, on the host or a CUDA device."""
+        patches = view_embeddings(self.model, images, self.views)
+        return patches if patches.is_cuda else patches.cpu()
 
 
 class SegmentAnswer(_Looked):
@@ -124,7 +124,11 @@ class SegmentAnswer(_Looked):
         }
 
     def result(self, photo: DecodedPhoto, output: Tensor) -> Segmentation:
-        """One photo and its (h,w,D) patches -> its segmentation."""
+        """One photo and its (h,w,D) patches -> its segmentation.
+
+        Everything up to the codes stays on the patches' device. From an accelerator come codes and scores of pixels,
+        and the patches and cosines that the result holds; the photo goes there where its masks are refined.
+        """
         segmenter, (height, width) = self.segmenter, photo.image.shape[:2]
         cosines = segmenter.text_scores(output)  # (K,h,w)
         scores = segmenter.entries.merge(cosines)  # (E,h,w)
@@ -148,8 +152,8 @@ class SegmentAnswer(_Looked):
         explanation = Explanation(
             {text: tuple(fill(template, text) for template in self.templates) for text in self.segmenter.entries.texts},
             tuple(label.name for label in everything for _ in label.synonyms),
-            cosines.numpy(),
-            (scores * self.model.defaults.logit_scale).softmax(dim=0).numpy(),
+            cosines.cpu().numpy(),
+            (scores * self.model.defaults.logit_scale).softmax(dim=0).cpu().numpy(),
             names,
             describe_views(self.views, patches.shape[:2], self.model.preprocess.patch_size),
             self.model.preprocess.patch_size,
@@ -163,8 +167,8 @@ class SegmentAnswer(_Looked):
             label_map.scores[1:],
             self.settings,
             names,
-            scores.numpy(),
-            patches.numpy(),
+            scores.cpu().numpy(),
+            patches.cpu().numpy(),
             explanation,
             by_region,
             notices=photo.notices,
@@ -203,7 +207,7 @@ class GroupAnswer(_Looked):
             pixels,
             scores,
             self.settings,
-            output.numpy(),
+            output.cpu().numpy(),
             components,
             notices=photo.notices,
         )
@@ -320,22 +324,6 @@ def answer_all(
 
 def _pixels(pair: tuple[Encoded[DecodedPhoto] | Failed[int], int]) -> int:
     return pair[0].sample.image.size // 3 if isinstance(pair[0], Encoded) else 0
-
-
-def describe_views(views: Views, grid: tuple[int, ...], patch_size: int) -> tuple[str, ...]:
-    """One line a view: its size in pixels, whether it is mirrored, and how many windows it is cut into."""
-    lines = []
-    for scale in views.scales:
-        height, width = (round(side * patch_size * scale / max(views.scales)) for side in grid)
-        cut = ""
-        if views.window is not None:
-            stride = views.stride or views.window
-            count = len(window_starts(height, views.window, stride)) * len(window_starts(width, views.window, stride))
-            cut = f", {count} windows of {views.window} pixels at stride {stride}"
-        lines.append(f"about {width}x{height} pixels (scale {scale:g}){cut}")
-        if views.flip:
-            lines.append(f"the same, mirrored{cut}")
-    return tuple(lines)
 
 
 def _synonyms(vocabulary: Vocabulary) -> dict[str, list[str]]:
