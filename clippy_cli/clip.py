@@ -247,8 +247,14 @@ class Clip:
         regions: str | Path | None = None,
         batch_size: int = DEFAULT_BATCH,
     ) -> Iterator[R | Failure]:
-        """One result a photo, in order, or a :class:`Failure`; ``answer`` comes from :meth:`prepare`."""
-        return answer_all(self.model, answer, photos, batch_size=batch_size, regions=regions)
+        """One result a photo, in order, or a :class:`Failure`; ``answer`` comes from :meth:`prepare`.
+
+        Results are made in threads, ahead of the one that is asked for: a batch and a few photos more, within 64
+        million pixels.
+        """
+        return answer_all(
+            self.model, answer, photos, lambda result, place: result, regions=regions, batch_size=batch_size
+        )
 
     def prepare(self, request: SegmentRequest | GroupRequest | ClassifyRequest) -> Answer[Any]:
         """The part of an answer that no photo changes, such as embedded texts; ``settings`` go into its results."""
@@ -287,7 +293,7 @@ class Photo:
     @property
     def patches(self) -> NDArray[np.float32]:
         """(h,w,D) float32 patch embeddings; unit norm, or less where views were averaged."""
-        patches: NDArray[np.float32] = self._patches.numpy()
+        patches: NDArray[np.float32] = self._patches.cpu().numpy()
         return patches
 
     def __repr__(self) -> str:

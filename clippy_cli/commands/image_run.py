@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -12,11 +12,12 @@ import typer
 from clippy_cli import console
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notice, Notices, printable
+from clippy_cli.stages import LOAD_MODEL, stage
 
 if TYPE_CHECKING:
     from clippy_cli.api import Clip
     from clippy_cli.model.base import VisionLanguageModel
-    from clippy_cli.reporting.answers import Failure
+    from clippy_cli.reporting.answers import Answer
 
 MOST_TABLES = 3  # up to this many images get a table each, more get a line each
 
@@ -104,7 +105,7 @@ def load_clip(
     texts: bool = False,
 ) -> Clip:
     """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
-    with console.status(f"loading {source}"):
+    with console.status(f"loading {source}"), stage(LOAD_MODEL):
         from clippy_cli import api
 
         return api.load(source, device=device, dense=dense, proxy=proxy, positions=positions, texts=texts)
@@ -118,28 +119,41 @@ def load_bare_model(
 
 
 def collect(
-    results: Iterable[R | Failure], images: ImageInput, verb: str, record: Callable[[R, str], Record]
+    clip: Clip,
+    answer: Answer[R],
+    images: ImageInput,
+    verb: str,
+    record: Callable[[R, str], Record],
+    *,
+    batch_size: int,
+    regions: Path | None = None,
 ) -> ImageRun:
-    """Turn each result, with a file name stem of its own, into its record.
+    """Turn the result of each photo, with a file name stem of its own, into its record, several at a time.
 
     A file that cannot be used is reported at once and the others go on. Errors of ``record``, such as a full disk, end
     the run; so does, with ``strict``, a photo that is used under an assumption.
     """
-    from clippy_cli.reporting.answers import Failure
+    from clippy_cli.reporting.answers import Failure, answer_all
     from clippy_cli.reporting.files import output_stems
 
     run, paths = ImageRun(images.notices), images.paths
+    stems = output_stems(paths)
+
+    def finish(result: R, place: int) -> tuple[Record, tuple[Notice, ...]]:
+        if images.strict:
+            Notices(result.notices).refuse(f"{paths[place]}")
+        return record(result, stems[place]), result.notices
+
+    results = answer_all(clip.model, answer, paths, finish, regions=regions, batch_size=batch_size)
     with console.progress(verb, len(paths)) as advance:
-        for result, stem, path in zip(results, output_stems(paths), paths, strict=True):
+        for result, path in zip(results, paths, strict=True):
+            shown = printable(str(path))
             if isinstance(result, Failure):
                 console.print_error(result.error)
-                run.failed.append(
-                    {"image": printable(str(path)), "error": result.error.message, "hint": result.error.hint}
-                )
+                run.failed.append({"image": shown, "error": result.error.message, "hint": result.error.hint})
             else:
-                if images.strict:
-                    Notices(result.notices).refuse(f"{path}")
-                run.notices.update(result.notices)
-                run.done.append({"image": printable(str(path)), **record(result, stem)})
+                fields, notices = result
+                run.notices.update(notices)
+                run.done.append({"image": shown, **fields})
             advance()
     return run

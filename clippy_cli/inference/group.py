@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,14 +21,21 @@ _NOISE = 1e-10  # a component with less than this share of the first one's varia
 
 
 def group_patches(
-    patches: Tensor, height: int, width: int, *, groups: int = DEFAULT_GROUPS, method: GroupMethod = GroupMethod.PCA
+    patches: Tensor,
+    height: int,
+    width: int,
+    *,
+    groups: int = DEFAULT_GROUPS,
+    method: GroupMethod = GroupMethod.PCA,
+    components: Components | None = None,
 ) -> LabelMap:
     """(h,w,D) patch embeddings -> a map of height x width pixels with codes 1 to G, the largest group first.
 
     ``pca`` takes the principal components as centres and assigns by cosine, patches centred on their mean (else the
     first component is that mean, and takes nearly all of them); ``kmeans`` and ``spectral`` are scikit-learn's, with a
     fixed seed. Scores on the grid are upsampled before the best is taken, so that borders are smooth. G is ``groups``,
-    or fewer where some centres win no pixel. ClippyError where there are too few patches.
+    or fewer where some centres win no pixel. ``components`` are those of the patches, where they are known. ClippyError
+    where there are too few patches.
     """
     h, w, width_in = patches.shape
     tokens = patches.detach().cpu().double().reshape(h * w, width_in)  # (N,D)
@@ -42,25 +50,44 @@ def group_patches(
             f"{w}x{h} patches of {width_in} values make at most {limit} groups by {method}; {groups} were asked for",
             "Lower --groups, or raise --resolution to get more patches.",
         )
-    scores = _SCORES[method](tokens, groups)  # (N,G)
+    if method is GroupMethod.PCA:
+        scores = _pca_scores(components or Components(tokens), groups)  # (N,G)
+    else:
+        scores = _SCORES[method](tokens, groups)
     painted = paint(scores.T.reshape(-1, h, w).float(), height, width, range(1, scores.shape[1] + 1))
     return _largest_first(painted)
 
 
-def principal_components(tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(N,D) tokens -> their mean (D,) and up to ``count`` unit principal directions (n,D) of the centred tokens.
+class Components:
+    """The principal components of one photo's tokens (N,D), computed once, when they are first wanted."""
 
-    Directions come by falling variance; those without variance are left out (none for a constant image). A direction
-    and its negative explain the data equally but pull different patches, so each is turned to where the third moment
-    of the projections is positive: towards the few patches that stand out rather than the many that do not.
-    """
-    mean = tokens.mean(dim=0)
-    centred = tokens - mean
-    variances, columns = _eigh_on_one_thread(centred.T @ centred)  # ascending; columns are directions
-    variances, directions = variances.flip(0)[:count], columns.T.flip(0)[:count]
-    directions = directions[(variances > _NOISE * variances[0]) & (variances > _NOISE)]
-    skews = (centred @ directions.T).pow(3).sum(dim=0)  # (n,)
-    return mean, directions * torch.where(skews < 0, -1.0, 1.0)[:, None].to(directions)
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens.detach().cpu().double()
+        self.mean = self.tokens.mean(dim=0)  # (D,)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Variances and, as columns, directions; or those of the N x N products where there are fewer tokens than
+        dimensions, which have the same variances and give the same directions in less time."""
+        centred = self.tokens - self.mean
+        few = len(centred) < centred.shape[1]
+        return _eigh_on_one_thread(centred @ centred.T if few else centred.T @ centred)  # ascending
+
+    def directions(self, count: int) -> Tensor:
+        """Up to ``count`` unit principal directions (n,D) of the centred tokens.
+
+        They come by falling variance; those without variance are left out (none for a constant image). A direction and
+        its negative explain the data equally but pull different patches, so each is turned to where the third moment of
+        the projections is positive: towards the few patches that stand out rather than the many that do not.
+        """
+        centred = self.tokens - self.mean
+        variances, columns = self._spectrum
+        variances, directions = variances.flip(0)[:count], columns.T.flip(0)[:count]
+        directions = directions[(variances > _NOISE * variances[0]) & (variances > _NOISE)]
+        if len(centred) < centred.shape[1]:
+            directions = F.normalize(directions @ centred, dim=1)  # (n,N) -> (n,D)
+        skews = (centred @ directions.T).pow(3).sum(dim=0)  # (n,)
+        return directions * torch.where(skews < 0, -1.0, 1.0)[:, None].to(directions)
 
 
 def _eigh_on_one_thread(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,15 +101,15 @@ def _eigh_on_one_thread(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def pca_picture(patches: NDArray[np.float32] | Tensor) -> NDArray[np.uint8]:
+def pca_picture(patches: NDArray[np.float32] | Tensor, components: Components | None = None) -> NDArray[np.uint8]:
     """(h,w,D) patch embeddings -> (h,w,3) uint8: the first three components as red, green and blue.
 
     Each channel is stretched from its 1st to its 99th percentile; a channel without variance is mid-grey.
+    ``components`` are those of the patches, where they are known.
     """
     h, w, _ = patches.shape
-    tokens = torch.as_tensor(patches).detach().cpu().double().reshape(h * w, -1)  # (N,D)
-    mean, directions = principal_components(tokens, 3)
-    projections = ((tokens - mean) @ directions.T).numpy()  # (N,n)
+    known = components or Components(torch.as_tensor(patches).reshape(h * w, -1))
+    projections = ((known.tokens - known.mean) @ known.directions(3).T).numpy()  # (N,n)
     picture = np.full((h * w, 3), 0.5)
     for channel, values in enumerate(projections.T):
         low, high = np.percentile(values, (1, 99))
@@ -92,12 +119,12 @@ def pca_picture(patches: NDArray[np.float32] | Tensor) -> NDArray[np.uint8]:
     return rounded.reshape(h, w, 3)  # (N,3) -> (h,w,3)
 
 
-def _pca_scores(tokens: Tensor, groups: int) -> Tensor:
-    """(N,D) -> (N,n) cosine of each centred token with each component; one column where the tokens are all alike."""
-    mean, directions = principal_components(tokens, groups)
+def _pca_scores(components: Components, groups: int) -> Tensor:
+    """(N,n) cosine of each centred token with each component; one column where the tokens are all alike."""
+    tokens, directions = components.tokens, components.directions(groups)
     if len(directions) == 0:
         return tokens.new_ones(len(tokens), 1)
-    return F.normalize(tokens - mean, dim=1) @ directions.T
+    return F.normalize(tokens - components.mean, dim=1) @ directions.T
 
 
 def _kmeans_scores(tokens: Tensor, groups: int) -> Tensor:
@@ -125,7 +152,6 @@ def _spectral_scores(tokens: Tensor, groups: int) -> Tensor:
 
 
 _SCORES = {
-    GroupMethod.PCA: _pca_scores,
     GroupMethod.KMEANS: _kmeans_scores,
     GroupMethod.SPECTRAL: _spectral_scores,
 }

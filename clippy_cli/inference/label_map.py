@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clippy_cli.inference.upsampling import STRIP_ELEMENTS, strips
+from clippy_cli.inference.cells import Axis
+from clippy_cli.inference.class_map import winners
+from clippy_cli.inference.upsampling import strips, upsample_columns, upsample_rows, working_size
 
 UNLABELLED = 0
+_TOTAL_ELEMENTS = 250_000  # values of upsampled maps at a time: 1 MB, which stays in a core's cache
+_SAFE_RANGE = 80.0  # exponentials of differences below this are numbers in float32
 
 
 @dataclass(frozen=True)
@@ -42,65 +47,72 @@ def paint(
     codes: Sequence[int],
     *,
     softmax: bool = False,
+    scale: float = 1.0,
     threshold: float | None = None,
     fallback: int = UNLABELLED,
     barred: Tensor | None = None,
     count: int | None = None,
-    strip_elements: int = STRIP_ELEMENTS,
 ) -> LabelMap:
     """Upsample (K,h,w) maps bilinearly to height x width pixels and give each pixel the code of its highest map.
 
     ``codes[k]`` is what map k paints; several maps may paint one code. The score of a pixel is its highest value, or
-    with ``softmax`` that map's probability in [0, 1] among the K. Pixels that score below ``threshold`` get the code
-    ``fallback``. ``barred`` (K,) bool names maps that cannot win but keep their share of the probability.
+    with ``softmax`` that map's probability in [0, 1] among the K times ``scale``. Pixels that score below ``threshold``
+    get the code ``fallback``. ``barred`` (K,) bool names maps that cannot win but keep their share of the probability.
     ``count`` is the number of codes that are counted, by default up to the highest.
+
+    Beyond ``MAX_WORKING_PIXELS`` pixels the probability's denominator is taken at that many and interpolated: it is
+    smooth, and means of scores move by 1e-4 or so.
     """
     if len(codes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(codes)} codes")
     count = count or max(*codes, fallback) + 1
-    code_of = torch.tensor(codes, device=maps.device)
+    code_of = torch.tensor(codes, dtype=torch.int16, device=maps.device)
+    free = maps
+    if barred is not None:
+        places = (~barred).nonzero()[:, 0]
+        free, code_of = maps[places], code_of[places]
+    total = _log_total(maps * scale, *working_size(height, width)) if softmax else None  # (1,h',w')
     pixels, sums = np.zeros(count, np.int64), np.zeros(count)
     painted = np.empty((height, width), np.int16)
-    for start, stop, strip in strips(maps, height, width, elements=strip_elements):  # (K,R,W)
-        score, winner = strip.max(dim=0) if barred is None else _best_of_free(strip, barred)  # (R,W)
-        if softmax:
-            score = _probability(strip, score, whole=barred is None)
-        code = code_of[winner]
+    for strip in winners(free, height, width):
+        score, code = strip.value, code_of.index_select(0, strip.winner.reshape(-1).int()).view(strip.winner.shape)
+        if total is not None:
+            score = (score * scale - upsample_rows(total, height, width, strip.start, strip.stop)[0]).exp_()
         if threshold is not None:
-            code = torch.where(score < threshold, fallback, code)
-        flat = code.cpu().numpy().ravel()
-        painted[start:stop] = flat.reshape(stop - start, width)
-        pixels += np.bincount(flat, minlength=count)
-        sums += np.bincount(flat, weights=score.cpu().numpy().ravel(), minlength=count)
+            code = code.masked_fill(score < threshold, fallback)
+        rows = code.cpu().numpy()
+        painted[strip.start : strip.stop] = rows
+        pixels += np.bincount(rows.ravel(), minlength=count)
+        sums += np.bincount(rows.ravel(), weights=score.cpu().numpy().ravel(), minlength=count)
     return LabelMap(painted, pixels, _means(sums, pixels))
 
 
-def scored_map(maps: Tensor, codes: Tensor, count: int, *, softmax: bool) -> LabelMap:
-    """The label map of (H,W) codes that the highest of the (K,h,w) maps gave, scored as :func:`paint` does."""
-    height, width = codes.shape
-    painted = codes.cpu().numpy().astype(np.int16)
-    sums = np.zeros(count)
-    for start, stop, strip in strips(maps, height, width):
-        score = strip.amax(dim=0)  # (R,W)
-        if softmax:
-            score = _probability(strip, score)
-        sums += np.bincount(painted[start:stop].ravel(), weights=score.cpu().numpy().ravel(), minlength=count)
-    pixels = np.bincount(painted.ravel(), minlength=count)
-    return LabelMap(painted, pixels, _means(sums, pixels))
+def _log_total(maps: Tensor, height: int, width: int) -> Tensor:
+    """(K,h,w) logits -> (1,height,width), the logarithm of the sum of their exponentials after upsampling."""
+    total = maps.new_empty(1, height, width)
+    lowest, highest = maps.aminmax()
+    for start, stop, strip in _upsampled(maps, height, width):  # (K,R,W)
+        top = strip.amax(dim=0) if float(highest - lowest) > _SAFE_RANGE else highest
+        total[0, start:stop] = strip.sub_(top).exp_().sum(dim=0).log_().add_(top)
+    return total
 
 
-def _best_of_free(strip: Tensor, barred: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest value and its map (R,W) among the maps that are not barred."""
-    free = (~barred).nonzero()[:, 0]
-    score, winner = strip[free].max(dim=0)
-    return score, free[winner]
+def _upsampled(maps: Tensor, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
+    """First row, end and (K,R,width) values, as by :func:`~clippy_cli.inference.upsampling.strips`.
 
-
-def _probability(strip: Tensor, score: Tensor, *, whole: bool = True) -> Tensor:
-    """(K,R,W) logits, which are overwritten, and that of the winner (R,W) -> its softmax probability."""
-    highest = score if whole else strip.amax(dim=0)
-    total = strip.sub_(highest).exp_().sum(dim=0)
-    return total.reciprocal_() if whole else (score - highest).exp_().div_(total)
+    Row by row of the grid's cells, in which values change linearly down the columns.
+    """
+    if maps.shape[1:] == (height, width):
+        yield from strips(maps, height, width, elements=_TOTAL_ELEMENTS)
+        return
+    wide = upsample_columns(maps, width)  # (K,h,W)
+    rows = Axis(maps.shape[1], height)
+    for cell, (start, stop) in enumerate(itertools.pairwise(rows.starts)):
+        if start < stop:
+            above = wide[:, rows.before[cell]]
+            slope = wide[:, rows.after[cell]] - above  # (K,W)
+            down = rows.within[cell, : stop - start].to(maps)
+            yield start, stop, torch.addcmul(above[:, None], slope[:, None], down[:, None])
 
 
 def _means(sums: NDArray[np.float64], pixels: NDArray[np.int64]) -> NDArray[np.float64]:

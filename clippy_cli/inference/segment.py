@@ -23,9 +23,10 @@ from torch import Tensor
 from clippy_cli.data.labels import Vocabulary
 from clippy_cli.inference.choices import Competition, Refinement
 from clippy_cli.inference.class_map import class_map
-from clippy_cli.inference.label_map import UNLABELLED, LabelMap, paint, scored_map
+from clippy_cli.inference.label_map import UNLABELLED, LabelMap, paint
 from clippy_cli.inference.refine.refinement import refine
 from clippy_cli.inference.regions import recount, vote
+from clippy_cli.stages import REFINE, stage
 
 
 class ScoreKind(StrEnum):
@@ -129,10 +130,7 @@ class Segmenter:
 
     def label_map(self, scores: Tensor, image: NDArray[np.uint8], height: int, width: int) -> LabelMap:
         """As :meth:`codes`, pixel for pixel, and how many pixels each code has and how they score."""
-        if not self._winner_decides:
-            return self._decided(scores, image, height, width)
-        codes = class_map(scores, self.entries.codes, height, width)
-        return scored_map(self._logits(scores), codes, self._count, softmax=self._softmax)
+        return self._decided(scores, image, height, width)
 
     def vote(self, scores: Tensor, codes: NDArray[np.int16], regions: NDArray[np.int32]) -> NDArray[np.int16]:
         """(H,W) codes after each of the ``regions`` (H,W), from 1, took the code of most of its pixels."""
@@ -151,13 +149,12 @@ class Segmenter:
     def _softmax(self) -> bool:
         return self.score_kind is ScoreKind.PROBABILITY
 
-    def _logits(self, scores: Tensor) -> Tensor:
-        return scores * self.rule.logit_scale if self._softmax else scores
-
     def _decided(self, scores: Tensor, image: NDArray[np.uint8], height: int, width: int) -> LabelMap:
-        rule, maps, codes, softmax = self.rule, self._logits(scores), self.entries.codes, self._softmax
+        rule, maps, codes, softmax = self.rule, scores, self.entries.codes, self._softmax
         if rule.refine is not None:
-            refined = refine(maps, codes, image, rule.refine, softmax=softmax)
+            logits = scores * rule.logit_scale if softmax else scores
+            with stage(REFINE):
+                refined = refine(logits, codes, image, rule.refine, softmax=softmax)
             maps, codes, softmax = refined.probabilities, refined.classes, False
         barred = self._too_small(maps, codes, height, width)
         if barred is not None and bool(barred.all()):
@@ -170,6 +167,7 @@ class Segmenter:
             width,
             codes,
             softmax=softmax,
+            scale=rule.logit_scale,
             threshold=rule.threshold,
             fallback=rule.fallback,
             barred=barred,
@@ -181,7 +179,8 @@ class Segmenter:
         rule = self.rule
         if rule.min_area is None:
             return None
-        areas = paint(maps, height, width, codes, count=self._count).pixels
+        painted = class_map(maps, codes, height, width).flatten()
+        areas = torch.bincount(painted.int(), minlength=self._count).cpu().numpy()
         areas[rule.fallback] = 0
         small = areas <= rule.min_area * areas.sum()
         small[rule.fallback] = False

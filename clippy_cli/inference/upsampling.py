@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 WIDEST_GRID = 128  # patches; wider maps hold scores of pixels
+MAX_WORKING_PIXELS = 512 * 512  # what is smooth is computed at no more than this, and interpolated
 STRIP_ELEMENTS = 8_000_000  # values of a strip of upsampled maps: 32 MB, and a few times that while it is reduced
+
+
+def working_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) in pixels of no more than 512x512 in all, aspect kept."""
+    scale = min(1.0, (MAX_WORKING_PIXELS / (height * width)) ** 0.5)
+    return max(1, int(height * scale)), max(1, int(width * scale))
 
 
 def strips(
@@ -42,6 +49,12 @@ def upsample_rows(maps: Tensor, height: int, width: int, start: int, stop: int) 
     first, last = int(touched[0]), int(touched[-1]) + 1
     wide = maps[:, first:last] @ weight_x.T.to(maps)  # (K,r,W): the few grid rows that this strip needs
     return weight_y[:, first:last].to(maps) @ wide  # (K,R,W)
+
+
+def upsample_columns(maps: Tensor, width: int) -> Tensor:
+    """(K,h,w) maps resized bilinearly to (K,h,width), by the same rule."""
+    left, right, across = _neighbors(maps.shape[2], width, 0, width, maps)
+    return torch.lerp(maps[..., left], maps[..., right], across)
 
 
 def _from_pixels(maps: Tensor, height: int, width: int, start: int, stop: int) -> Tensor:

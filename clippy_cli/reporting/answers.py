@@ -6,7 +6,8 @@ each into its result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -27,19 +28,22 @@ from clippy_cli.inference.features import (
     encode_images,
     photo_name,
     read_photo,
-    window_starts,
 )
-from clippy_cli.inference.group import group_patches
+from clippy_cli.inference.group import Components, group_patches
 from clippy_cli.inference.label_map import LabelMap
 from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, SegmentRequest
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import position_rule
-from clippy_cli.reporting.debug import Explanation
+from clippy_cli.reporting.debug import Explanation, describe_views
+from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
+from clippy_cli.stages import LABEL_MAP, TEXTS, stage
 
 R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+_MANY = 2  # photos from which what follows the encoder runs beside it
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,9 @@ class _Looked:
         self.short_side = self.views.short_side(self.resolution)
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """B images of one size -> (B,h,w,D) patch embeddings on the CPU, averaged over the views."""
-        return view_embeddings(self.model, images, self.views).cpu()
+        """B images of one size -> (B,h,w,D) patch embeddings averaged over the views, on the host or a CUDA device."""
+        patches = view_embeddings(self.model, images, self.views)
+        return patches if patches.is_cuda else patches.cpu()
 
 
 class SegmentAnswer(_Looked):
@@ -99,7 +104,9 @@ class SegmentAnswer(_Looked):
         self.templates = request.templates or resolve_templates(model.defaults.templates)
         entries = Entries.of_vocabulary(self.vocabulary)
         rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
-        self.segmenter = Segmenter(patch_prompt_embeddings(model, entries.texts, self.templates), entries, rule)
+        with stage(TEXTS):
+            texts = patch_prompt_embeddings(model, entries.texts, self.templates)
+        self.segmenter = Segmenter(texts, entries, rule)
         self.settings = {
             **choice.settings("segment"),
             "labels": _synonyms(self.vocabulary),
@@ -117,11 +124,16 @@ class SegmentAnswer(_Looked):
         }
 
     def result(self, photo: DecodedPhoto, output: Tensor) -> Segmentation:
-        """One photo and its (h,w,D) patches -> its segmentation."""
+        """One photo and its (h,w,D) patches -> its segmentation.
+
+        Everything up to the codes stays on the patches' device. From an accelerator come codes and scores of pixels,
+        and the patches and cosines that the result holds; the photo goes there where its masks are refined.
+        """
         segmenter, (height, width) = self.segmenter, photo.image.shape[:2]
         cosines = segmenter.text_scores(output)  # (K,h,w)
         scores = segmenter.entries.merge(cosines)  # (E,h,w)
-        label_map = segmenter.label_map(scores, photo.image, height, width)
+        with stage(LABEL_MAP):
+            label_map = segmenter.label_map(scores, photo.image, height, width)
         voted = None if photo.regions is None else segmenter.vote_map(scores, label_map, photo.regions)
         make = partial(self._segmentation, photo, output, cosines, scores)
         return make(label_map, None if voted is None else make(voted, None))
@@ -140,8 +152,8 @@ class SegmentAnswer(_Looked):
         explanation = Explanation(
             {text: tuple(fill(template, text) for template in self.templates) for text in self.segmenter.entries.texts},
             tuple(label.name for label in everything for _ in label.synonyms),
-            cosines.numpy(),
-            (scores * self.model.defaults.logit_scale).softmax(dim=0).numpy(),
+            cosines.cpu().numpy(),
+            (scores * self.model.defaults.logit_scale).softmax(dim=0).cpu().numpy(),
             names,
             describe_views(self.views, patches.shape[:2], self.model.preprocess.patch_size),
             self.model.preprocess.patch_size,
@@ -155,8 +167,8 @@ class SegmentAnswer(_Looked):
             label_map.scores[1:],
             self.settings,
             names,
-            scores.numpy(),
-            patches.numpy(),
+            scores.cpu().numpy(),
+            patches.cpu().numpy(),
             explanation,
             by_region,
             notices=photo.notices,
@@ -179,8 +191,12 @@ class GroupAnswer(_Looked):
 
     def result(self, photo: DecodedPhoto, output: Tensor) -> Groups:
         """One photo and its (h,w,D) patches -> its groups."""
-        height, width = photo.image.shape[:2]
-        label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
+        (height, width), request = photo.image.shape[:2], self._request
+        components = Components(output.flatten(0, 1))
+        with stage(LABEL_MAP):
+            label_map = group_patches(
+                output, height, width, groups=request.groups, method=request.method, components=components
+            )
         names = tuple(f"group {code}" for code in range(1, len(label_map.pixels)))
         pixels, scores = label_map.pixels[1:], label_map.scores[1:]
         return Groups(
@@ -191,7 +207,8 @@ class GroupAnswer(_Looked):
             pixels,
             scores,
             self.settings,
-            output.numpy(),
+            output.cpu().numpy(),
+            components,
             notices=photo.notices,
         )
 
@@ -203,7 +220,8 @@ class ClassifyAnswer:
         model = self.model = choice.model
         self._request = request
         templates = request.templates or resolve_templates(model.defaults.templates)
-        self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
+        with stage(TEXTS):
+            self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
         self.short_side = request.resolution or model.preprocess.resolution
         self.settings = {
             "command": "classify",
@@ -250,12 +268,21 @@ def encode_photos(
     *,
     batch_size: int = DEFAULT_BATCH,
     regions: object = None,
+    threads: int | None = None,
 ) -> Iterator[Encoded[DecodedPhoto] | Failed[int]]:
-    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``."""
+    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``.
+
+    ``threads`` is how many torch computes with; None for as many as it has.
+    """
+
+    def encode(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        with nullcontext() if threads is None else intra_op_threads(threads):
+            return answer.encode(images)
+
     return encode_images(
         range(len(photos)),
         lambda index: read_photo(photos[index], index + 1, regions=regions),
-        answer.encode,
+        encode,
         patch_size=model.preprocess.patch_size,
         resolution=answer.short_side,
         batch_size=batch_size,
@@ -266,32 +293,37 @@ def answer_all(
     model: VisionLanguageModel,
     answer: Answer[R],
     photos: Sequence[object],
+    finish: Callable[[R, int], T],
     *,
     batch_size: int = DEFAULT_BATCH,
     regions: object = None,
-) -> Iterator[R | Failure]:
-    """One result a photo, in order; a photo that cannot be used gives a :class:`Failure`."""
-    for item in encode_photos(model, answer, photos, batch_size=batch_size, regions=regions):
+) -> Iterator[T | Failure]:
+    """What ``finish`` makes of each result and its place, in order; of a photo that cannot be used a :class:`Failure`.
+
+    Results of several photos are made and finished in threads, while the encoder takes the next. An error of ``finish``
+    is raised in its photo's place; photos behind it may be finished by then.
+    """
+
+    def finished(item: Encoded[DecodedPhoto] | Failed[int], place: int) -> T | Failure:
         if isinstance(item, Failed):
-            yield Failure(photo_name(photos[item.key], item.key + 1), item.error)
-        else:
-            yield answer.result(item.sample, item.output)
+            return Failure(photo_name(photos[item.key], item.key + 1), item.error)
+        return finish(answer.result(item.sample, item.output), place)
+
+    alone = len(photos) < _MANY
+    threads, workers = (None, 0) if alone else division(model.device)
+    items = encode_photos(model, answer, photos, batch_size=batch_size, regions=regions, threads=threads)
+    numbered = ((item, place) for place, item in enumerate(items))
+    if alone:
+        for pair in numbered:
+            yield finished(*pair)
+    else:
+        yield from finish_beside(
+            numbered, lambda pair: finished(*pair), _pixels, workers=workers, waiting=batch_size + workers
+        )
 
 
-def describe_views(views: Views, grid: tuple[int, ...], patch_size: int) -> tuple[str, ...]:
-    """One line a view: its size in pixels, whether it is mirrored, and how many windows it is cut into."""
-    lines = []
-    for scale in views.scales:
-        height, width = (round(side * patch_size * scale / max(views.scales)) for side in grid)
-        cut = ""
-        if views.window is not None:
-            stride = views.stride or views.window
-            count = len(window_starts(height, views.window, stride)) * len(window_starts(width, views.window, stride))
-            cut = f", {count} windows of {views.window} pixels at stride {stride}"
-        lines.append(f"about {width}x{height} pixels (scale {scale:g}){cut}")
-        if views.flip:
-            lines.append(f"the same, mirrored{cut}")
-    return tuple(lines)
+def _pixels(pair: tuple[Encoded[DecodedPhoto] | Failed[int], int]) -> int:
+    return pair[0].sample.image.size // 3 if isinstance(pair[0], Encoded) else 0
 
 
 def _synonyms(vocabulary: Vocabulary) -> dict[str, list[str]]:

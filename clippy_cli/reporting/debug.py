@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from clippy_cli.inference.features import window_starts
+from clippy_cli.inference.views import Views
 from clippy_cli.reporting.overlay import tint
 from clippy_cli.reporting.products import save_json, save_picture
 
@@ -41,6 +43,22 @@ class Explanation:
     entry_names: tuple[str, ...]
     views: tuple[str, ...]
     patch_size: int
+
+
+def describe_views(views: Views, grid: tuple[int, ...], patch_size: int) -> tuple[str, ...]:
+    """One line a view: its size in pixels, whether it is mirrored, and how many windows it is cut into."""
+    lines = []
+    for scale in views.scales:
+        height, width = (round(side * patch_size * scale / max(views.scales)) for side in grid)
+        cut = ""
+        if views.window is not None:
+            stride = views.stride or views.window
+            count = len(window_starts(height, views.window, stride)) * len(window_starts(width, views.window, stride))
+            cut = f", {count} windows of {views.window} pixels at stride {stride}"
+        lines.append(f"about {width}x{height} pixels (scale {scale:g}){cut}")
+        if views.flip:
+            lines.append(f"the same, mirrored{cut}")
+    return tuple(lines)
 
 
 def write_debug(

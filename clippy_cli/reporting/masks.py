@@ -16,6 +16,7 @@ from clippy_cli.files import write_whole
 from clippy_cli.inference.label_map import LabelMap
 from clippy_cli.reporting.files import safe_name
 from clippy_cli.reporting.palette import MAX_LABELS, colour, palette
+from clippy_cli.reporting.products import PNG_LEVEL
 
 
 def check_label_count(count: int) -> None:
@@ -32,7 +33,7 @@ def write_mask(path: Path, codes: NDArray[np.int16]) -> Path:
     check_label_count(int(codes.max(initial=0)))
     image = Image.fromarray(codes.astype(np.uint8))
     image.putpalette(palette().tobytes())
-    return write_whole(path, partial(image.save, format="PNG"))
+    return write_whole(path, partial(image.save, format="PNG", compress_level=PNG_LEVEL))
 
 
 def write_cutouts(folder: Path, image: NDArray[np.uint8], codes: NDArray[np.int16], names: Sequence[str]) -> list[Path]:
@@ -44,7 +45,9 @@ def write_cutouts(folder: Path, image: NDArray[np.uint8], codes: NDArray[np.int1
         if not inside.any():
             continue
         cutout = cut_out(image, inside)
-        written.append(write_whole(folder / f"{file_name}.png", partial(cutout.save, format="PNG")))
+        written.append(
+            write_whole(folder / f"{file_name}.png", partial(cutout.save, format="PNG", compress_level=PNG_LEVEL))
+        )
     return written
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from clippy_cli.data.images import resize_image
 from clippy_cli.reporting.palette import RGB, palette
 
 MAX_SIDE = 2048  # pixels; larger photos are shown reduced, their masks are not
 MIN_SIDE = 640  # smaller ones are enlarged, so that the legend can be read
 MIN_LEGEND = 320
-_TINT = 0.5
 _PAPER: RGB = (255, 255, 255)
 _INK: RGB = (32, 32, 32)
 _LINE: RGB = (255, 255, 255)
@@ -35,25 +37,32 @@ def draw_overlay(image: NDArray[np.uint8], codes: NDArray[np.int16], legend: Seq
 
     The longer side is brought within 640 to 2048 pixels. Code 0 is left untinted.
     """
-    tinted = Image.fromarray(tint(image, codes))
-    strip = draw_legend(legend, max(tinted.width, MIN_LEGEND))
-    picture = Image.new("RGB", (strip.width, tinted.height + strip.height), _PAPER)
-    picture.paste(tinted, (0, 0))
-    picture.paste(strip, (0, tinted.height))
-    return picture
+    tinted = tint(image, codes)
+    height, width = tinted.shape[:2]
+    strip = np.asarray(draw_legend(legend, max(width, MIN_LEGEND)))
+    picture = np.full((height + len(strip), strip.shape[1], 3), _PAPER, np.uint8)
+    picture[:height, :width] = tinted
+    picture[height:] = strip
+    return Image.fromarray(picture)
 
 
 def tint(image: NDArray[np.uint8], codes: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """The photo half covered by its labels' colours, regions parted by thin light lines; sized as in the overlay."""
+    """The photo half covered by its labels' colours, regions parted by thin light lines; sized as in the overlay.
+
+    A tinted value is the mean of photo and color, on a line a quarter of that and three of white, rounded half to even.
+    """
     height, width = shown_size(*codes.shape)
-    photo = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    photo = resize_image(image, height, width)
     shown = _nearest(codes, height, width)
-    colours = palette()[np.minimum(shown, len(palette()) - 1)]  # (H,W,3)
-    weight = np.where(shown > 0, _TINT, 0.0).astype(np.float32)[..., None]
-    blended = photo * (1 - weight) + colours * weight
-    lines = _borders(shown, max(1, round(max(height, width) / 900)))
-    blended[lines] = 0.25 * blended[lines] + 0.75 * np.array(_LINE, np.float32)
-    return np.rint(blended).astype(np.uint8)
+    colours = np.take(palette(), shown, axis=0, mode="clip")  # (H,W,3); codes beyond the palette have its last color
+    tinted: NDArray[np.uint8] = cv2.addWeighted(photo, 0.5, colours, 0.5, 0)
+    tinted[shown <= 0] = photo[shown <= 0]
+    lines = _borders(shown, max(1, round(max(height, width) / 900))).ravel().nonzero()[0]
+    pixels = photo.reshape(-1, 3)[lines].astype(np.float32)
+    weight = np.where(shown.ravel()[lines] > 0, np.float32(0.5), np.float32(0))[:, None]
+    blended = pixels * (1 - weight) + colours.reshape(-1, 3)[lines] * weight
+    tinted.reshape(-1, 3)[lines] = np.rint(0.25 * blended + 0.75 * np.array(_LINE, np.float32)).astype(np.uint8)
+    return tinted
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
@@ -69,7 +78,7 @@ def draw_legend(items: Sequence[LegendItem], width: int) -> Image.Image:
     A text wider than the strip is broken into lines. No items give a strip of no height.
     """
     size = min(40, max(14, round(width / 42)))
-    font = ImageFont.load_default(size)
+    font = _font(size)
     gap, line = round(size * 0.6), round(size * 1.5)
     indent = size + gap // 2  # the swatch and the space behind it
     placed: list[tuple[int, int, LegendItem, list[str]]] = []
@@ -92,10 +101,16 @@ def draw_legend(items: Sequence[LegendItem], width: int) -> Image.Image:
     return strip
 
 
+@cache
+def _font(size: int) -> Font:
+    """Pillow's own font; reading it takes longer than a legend."""
+    return ImageFont.load_default(size)
+
+
 def _nearest(codes: NDArray[np.int16], height: int, width: int) -> NDArray[np.int16]:
     rows = np.arange(height) * codes.shape[0] // height
     columns = np.arange(width) * codes.shape[1] // width
-    picked: NDArray[np.int16] = codes[rows[:, None], columns]
+    picked: NDArray[np.int16] = codes.take(rows, axis=0).take(columns, axis=1)
     return picked
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import Guess
-from clippy_cli.inference.group import pca_picture
+from clippy_cli.inference.group import Components, pca_picture
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap
 from clippy_cli.notices import Notice
 from clippy_cli.own_files import own_files, replacing_own
@@ -37,6 +37,7 @@ from clippy_cli.reporting.overlay import draw_overlay, shown_size
 from clippy_cli.reporting.palette import colour
 from clippy_cli.reporting.products import beside, legend_items, save_json
 from clippy_cli.reporting.writers import WRITERS
+from clippy_cli.stages import JSON, stage
 
 Record = dict[str, Any]
 Files = dict[str, Any]
@@ -151,7 +152,8 @@ class Divided:
             if "json" in wanted:  # last, since it names the other files
                 path = beside(base, ENDINGS["json"])
                 files["json"] = str(path)
-                save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
+                with stage(JSON):
+                    save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
         return files
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:
@@ -255,6 +257,7 @@ class Groups(Divided):
 
     Attributes:
         patches: (h,w,D) float32 patch embeddings.
+        components: their principal components; None for computing them when they are drawn.
 
     >>> import clippy_cli as clippy
     >>> groups = clippy.load().group(clippy.sample_photo(), 3)
@@ -270,11 +273,12 @@ class Groups(Divided):
     scored: ClassVar[bool] = False
 
     patches: NDArray[np.float32] = field(repr=False)
+    components: Components | None = field(default=None, repr=False)
 
     def pca(self) -> Image.Image:
         """The first three principal components of the patches as red, green and blue, as large as the overlay."""
         rows, columns = shown_size(*self.mask.shape)
-        picture = Image.fromarray(pca_picture(self.patches))
+        picture = Image.fromarray(pca_picture(self.patches, self.components))
         return picture.resize((columns, rows), Image.Resampling.BILINEAR)
 
 

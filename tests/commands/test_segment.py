@@ -13,7 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from clippy_cli.app import app
-from clippy_cli.errors import ExitCode
+from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.reporting import writers
 from clippy_cli.reporting.results import Segmentation
 
 HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
@@ -77,6 +78,35 @@ def test_json_is_all_there_is_on_stdout(clippy, flag):
     assert "missing.png: no such file" in outcome.stderr
     assert not Path("clippy_out").exists()
     assert clippy("segment", path, "missing.png", "--labels", "blue,red", "--save", "none", "--json") == outcome
+
+
+@pytest.mark.parametrize("command", [["segment", "--labels", "red,blue"], ["group", "--groups", "2"]])
+def test_a_profile_says_where_the_time_went(clippy, flag, command):
+    path = flag()
+    document = clippy(command[0], path, *command[1:], "--json", "--profile").document["profile"]
+    stages = {stage["stage"]: stage for stage in document["stages"]}
+    assert {"load model", "decode", "encoder", "label map", "overlay", "mask", "JSON", "other"} <= set(stages)
+    assert document["photos"] == 1 and 0 < document["encoder_share"] == stages["encoder"]["share"] < 1
+    printed = clippy(command[0], path, *command[1:], "--profile", "--out", "again")
+    assert "encoder" in printed.stderr and "encoder" not in printed.stdout
+
+
+def test_a_file_that_cannot_be_written_ends_the_run(clippy, flag, monkeypatch):
+    for name in "abcdef":
+        flag(f"photos/{name}.png")
+    write, begun = writers.write_mask, []
+
+    def full(path, codes):
+        begun.append(path.name)
+        if path.name == "b_mask.png":
+            raise ClippyError("The disk is full.")
+        return write(path, codes)
+
+    monkeypatch.setattr(writers, "write_mask", full)
+    outcome = clippy("segment", "photos", "--labels", "red,blue", "--batch-size", "1", "--out", "out")
+    assert outcome.code == ExitCode.FAILED and "The disk is full." in outcome.stderr
+    assert Path("out/a_mask.png").exists() and not Path("out/b_mask.png").exists()
+    assert "f_mask.png" not in begun and not list(Path("out").glob("*.part"))
 
 
 def test_one_bad_file_does_not_stop_the_others(clippy, flag):
@@ -253,6 +283,7 @@ def test_the_flags_are_these():
             "--proxy",
             "--positions",
             "--strict",
+            "--profile",
         ),
     }
 

@@ -23,16 +23,29 @@ lengths = st.integers(1, 60)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 7), sides, sides, lengths, lengths, st.integers(0, 99), st.sampled_from([1, 60, 10**6]))
-def test_every_pixel_has_the_class_of_a_highest_text(texts, h, w, height, width, seed, strip):
+@given(
+    st.integers(1, 7),
+    sides,
+    sides,
+    lengths,
+    lengths,
+    st.integers(0, 99),
+    st.sampled_from([1, 60, 10**6]),
+    st.booleans(),
+)
+def test_every_pixel_has_the_class_of_a_highest_text(texts, h, w, height, width, seed, strip, wide):
     maps = random_maps(texts, h, w, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CPU_STRIP_PIXELS", strip)
+        if wide:
+            patch.setattr(module, "WIDEST_GRID", 0)  # as grids of many cells are treated
         predicted = class_map(maps, range(texts), height, width)
+        reached = torch.cat([strip.value for strip in module.winners(maps, height, width)])
     values = upsampled(maps, height, width)
     assert predicted.shape == (height, width) and predicted.dtype == torch.uint8
     chosen = values.gather(0, predicted[None].long())[0]
     assert float((values.amax(dim=0) - chosen).max()) < 1e-5
+    torch.testing.assert_close(reached.double(), chosen, atol=1e-5, rtol=0)
 
 
 def test_texts_share_classes_and_the_first_of_equal_texts_wins():
@@ -43,11 +56,10 @@ def test_texts_share_classes_and_the_first_of_equal_texts_wins():
     torch.testing.assert_close(merged, lookup[class_map(maps, range(4), 40, 50).long()])
 
 
-def test_what_accelerators_do_gives_the_same_and_never_waits_for_the_host(monkeypatch):
-    maps, classes = random_maps(5, 6, 7), torch.tensor([4, 0, 0, 2, 9], dtype=torch.uint8)
-    monkeypatch.setattr(module, "_GPU_STRIP_ELEMENTS", 700)  # strips of two rows
-    by_strips = module._classes_by_strips(maps, classes, 45, 61)
-    torch.testing.assert_close(by_strips, class_map(maps, classes.tolist(), 45, 61))
+def test_what_accelerators_do_gives_the_same_and_never_waits_for_the_host():
+    maps = random_maps(5, 6, 7)
+    by_strips = torch.cat([strip.winner for strip in module._by_pixels(maps, 45, 61, 700)])  # of two rows
+    torch.testing.assert_close(by_strips, class_map(maps, range(5), 45, 61).long())
     assert class_map(torch.empty(5, 6, 7, device="meta"), range(5), 45, 61).shape == (45, 61)  # there are no values
 
 

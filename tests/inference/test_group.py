@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import GroupMethod
-from clippy_cli.inference.group import group_patches, pca_picture, principal_components
+from clippy_cli.inference.group import Components, group_patches, pca_picture
 
 
 def skewed_tokens(count=200, width=12, seed=0):
@@ -27,9 +27,11 @@ def quadrants(noise=0.05):
     return blocks, F.normalize(patches, dim=-1)
 
 
-def test_components_are_those_of_scikit_learn_turned_by_the_rule():
-    tokens = skewed_tokens()
-    mean, directions = principal_components(tokens, 8)
+@pytest.mark.parametrize("count", [200, 9])  # more than there are dimensions, and fewer
+def test_components_are_those_of_scikit_learn_turned_by_the_rule(count):
+    tokens = skewed_tokens()[:count]
+    components = Components(tokens)
+    mean, directions = components.mean, components.directions(8)
     reference = PCA(8, svd_solver="full").fit(tokens.numpy())
     np.testing.assert_allclose(mean, reference.mean_)
     cosines = (directions.numpy() * reference.components_).sum(axis=1)
@@ -39,16 +41,17 @@ def test_components_are_those_of_scikit_learn_turned_by_the_rule():
 
 def test_the_sign_rule_does_not_depend_on_the_solver(monkeypatch):
     tokens = skewed_tokens(seed=1)
-    _, expected = principal_components(tokens, 6)
+    expected = Components(tokens).directions(6)
     solve = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (solve(matrix)[0], -solve(matrix)[1]))
-    _, flipped = principal_components(tokens, 6)
+    flipped = Components(tokens).directions(6)
     torch.testing.assert_close(flipped, expected)
 
 
 def test_pca_gives_each_patch_the_component_of_highest_cosine():
     tokens = F.normalize(skewed_tokens(), dim=1)
-    mean, directions = principal_components(tokens, 8)
+    components = Components(tokens)
+    mean, directions = components.mean, components.directions(8)
     expected = (F.normalize(tokens - mean, dim=1) @ directions.T).argmax(dim=1)
     found = group_patches(tokens.view(10, 20, 12), 10, 20).codes.ravel()
     pairs = set(zip(expected.tolist(), found.tolist(), strict=True))

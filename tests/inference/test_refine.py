@@ -2,22 +2,28 @@
 
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from clippy_cli import load
 from clippy_cli.errors import ClippyError
 from clippy_cli.extras import install_command
 from clippy_cli.inference.choices import Refinement
 from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.label_map import paint
 from clippy_cli.inference.refine.crf import crf
-from clippy_cli.inference.refine.guided import guided_filter
+from clippy_cli.inference.refine.guided import EPSILON, coarse_size, guided_filter
+from clippy_cli.inference.refine.guided_torch import guided_filter_on_device
 from clippy_cli.inference.refine.pamr import pamr
-from clippy_cli.inference.refine.refinement import parse_refinement, refine, working_size
+from clippy_cli.inference.refine.refinement import parse_refinement, refine
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
-from clippy_cli.inference.upsampling import upsample_rows
+from clippy_cli.inference.upsampling import upsample_rows, working_size
+from tests.conftest import REPOSITORY
 
+SAMPLE = REPOSITORY / "clippy_cli" / "assets" / "samples" / "raccoon.jpg"
 RANDOM = np.random.default_rng(0)
 
 
@@ -60,6 +66,77 @@ def test_guided_filter_is_the_papers():
     scores, image = noise(2, 12, 15), photo(12, 15)
     expected = np.stack([plain_guided_filter(score, image, 3, 0.01) for score in scores])
     np.testing.assert_allclose(guided_filter(scores, image, 3, 0.01), expected, atol=2e-5)
+
+
+def full_size_filter(scores, image, radius, epsilon=EPSILON):
+    """The filter at the photo's own size, its 3x3 matrices inverted by NumPy."""
+    guide = image.astype(np.float32) / 255
+
+    def box(values):
+        side = 2 * radius + 1
+        return cv2.boxFilter(values, cv2.CV_32F, (side, side), borderType=cv2.BORDER_REFLECT)
+
+    means = box(guide)
+    products = (guide[..., :, None] * guide[..., None, :]).reshape(*guide.shape[:2], 9)
+    covariance = box(products).reshape(*guide.shape[:2], 3, 3) - means[..., :, None] * means[..., None, :]
+    inverse = np.linalg.inv(covariance + epsilon * np.eye(3, dtype=np.float32))
+    refined = []
+    for score in scores:
+        mean = box(score)
+        slope = np.einsum("hwij,hwj->hwi", inverse, box(guide * score[..., None]) - means * mean[..., None])
+        refined.append((box(slope) * guide).sum(axis=2) + box(mean - (slope * means).sum(axis=2)))
+    return np.stack(refined)
+
+
+def refined_fast_and_full(logits, image):
+    """Labels of one photo's pixels by the filter as it is used, and by that of full size."""
+    height, width = image.shape[:2]
+    fast = refine(logits, range(len(logits)), image, Refinement.GUIDED)
+    probabilities = upsample_rows(logits, height, width, 0, height).softmax(dim=0)[list(fast.classes)]
+    full = full_size_filter(probabilities.numpy(), image, round(height / logits.shape[1]))
+    return fast.probabilities.argmax(dim=0).numpy(), full.argmax(axis=0)
+
+
+def test_coarse_coefficients_keep_the_labels_of_the_full_filter():
+    with Image.open(SAMPLE) as sample:
+        image = np.asarray(sample.resize((512, 384)))
+    logits = 3 * torch.randn(6, 14, 19, generator=torch.Generator().manual_seed(0))
+    fast, full = refined_fast_and_full(logits, image)
+    assert (fast == full).mean() > 0.996  # 266 patches of noise have more border than any photo
+
+
+@pytest.mark.slow
+def test_photos_keep_the_labels_of_the_full_filter(real_data):
+    photos = sorted((real_data / "VOCdevkit" / "VOC2012" / "JPEGImages").glob("*.jpg"))[:24]
+    if not photos:
+        pytest.skip("needs the photos of VOC 2012")
+    clip = load()
+    labels = "cat,dog,person,car,bus,train,boat,bird,grass,sky,wall,tree"
+    agreement = []
+    for segmented in (clip.segment(photo, labels, refine="none") for photo in photos):
+        logits = torch.from_numpy(segmented.similarity) * clip.model.defaults.logit_scale
+        fast, full = refined_fast_and_full(logits, segmented.image)
+        agreement.append((fast == full).mean())
+    assert np.mean(agreement) >= 0.998
+
+
+@pytest.mark.parametrize(("size", "radius"), [((40, 33), 3), ((90, 121), 9), ((12, 200), 30), ((300, 1), 20)])
+def test_accelerators_filter_as_the_host_does(size, radius):
+    scores, image = noise(3, *coarse_size(*size, radius)), photo(*size)
+    on_device = guided_filter_on_device(torch.from_numpy(scores), torch.from_numpy(image).permute(2, 0, 1), radius)
+    np.testing.assert_allclose(on_device.numpy(), guided_filter(scores, image, radius), atol=1e-4)
+
+
+@pytest.mark.cuda
+def test_the_gpu_refines_as_the_cpu_does():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    image, logits, _ = bright_square()
+    for method in (Refinement.GUIDED, Refinement.PAMR):
+        there = refine(logits.cuda(), (4, 0, 7), image, method)
+        here = refine(logits, (4, 0, 7), image, method)
+        assert there.probabilities.device.type == "cuda" and there.classes == here.classes
+        torch.testing.assert_close(there.probabilities.cpu(), here.probabilities, atol=1e-4, rtol=0)
 
 
 def plain_pamr(scores, image, dilations, iterations):
@@ -123,19 +200,19 @@ def test_masks_move_to_the_edges_of_the_photo(method):
 def test_with_a_filter_that_changes_nothing_all_comes_out_as_without_refinement(monkeypatch):
     monkeypatch.setattr(
         "clippy_cli.inference.refine.refinement._METHODS",
-        {Refinement.GUIDED: lambda probabilities, image, radius: probabilities},
+        {Refinement.PAMR: lambda probabilities, image, radius: probabilities},
     )
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(9, 5, 6, generator=generator)
     classes = (2, 2, 0, 1, 1, 3, 3, 3, 5)
     image = photo(40, 48)
-    refined = refine(logits, classes, image, Refinement.GUIDED)
+    refined = refine(logits, classes, image, Refinement.PAMR)
     everything = upsample_rows(logits, 40, 48, 0, 40).softmax(dim=0)
     best = torch.stack([everything[[i for i, c in enumerate(classes) if c == kind]].amax(dim=0) for kind in (0, 1, 2)])
     torch.testing.assert_close(refined.probabilities[:3], best)
     entries = Entries(tuple("abcdefghi"), (1,) * 9, classes)
     for threshold, area in [(None, None), (0.25, None), (0.25, 0.15), (0.25, 0.9)]:
-        rules = (Rule(1.0, threshold, area, refine=method) for method in (None, Refinement.GUIDED))
+        rules = (Rule(1.0, threshold, area, refine=method) for method in (None, Refinement.PAMR))
         plain, same = (Segmenter(torch.eye(9), entries, rule).codes(logits, image, 40, 48) for rule in rules)
         assert torch.equal(plain.short(), same.short())
 

@@ -14,11 +14,12 @@ from clippy_cli.data.images import resize_image
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.inference.refine.crf import check_crf, crf
-from clippy_cli.inference.refine.guided import guided_filter
+from clippy_cli.inference.refine.guided import coarse_size, guided_filter
+from clippy_cli.inference.refine.guided_torch import guided_filter_on_device
 from clippy_cli.inference.refine.pamr import pamr
-from clippy_cli.inference.upsampling import strips
+from clippy_cli.inference.upsampling import strips, working_size
 
-MAX_WORKING_PIXELS = 512 * 512  # a photo is refined at no more than this; what comes out is upsampled
+_STRIP_ELEMENTS = 1_000_000  # values of upsampled maps at a time: 4 MB
 _FEWEST = 2  # with one class there is nothing to decide
 
 
@@ -48,36 +49,37 @@ def refine(
 
     A class has the probability of its best entry among all K, as upsampled logits give it; without ``softmax`` the
     values themselves are taken. Refinement moves borders: only classes that win a pixel before it can win one after
-    it. It works at the photo's size, or reduced to 512x512 pixels in all. The guided filter's radius is one patch,
-    the distance over which upsampling blurs a border. Memory: 1 MB a class that wins, a few hundred MB beyond.
+    it. It works at the photo's size, or reduced to 512x512 pixels in all, and the guided filter fits its coefficients
+    on a coarser grid (see :func:`~clippy_cli.inference.refine.guided.coarse_size`). Its radius is one patch, the
+    distance over which upsampling blurs a border. Memory: 1 MB a class that wins, a few hundred MB beyond.
+
+    The guided filter and PAMR run on the maps' device: the photo goes there once, at the working size, and the classes
+    that win come back; the CRF's package computes on the host.
     """
     height, width = working_size(*image.shape[:2])
     small = resize_image(image, height, width)
+    radius = max(1, round(height / maps.shape[1]))
+    rows, columns = coarse_size(height, width, radius) if method is Refinement.GUIDED else (height, width)
     lookup = torch.tensor(classes, device=maps.device)
     won = torch.zeros(int(lookup.max()) + 1, dtype=torch.bool, device=maps.device)
-    for _, _, logits in strips(maps, height, width):
+    for _, _, logits in strips(maps, rows, columns, elements=_STRIP_ELEMENTS):
         won[lookup[logits.argmax(dim=0)]] = True
     kept = tuple(won.nonzero()[:, 0].tolist())
-    probabilities = maps.new_empty(len(kept), height, width)
-    for start, stop, logits in strips(maps, height, width):
+    probabilities = maps.new_empty(len(kept), rows, columns)
+    for start, stop, logits in strips(maps, rows, columns, elements=_STRIP_ELEMENTS):
         values = logits.softmax(dim=0) if softmax else logits
         for place, kind in enumerate(kept):
             probabilities[place, start:stop] = values[lookup == kind].amax(dim=0)
     if len(kept) < _FEWEST and softmax:
         return Refined(probabilities, kept)
-    radius = max(1, round(height / maps.shape[1]))
     return Refined(_METHODS[method](probabilities, small, radius).clamp_(max=1), kept)
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) in pixels of no more than 512x512 in all, aspect kept."""
-    scale = min(1.0, (MAX_WORKING_PIXELS / (height * width)) ** 0.5)
-    return max(1, int(height * scale)), max(1, int(width * scale))
-
-
 def _guided(probabilities: Tensor, image: NDArray[np.uint8], radius: int) -> Tensor:
-    filtered = guided_filter(probabilities.cpu().numpy(), image, radius)
-    return torch.from_numpy(filtered).to(probabilities.device)
+    if probabilities.device.type == "cpu":
+        return torch.from_numpy(guided_filter(probabilities.numpy(), image, radius))
+    pixels = torch.from_numpy(image).to(probabilities.device).permute(2, 0, 1)  # (H,W,3) -> (3,H,W)
+    return guided_filter_on_device(probabilities, pixels, radius)
 
 
 def _pamr(probabilities: Tensor, image: NDArray[np.uint8], radius: int) -> Tensor:
