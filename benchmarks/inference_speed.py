@@ -7,7 +7,8 @@
 ``--before`` names a folder with an earlier commit (``git worktree add --detach ../clippy-before REV``). Rows are then
 measured with both code bases in turn, in processes that find theirs on PYTHONPATH; without it only today's column is
 filled. Numbers are medians, with least and most in parentheses; ratios are taken within a round. Run it on an idle
-machine: times are wall times, of as many threads as torch takes.
+machine: times are wall times, of as many threads as torch takes. ``--clock cpu`` takes the CPU time of all threads
+instead, where others use the machine too; what runs side by side then adds up.
 
 cold: fresh processes on one photo, to their end, to the first byte on the terminal, and their peak memory, beside
 ``import torch``. many: a photo of 126, net of start-up, beside the encoder alone. large: 24 and 108 megapixels. text:
@@ -81,6 +82,9 @@ def parsed_options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="of every part; default: 5 cold, 2 or 3 of the others")
     parser.add_argument("--photos", type=int, default=126, help="at most that many in many and evaluate")
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: of all threads, on a busy machine"
+    )
     parser.add_argument("--full", action="store_true", help="also 80,000 prompts, and 108 megapixels before")
     parser.add_argument("--tiny", action="store_true", help="all in small, once; the figures mean nothing, no file")
     options = parser.parse_args()
@@ -100,7 +104,7 @@ def prepared_ground(options: argparse.Namespace, folder: Path) -> Ground:
     folders = {"today": Path(__file__).resolve().parents[1]}
     if options.before is not None:
         folders = {"before": options.before.resolve(), **folders}
-    codes = tuple(Code(name, code, folder / name) for name, code in folders.items())
+    codes = tuple(Code(name, code, folder / name, options.clock) for name, code in folders.items())
     for code in codes:
         code.prepare()
     photos = TINY_PHOTOS if options.tiny else options.photos
@@ -115,11 +119,13 @@ def described(options: argparse.Namespace, ground: Ground, seconds: float) -> st
     given = [f"--only {','.join(options.only)}"] if options.only != list(PARTS) else []
     given += [f"--{name} {value}" for name in ("rounds",) if (value := getattr(options, name)) is not None]
     given += ["--full"] if options.full else []
+    given += ["--clock cpu"] if options.clock == "cpu" else []
     codes = ", ".join(f"{code.name}: {code.revision}" for code in ground.codes)
     return (
         f"`python benchmarks/inference_speed.py {' '.join(given)}`: {codes}; {len(ground.photos)} photos, "
         f"{torch.get_num_threads()} threads, {seconds:.0f} s. Median (least-most) of rounds in turn; ratios are "
-        "medians of those within rounds."
+        "medians of those within rounds. Times are "
+        f"{'CPU time of all threads' if options.clock == 'cpu' else 'wall time'}."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 ASKED = Path(__file__).with_name("asked.py")
+CLOCK = "INFERENCE_SPEED_CLOCK"  # what tells asked.py
 _NUMBERS = itertools.count()
 
 T = TypeVar("T")
@@ -21,11 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """One command: wall ``seconds``, those to the ``first`` byte on the terminal, ``peak`` memory in bytes, its log."""
+    """One command: ``seconds`` by the clock, wall seconds to the ``first`` byte on a terminal, ``peak`` bytes, log."""
 
     seconds: float
     first: float | None
-    cpu: float
     peak: int
     log: Path
 
@@ -38,11 +38,13 @@ class Code:
         name: before or today.
         folder: what holds its ``clippy_cli``.
         work: the current folder of its commands, which holds what they write.
+        clock: wall; or cpu, the CPU time of all threads, where others use the machine at the same time.
     """
 
     name: str
     folder: Path
     work: Path
+    clock: str = "wall"
 
     @property
     def revision(self) -> str:
@@ -61,6 +63,7 @@ class Code:
             "XDG_CACHE_HOME": kept,
             "HF_HUB_OFFLINE": "1",
             "TERM": "xterm-256color",
+            CLOCK: self.clock,
         }
 
     def prepare(self) -> None:
@@ -92,7 +95,9 @@ class Code:
         if code := measured.pop("code"):
             words = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise SystemExit(f"{self.name}: python {' '.join(arguments)[:400]}: exit code {code}\n{words}")
-        return Run(**measured, log=log)
+        cpu = measured.pop("cpu")
+        seconds = cpu if self.clock == "cpu" else measured["seconds"]
+        return Run(seconds, measured["first"], measured["peak"], log)
 
     def clippy(self, arguments: Sequence[str], *, terminal: bool = False, cache: Path | None = None) -> Run:
         """As :meth:`python`, of ``clippy ARGUMENTS``."""
