@@ -54,6 +54,7 @@ def main() -> None:
     """Measure the parts, print each as it comes, and write one file."""
     options = parsed_options()
     begun, rows = time.monotonic(), list[list[str]]()
+    file = "_".join(["inference_speed", *([] if options.only == list(PARTS) else options.only)])
     with tempfile.TemporaryDirectory(prefix="inference-speed-") as name:
         ground = prepared_ground(options, Path(name).resolve())
         for part in options.only:
@@ -61,15 +62,13 @@ def main() -> None:
             measured = [row.cells() for row in PARTS[part](ground)]
             rows += measured
             show(f"{part}, {time.monotonic() - started:.0f} s", measured)
+            if not options.tiny:  # after each part, so that a failure loses none of those before
+                settings = described(options, ground, time.monotonic() - begun)
+                path = write_results(file, settings, COLUMNS, rows, torch.device("cpu"), ground.notes)
     for note in ground.notes:
         console.print(note, markup=False, soft_wrap=True)
-    if options.tiny:
-        return
-    name = "inference_speed" if options.only == list(PARTS) else f"inference_speed_{'_'.join(options.only)}"
-    path = write_results(
-        name, described(options, ground, time.monotonic() - begun), COLUMNS, rows, torch.device("cpu"), ground.notes
-    )
-    console.print(f"written to {path}")
+    if not options.tiny:
+        console.print(f"written to {path}")
 
 
 def parsed_options() -> argparse.Namespace:
@@ -116,16 +115,17 @@ def prepared_ground(options: argparse.Namespace, folder: Path) -> Ground:
 
 def described(options: argparse.Namespace, ground: Ground, seconds: float) -> str:
     """The line above the table."""
-    given = [f"--only {','.join(options.only)}"] if options.only != list(PARTS) else []
-    given += [f"--{name} {value}" for name in ("rounds",) if (value := getattr(options, name)) is not None]
+    given = ["python benchmarks/inference_speed.py"]
+    given += [] if options.only == list(PARTS) else [f"--only {','.join(options.only)}"]
+    given += [f"--before {ground.before.revision}"] if ground.before else []
+    given += [f"--rounds {options.rounds}"] if options.rounds else []
     given += ["--full"] if options.full else []
     given += ["--clock cpu"] if options.clock == "cpu" else []
-    codes = ", ".join(f"{code.name}: {code.revision}" for code in ground.codes)
+    clock = "CPU time of all threads" if options.clock == "cpu" else "wall time"
     return (
-        f"`python benchmarks/inference_speed.py {' '.join(given)}`: {codes}; {len(ground.photos)} photos, "
+        f"`{' '.join(given)}`, today's code: {ground.today.revision}; {len(ground.photos)} photos, "
         f"{torch.get_num_threads()} threads, {seconds:.0f} s. Median (least-most) of rounds in turn; ratios are "
-        "medians of those within rounds. Times are "
-        f"{'CPU time of all threads' if options.clock == 'cpu' else 'wall time'}."
+        f"medians of those within rounds. Times are {clock}."
     )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,9 +47,9 @@ class Code:
     work: Path
     clock: str = "wall"
 
-    @property
+    @cached_property
     def revision(self) -> str:
-        """Its commit, and whether files differ from it."""
+        """Its commit, and whether files differed from it when this was first read."""
         commit = self._git("rev-parse", "--short", "HEAD")
         changed = " with uncommitted changes" if commit and self._git("status", "--porcelain") else ""
         return (commit or "unknown revision") + changed

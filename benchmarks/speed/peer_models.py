@@ -23,6 +23,7 @@ def make_peers(folder: Path, *, tiny: bool) -> None:
     """Write ``clip``, ``clipseg`` and ``groupvit`` below ``folder``, each with its processor."""
     image, text = (TINY, TINY) if tiny else (IMAGE, TEXT)
     image = {**image, "image_size": RESOLUTION, "patch_size": 16}
+    transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
     clip = transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=384)
     clipseg = transformers.CLIPSegConfig(
