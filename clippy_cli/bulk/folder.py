@@ -10,7 +10,6 @@ A process may die at any point: what has no record is done again, into the same 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clippy_cli.bulk.parts import Part
+from clippy_cli.bulk.parts import Part, file_digest
 from clippy_cli.errors import ClippyError, refusal
 from clippy_cli.files import json_text, require_empty, write_whole
 from clippy_cli.locks import LOCK, hold_folder
@@ -80,8 +79,7 @@ class BulkFolder:
         try:
             record = json.loads(read_bytes(self._record_path(part)))
             whole = self.result(part).stat().st_size == record["bytes"]
-            state = part.state()
-            return record if whole and (not state or state == record["input"]) else None
+            return record if whole and part.is_same(record["input"]) else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -106,14 +104,12 @@ class BulkFolder:
 
     def finish(self, part: Part, written: Path, counts: Record) -> Record:
         """Move the whole result of a held part to its place, and record it."""
-        with written.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         record = {
             "result": self.result(part).name,
             "source": part.source,
-            "input": part.state(),
+            "input": part.facts(),
             "bytes": written.stat().st_size,
-            "sha256": digest,
+            "sha256": file_digest(written),
             **counts,
         }
         try:
@@ -135,13 +131,14 @@ class BulkFolder:
     def complete(self, settings: Mapping[str, Any]) -> list[Record] | None:
         """Write every record into the manifest, where all parts are finished; else None.
 
-        The bytes do not depend on which process does so.
+        The bytes do not depend on which process does so, nor on times.
         """
         records = []
         for part in self.parts:
             record = self.record(part)
             if record is None:
                 return None
+            record["input"].pop("modified", None)
             records.append(record)
         run = {**settings, "inputs": [part.source for part in self.parts]}
         totals = {name: sum(record[name] for record in records) for name in ("photos", "failures", "bytes")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,12 @@ class Part(Protocol):
         """What messages and the manifest call it."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """What shows that it is still the same, ready for JSON, without reading it; empty where that cannot be said."""
+    def facts(self) -> dict[str, Any]:
+        """What it was when it was done, such as size and SHA-256, ready for JSON; for the block of :meth:`opened`."""
+        ...
+
+    def is_same(self, facts: Mapping[str, Any]) -> bool:
+        """Whether it is still what it was; True where that cannot be said."""
         ...
 
     def opened(self) -> Any:
@@ -63,11 +67,19 @@ class LocalShard:
     def source(self) -> str:
         return str(self.path)
 
-    def state(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        status = self.path.stat()
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns, "sha256": file_digest(self.path)}
+
+    def is_same(self, facts: Mapping[str, Any]) -> bool:
+        """By size and time of modification, or by its content where that differs."""
         try:
-            return {"bytes": self.path.stat().st_size}
+            status = self.path.stat()
+            if status.st_size != facts["bytes"]:
+                return False
+            return status.st_mtime_ns == facts["modified"] or file_digest(self.path) == facts["sha256"]
         except OSError:
-            return {}
+            return True  # gone, but done
 
     @contextmanager
     def opened(self) -> Iterator[Photos]:
@@ -119,15 +131,19 @@ class RemoteShard:
 
     def __init__(self, name: str, url: str, fetched: FetchedShards) -> None:
         self.name, self._url, self._fetched = name, url, fetched
-        self._state: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
 
     @property
     def source(self) -> str:
         return shown(self._url)
 
-    def state(self) -> dict[str, Any]:
-        """Bytes and version, once it was fetched."""
-        return self._state
+    def facts(self) -> dict[str, Any]:
+        """Size, digest and the server's version."""
+        return self._facts
+
+    def is_same(self, facts: Mapping[str, Any]) -> bool:
+        """True: servers are not asked about shards that are done."""
+        return True
 
     def prefetch(self) -> None:
         """Begin to fetch it, in the background."""
@@ -137,7 +153,7 @@ class RemoteShard:
     def opened(self) -> Iterator[Photos]:
         path, version = self._fetched.take(self._url)
         with open_shard(path, self.source) as photos:
-            self._state = {"bytes": path.stat().st_size, **({"version": version} if version else {})}
+            self._facts = {"bytes": path.stat().st_size, "version": version, "sha256": file_digest(path)}
             yield photos
 
     def close(self) -> None:
@@ -155,7 +171,8 @@ class PhotoList:
     def source(self) -> str:
         return f"{self.name} ({self.paths[0]} to {self.paths[-1]})"
 
-    def state(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """Their number, and a digest of names and sizes."""
         digest = hashlib.sha256()
         for path in self.paths:
             try:
@@ -165,12 +182,21 @@ class PhotoList:
             digest.update(os.fsencode(path) + b"\0%d\n" % size)
         return {"photos": len(self.paths), "digest": digest.hexdigest()[:32]}
 
+    def is_same(self, facts: Mapping[str, Any]) -> bool:
+        return self.facts() == facts
+
     @contextmanager
     def opened(self) -> Iterator[Photos]:
         yield Photos([str(path) for path in self.paths], list(self.paths), Notices())
 
     def close(self) -> None:
         """Nothing: they are the user's."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def names_shards(argument: str) -> bool:

@@ -181,9 +181,9 @@ def _done(
                     unavailable.skipped("shard", "cannot be read or fetched", error.message, hint=error.hint or "")
                     return True
                 counts = write(photos, working)
-            if not counts.photos:
-                counts.notices.skipped("shard", "holds no photo", part.source)
-            folder.finish(part, working / "result", counts.record())
+                if not counts.photos:
+                    counts.notices.skipped("shard", "holds no photo", part.source)
+                folder.finish(part, working / "result", counts.record())
             part.close()
             return True
     except FolderInUseError:
