@@ -122,12 +122,6 @@ class BulkFolder:
         write_whole(self._record_path(part), lambda stream: stream.write(text.encode()))
         return record
 
-    def finished(self) -> set[str]:
-        """Names of parts that have a record; quick, for a display."""
-        with suppress(OSError):
-            return {path.stem for path in (self.root / _RECORDS).iterdir() if not path.name.startswith(".")}
-        return set()
-
     def complete(self, settings: Mapping[str, Any]) -> list[Record] | None:
         """Write every record into the manifest, where all parts are finished; else None.
 
@@ -150,6 +144,13 @@ class BulkFolder:
 
     def _record_path(self, part: Part) -> Path:
         return self.root / _RECORDS / f"{part.name}.json"
+
+
+def finished_parts(root: Path) -> int:
+    """How many parts have a record in the folder of a run; quick, for a display."""
+    with suppress(OSError):
+        return sum(not path.name.startswith(".") for path in (root / _RECORDS).iterdir())
+    return 0
 
 
 def _write_new(path: Path, content: bytes) -> None:

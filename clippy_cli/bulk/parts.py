@@ -77,7 +77,7 @@ class LocalShard:
             status = self.path.stat()
             if status.st_size != facts["bytes"]:
                 return False
-            return status.st_mtime_ns == facts["modified"] or file_digest(self.path) == facts["sha256"]
+            return bool(status.st_mtime_ns == facts["modified"] or file_digest(self.path) == facts["sha256"])
         except OSError:
             return True  # gone, but done
 

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from clippy_cli.bulk.folder import BulkFolder
     from clippy_cli.bulk.products import Product
     from clippy_cli.bulk.run import BulkReport
+    from clippy_cli.processes import Processes
     from clippy_cli.reporting.answers import Answer
 
 _REDRAW_SECONDS = 1.0
 _LINE_SECONDS = 30.0
+_LATER_SECONDS = 3.0
 
 
 def are_shards(inputs: Sequence[str]) -> bool:
@@ -85,9 +87,9 @@ def run_bulk(
     processes, found = stated_processes(), Notices(notices or ())
     if not processes.first:
         console.be_silent()
-    parts = split_photos(photos) if photos else find_shards(inputs, FetchedShards(out / FETCHED), found)
-    folder = BulkFolder(out, parts, product.ending, f"clippy {command}")
-    with _stoppable(folder), fixed_threads():
+    with _stoppable(out, processes), fixed_threads():
+        parts = split_photos(photos) if photos else find_shards(inputs, FetchedShards(out / FETCHED), found)
+        folder = BulkFolder(out, parts, product.ending, f"clippy {command}")
         clip = load_clip(device=processes.device(device), **load)
         answer = prepare(clip)
         settings = run_settings(clip, answer, described, batch_size)
@@ -96,12 +98,19 @@ def run_bulk(
                 clip, answer, product, folder, settings, batch_size=batch_size, processes=processes, on_photo=on_photo
             )
     found.update(report.notices)
-    _print_report(report, found, out, json=json)
+    if processes.first:
+        _print_report(report, found, out, json=json)
+        _leave(report, found, processes)
 
 
 @contextmanager
-def _stoppable(folder: BulkFolder) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 end the run at once; no result is left half written."""
+def _stoppable(out: Path, processes: Processes) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 end the run at once; no result is left half written.
+
+    What all processes of a launch come to, such as an error, the first one says.
+    """
+    from clippy_cli.bulk.folder import finished_parts
+
     preempted = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -112,13 +121,20 @@ def _stoppable(folder: BulkFolder) -> Iterator[None]:
     numbers = [signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        try:
+            yield
+        except ClippyError:
+            if not processes.first:
+                time.sleep(_LATER_SECONDS)  # a launcher ends it meanwhile, where the first has met the same
+            raise
     except KeyboardInterrupt:
-        done = f"{len(folder.finished()):,} of {len(folder.parts):,} shards are finished"
+        code = ExitCode.PREEMPTED if preempted else ExitCode.INTERRUPTED
+        if not processes.first:
+            raise typer.Exit(code) from None
         raise ClippyError(
-            f"{'Stopped' if preempted else 'Interrupted'}: {done}.",
+            f"{'Stopped' if preempted else 'Interrupted'}: {finished_parts(out):,} files are finished.",
             "Run the same command again to go on.",
-            ExitCode.PREEMPTED if preempted else ExitCode.INTERRUPTED,
+            code,
         ) from None
     finally:
         for number, handler in before.items():
@@ -131,7 +147,9 @@ def _display(folder: BulkFolder, command: str) -> Iterator[Callable[[], None]]:
 
     A terminal sees a line that changes; elsewhere one is written every half minute.
     """
-    before, begun = folder.finished(), time.monotonic()
+    from clippy_cli.bulk.folder import finished_parts
+
+    before, begun = finished_parts(folder.root), time.monotonic()
     own, last = 0, begun
     status = console.err.status(f"{command}: beginning") if console.err.is_terminal else None
 
@@ -142,7 +160,7 @@ def _display(folder: BulkFolder, command: str) -> Iterator[Callable[[], None]]:
         if now - last < (_LINE_SECONDS if status is None else _REDRAW_SECONDS):
             return
         last = now
-        line = progress_line(len(folder.finished()), len(before), len(folder.parts), own, now - begun)
+        line = progress_line(finished_parts(folder.root), before, len(folder.parts), own, now - begun)
         if status is None:
             console.err.print(f"{command}: {line}", soft_wrap=True)
         else:
@@ -187,7 +205,16 @@ def _print_report(report: BulkReport, notices: Notices, out: Path, *, json: bool
     if not report.complete:
         missing = report.parts - report.finished
         console.print_hint(f"{missing:,} shards have no result; run the same command again to try them once more.")
-    if report.photos and not usable:
-        raise typer.Exit(ExitCode.FAILED)
+
+
+def _leave(report: BulkReport, notices: Notices, processes: Processes) -> None:
+    """Leave with the exit code where photos or shards failed; else return. The other processes of a launch have 0."""
+    code = ExitCode.OK
     if notices.incomplete or not report.complete:
-        raise typer.Exit(ExitCode.PARTIAL)
+        code = ExitCode.PARTIAL
+    if report.photos and report.photos == report.failures:
+        code = ExitCode.FAILED
+    if code:
+        if processes.size > 1:
+            time.sleep(_LATER_SECONDS)  # torchrun ends all when one leaves so
+        raise typer.Exit(code)

@@ -166,7 +166,7 @@ def test_interrupted_it_leaves_nothing_half_and_goes_on(clippy, shards, monkeypa
         patch.setattr(ColourModel, "embed_patches", interrupted)
         outcome = clippy(*SEGMENT, "--out", "masks")
     assert outcome.code == ExitCode.INTERRUPTED
-    assert "Interrupted: 2 of 3 shards are finished." in outcome.stderr
+    assert "Interrupted: 2 files are finished." in outcome.stderr
     assert sorted(path.name for path in Path("masks").glob("*.tar")) == ["0.tar", "1.tar"]
     assert not list(Path("masks").rglob("*.part"))
     clippy(*SEGMENT, "--out", "masks")
