@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -21,6 +22,7 @@ from clippy_cli.clip import Clip
 from clippy_cli.data import fetching
 from clippy_cli.errors import ExitCode
 from clippy_cli.reporting.answers import ModelChoice
+from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.data import encoded, write_shard
 
@@ -323,3 +325,22 @@ def test_masks_beyond_a_palette_have_16_bits(clippy, shards):
     with Image.open(io.BytesIO(members(Path("masks/0.tar"))["b.mask.png"])) as mask:
         assert mask.mode.startswith("I;16")
         assert np.unique(np.asarray(mask)).tolist() == [1, 2]
+
+
+def test_the_examples_of_the_documentation_run(clippy, shards, capsys):
+    for path in shards.iterdir():
+        path.rename(shards / f"0000{path.name}")
+    masks = clippy(SEGMENT[0], "shards", *SEGMENT[2:], "--out", "masks")
+    labels = clippy("classify", "shards", "--labels", "red,blue", "--out", "labels")
+    vectors = clippy("embed", "shards", "--out", "vectors")
+    patches = clippy("embed", "shards", "--out", "patches", "--patches")
+    assert {one.code for one in (masks, labels, vectors, patches)} == {ExitCode.PARTIAL}
+    blocks = re.findall(
+        r"```python\n(.*?)```", (REPOSITORY / "docs" / "bulk.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    for block in blocks:
+        exec(block, {})
+    said = capsys.readouterr().out
+    assert "deep/b (48, 64) {'red': 0.5, 'blue': 0.5}" in said
+    assert "broken shards/00000.tar: broken: damaged" in said
+    assert "\na blue\n" in said
