@@ -15,6 +15,7 @@ from clippy_cli.commands.compare import compare
 from clippy_cli.commands.data_check import data_check
 from clippy_cli.commands.data_pack import data_pack
 from clippy_cli.commands.demo import demo
+from clippy_cli.commands.embed import embed
 from clippy_cli.commands.evaluate import evaluate
 from clippy_cli.commands.export import onnx, open_clip
 from clippy_cli.commands.group import group
@@ -90,7 +91,7 @@ def root(
     log_to_stderr(log_level(verbose, os.environ))
 
 
-for command in (segment, group, classify, train, evaluate, sets, compare, demo):
+for command in (segment, group, classify, embed, train, evaluate, sets, compare, demo):
     app.command()(command)
 
 app.command()(models)

@@ -33,12 +33,13 @@ from clippy_cli.reporting.answers import (
     answer_all,
     encode_photos,
 )
+from clippy_cli.reporting.embeddings import EmbedsPhotos
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 
 R = TypeVar("R")
 
 
-class Clip:
+class Clip(EmbedsPhotos):
     """A loaded model. Its methods never change it; it may serve any number of photos.
 
     ``photo`` is everywhere a path, a Pillow image, an (H,W,3) uint8 array or a (3,H,W) tensor; ``labels`` is a sequence

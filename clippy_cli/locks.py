@@ -4,7 +4,8 @@ Those that write files of their own, photo by photo, share it with each other, a
 
 A lock is the file ``.clippy-lock`` with a POSIX record lock on it, which ends with its process however that dies, and
 is not inherited by workers. The file says who holds it; one that is left by a killed process of this machine is taken
-over, one of another machine is not, since nothing here can tell whether that process lives.
+over, one of another machine is not, since nothing here can tell whether that process lives; unless it was taken with a
+lease, and its holder has not touched the file for that long.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None  #
 LOCK = ".clippy-lock"
 _MOST_BYTES = 4096
 _TRIES, _PAUSE_SECONDS = 5, 0.02  # while another that shares the folder makes sure that it is the last
+_TOUCHES = 20  # of a lock, within its lease
 _held: set[str] = set()
 _guard = threading.Lock()
 
@@ -40,13 +42,15 @@ class FolderInUseError(ClippyError):
 
 
 @contextmanager
-def hold_folder(folder: Path, work: str, *, shared: bool = False) -> Iterator[None]:
+def hold_folder(folder: Path, work: str, *, shared: bool = False, lease: float | None = None) -> Iterator[None]:
     """Keep other clippy processes out of ``folder``, made if missing, while the block runs.
 
     Args:
         folder: what is written to.
         work: what others are told of it, such as ``clippy train``.
         shared: let other processes share it.
+        lease: seconds after which other machines may take the folder over, where this process no longer touches its
+            lock; their clocks should agree to a part of it. None: they never do.
 
     Raises:
         FolderInUseError: another process, or another thread of this one, holds it.
@@ -56,13 +60,14 @@ def hold_folder(folder: Path, work: str, *, shared: bool = False) -> Iterator[No
     place = os.path.realpath(path)
     with _guard:
         if place in _held:
-            raise _in_use(path, _described(work, shared))
+            raise _in_use(path, _described(work, shared, lease))
         _held.add(place)
     new = not folder.exists()
     try:
-        descriptor = _acquire(path, _described(work, shared))
+        descriptor = _acquire(path, _described(work, shared, lease))
         try:
-            yield
+            with nullcontext() if lease is None else _touched(path, lease / _TOUCHES):
+                yield
         finally:
             with suppress(OSError):  # the folder may have been removed meanwhile
                 if _is_current(descriptor, path) and (not shared or _is_alone(descriptor)):
@@ -131,9 +136,10 @@ def _take(descriptor: int, path: Path, *, shared: bool) -> None:
     except (BlockingIOError, PermissionError):
         raise _in_use(path, owner) from None
     except OSError:  # a file system or a platform without locks
-        if _seems_alive(owner) and not together:
+        if _seems_alive(owner) and not together and not _has_lapsed(descriptor, owner):
             raise _in_use(path, owner, gone) from None
-    if owner and owner.get("host") != socket.gethostname() and not together and _is_current(descriptor, path):
+    is_foreign = owner and owner.get("host") != socket.gethostname() and not _has_lapsed(descriptor, owner)
+    if is_foreign and not together and _is_current(descriptor, path):
         raise _in_use(path, owner, gone)
 
 
@@ -168,10 +174,35 @@ def _is_current(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _described(work: str, shared: bool) -> dict[str, Any]:
+@contextmanager
+def _touched(path: Path, seconds: float) -> Iterator[None]:
+    """While the block runs, a thread renews the file's time of modification."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(seconds):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=touch, daemon=True, name="clippy-lease")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _has_lapsed(descriptor: int, owner: dict[str, Any]) -> bool:
+    """Whether who held the open file with a lease has not touched it for as long."""
+    lease = owner.get("lease")
+    return isinstance(lease, int | float) and time.time() - os.fstat(descriptor).st_mtime > lease
+
+
+def _described(work: str, shared: bool, lease: float | None) -> dict[str, Any]:
     since, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
     place = {"pid": pid, "host": socket.gethostname(), "started": _started(pid)}
-    return {"work": work, **place, "since": since, "shared": shared}
+    return {"work": work, **place, "since": since, "shared": shared, "lease": lease}
 
 
 def _started(pid: int) -> str | None:

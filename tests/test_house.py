@@ -25,6 +25,7 @@ ORDER = (
     ("export",),
     ("clip",),
     ("api",),
+    ("bulk",),
     ("demo",),
     ("commands",),
     ("app",),

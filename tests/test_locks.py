@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -135,3 +136,31 @@ def test_without_locks_a_process_that_has_got_the_number_of_a_dead_one_holds_not
     else:
         with hold_folder(tmp_path, "clippy train"):
             pass
+
+
+def left_by_another_machine(folder, age, **fields):
+    """A lock whose holder was on another machine and touched it ``age`` seconds ago."""
+    folder.mkdir(exist_ok=True)
+    (folder / LOCK).write_text(json.dumps({"pid": 1, "host": "another", "work": "clippy segment", **fields}))
+    os.utime(folder / LOCK, (time.time() - age,) * 2)
+
+
+def test_a_lease_of_another_machine_ends_when_its_holder_no_longer_touches_it(tmp_path):
+    left_by_another_machine(tmp_path / "run", 50, lease=100.0)
+    with pytest.raises(FolderInUseError), hold_folder(tmp_path / "run", "clippy segment", lease=100.0):
+        pass
+    left_by_another_machine(tmp_path / "run", 150, lease=100.0)
+    with hold_folder(tmp_path / "run", "clippy segment", lease=100.0):
+        assert json.loads((tmp_path / "run" / LOCK).read_text())["lease"] == 100.0
+    left_by_another_machine(tmp_path / "run", 1e6)  # without a lease it is for good
+    with pytest.raises(FolderInUseError), hold_folder(tmp_path / "run", "clippy segment", lease=100.0):
+        pass
+
+
+def test_who_holds_a_lease_touches_it(tmp_path):
+    with hold_folder(tmp_path / "run", "clippy segment", lease=0.02):
+        os.utime(tmp_path / "run" / LOCK, (5, 5))
+        deadline = time.monotonic() + 30
+        while (tmp_path / "run" / LOCK).stat().st_mtime == 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands import options
+from clippy_cli.commands.bulk_run import are_shards, refuse_for_shards, run_bulk
 from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
 from clippy_cli.commands.profile_table import print_profile, profile_record, profiling
-from clippy_cli.errors import ClippyError
+from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
 
@@ -38,6 +39,10 @@ def classify(
             help="Also write image, rank, label, probability, score as CSV; - prints that and no tables.",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the results of tar shards, which need one: NAME.jsonl for each."),
+    ] = None,
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
@@ -54,10 +59,16 @@ def classify(
     any of them does.
 
     \b
+    Of tar shards, each becomes a file of JSON Lines in the folder of --out,
+    one line a photo. The same command goes on where it was stopped; torchrun
+    --nproc-per-node N -m clippy_cli classify ... shares the work.
+
+    \b
     Examples:
       clippy classify photo.jpg --labels "dog|puppy,cat,horse"
       clippy classify photos/ --labels indoor,outdoor --csv places.csv
       clippy classify photo.jpg --labels beach,forest --templates openai --json
+      clippy classify "shards/{00000..00099}.tar" --labels dog,cat --out labels/
     """
     from clippy_cli.files import is_stream
     from clippy_cli.inference.requests import ClassifyRequest
@@ -65,6 +76,24 @@ def classify(
     from clippy_cli.reporting.products import save_csv
 
     request = ClassifyRequest.read(labels, top_k, templates, resolution)
+    if are_shards(images):
+        from clippy_cli.bulk.products import ClassifyLines
+
+        run_bulk(
+            images,
+            refuse_for_shards(out, csv=csv, overwrite=overwrite, strict=strict, profile=profile),
+            ClassifyLines(),
+            {"command": "classify", "top_k": top_k},
+            command="classify",
+            prepare=lambda clip: clip.prepare(request),
+            load={"source": model, "texts": True},
+            device=device,
+            batch_size=batch_size,
+            json=json,
+        )
+        return
+    if out is not None:
+        raise ClippyError("--out is for tar shards", "Write a table of photos with --csv FILE.", ExitCode.USAGE)
     csv = _STDOUT if csv == Path("-") else csv
     printed = csv == _STDOUT
     if printed and json:

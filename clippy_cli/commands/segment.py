@@ -10,6 +10,7 @@ import typer
 
 from clippy_cli import console
 from clippy_cli.commands import options
+from clippy_cli.commands.bulk_run import are_shards, refuse_for_shards, run_bulk
 from clippy_cli.commands.image_run import input_files, load_clip
 from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.region_run import Bases, Output, run_divided
@@ -48,9 +49,12 @@ def segment(
     refine: options.Refine = DEFAULT_REFINEMENT,
     regions: options.RegionFolder = None,
     save: Annotated[
-        str,
-        typer.Option(metavar="KINDS", help=options.kinds_help(SEGMENT_KINDS)),
-    ] = ",".join(SEGMENT_DEFAULT),
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            help=f"{options.kinds_help(SEGMENT_KINDS)} Default: {','.join(SEGMENT_DEFAULT)}; for shards mask,json.",
+        ),
+    ] = None,
     out: options.Out = None,
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
@@ -77,18 +81,24 @@ def segment(
     types that are not read are counted. The exit code is 3 in both cases.
 
     \b
+    Of tar shards, each becomes a tar with KEY.mask.png and KEY.json in the
+    folder of --out. The same command goes on where it was stopped; torchrun
+    --nproc-per-node N -m clippy_cli segment ... shares the work.
+
+    \b
     Examples:
       clippy segment photo.jpg --labels dog,grass
       clippy segment photos/ --labels "dog|puppy,cat" --background wall,sky
       clippy segment photo.jpg --labels dog --background grass --save cutouts
       clippy segment photo.jpg --labels dog,grass --scales 1,2 --flip --refine guided
       clippy segment "photos/**/*.jpg" --labels car,road --save none --json
+      clippy segment "shards/{00000..00099}.tar" --labels dog,cat --out masks/
     """
     from clippy_cli.inference.requests import SegmentRequest
     from clippy_cli.inference.views import parse_scales
     from clippy_cli.reporting.masks import check_label_count
 
-    kinds = options.parse_kinds(save, SEGMENT_KINDS)
+    kinds = options.parse_kinds(",".join(SEGMENT_DEFAULT) if save is None else save, SEGMENT_KINDS)
     request = SegmentRequest.read(
         labels,
         {
@@ -103,6 +113,24 @@ def segment(
             "refine": refine,
         },
     )
+    if are_shards(images):
+        from clippy_cli.bulk.products import SegmentTar, shard_kinds
+
+        folder = refuse_for_shards(out, regions=regions, overwrite=overwrite, strict=strict, profile=profile)
+        chosen = shard_kinds(None if save is None else kinds)
+        run_bulk(
+            images,
+            folder,
+            SegmentTar(chosen, len(request.vocabulary.labels)),
+            {"command": "segment", "save": list(chosen)},
+            command="segment",
+            prepare=lambda clip: clip.prepare(request),
+            load={"source": model, "dense": dense, "proxy": proxy, "positions": positions, "texts": True},
+            device=device,
+            batch_size=batch_size,
+            json=json,
+        )
+        return
     if {"overlay", "mask"}.intersection(kinds):
         check_label_count(len(request.vocabulary.labels))
     if regions is not None:

@@ -31,7 +31,7 @@ LAYOUT = f"looked for KEY.{'|'.join(IMAGE_EXTENSIONS)} beside KEY.{'|'.join(CAPT
 _IMAGES, _CAPTIONS = frozenset(IMAGE_EXTENSIONS), frozenset(CAPTION_EXTENSIONS)
 _KNOWN = _IMAGES | _CAPTIONS
 _BLANK_BYTES = 8  # a .txt of so few may hold nothing but a line break
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 _SYSTEM_FOLDER = re.compile(r"(?:^|/)(?:__MACOSX|@eaDir)/")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -87,7 +87,7 @@ def index_shard(path: Path, name: str | None = None) -> ShardIndex:
     damage = None
     try:
         with open_regular(path) as file:
-            _refuse_compressed(name or str(path), file.read(8))
+            refuse_compressed(name or str(path), file.read(8))
             try:
                 found.add_all(tar_members(file, file.seek(0, os.SEEK_END), found.notices))
             except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two for impossible sizes
@@ -116,7 +116,7 @@ class _Found:
     def add_all(self, members: Iterable[Member]) -> None:
         """Sort in names, offsets and sizes; the loop is short because there are millions of members."""
         images, captions, extensions = self._images, self._captions, self._extensions
-        fullmatch = _KEY_AND_EXTENSION.fullmatch
+        fullmatch = KEY_AND_EXTENSION.fullmatch
         for member, offset, size in members:
             match = fullmatch(member)
             if "/" in member and _SYSTEM_FOLDER.search(member):
@@ -255,7 +255,8 @@ class _Found:
             self.notices.skipped(unit, reason, *shown, count=count)
 
 
-def _refuse_compressed(name: str, start: bytes) -> None:
+def refuse_compressed(name: str, start: bytes) -> None:
+    """ClippyError where a file called ``name``, whose first bytes are ``start``, is compressed."""
     kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
     if kind is not None:
         raise ClippyError(

@@ -32,6 +32,21 @@ def model_fingerprint(model: VisionLanguageModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def weights_fingerprint(model: VisionLanguageModel) -> str:
+    """16 hexadecimal digits of a model's weights and settings, the same on every device.
+
+    Where it shows no weights, its answers stand for them (:func:`model_fingerprint`).
+    """
+    if not isinstance(model, torch.nn.Module):
+        return model_fingerprint(model)
+    facts = (model.name, model.preprocess, model.defaults, getattr(model, "config", None))
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
 def library_versions() -> dict[str, str]:
     """clippy, Python and the libraries that make the figures."""
     versions = {"clippy": __version__, "python": platform.python_version()}

@@ -30,10 +30,15 @@ def check_label_count(count: int) -> None:
 
 def write_mask(path: Path, codes: NDArray[np.int16]) -> Path:
     """Write (H,W) codes as a palette PNG of the same size: index 0 unlabelled, 1 to L the labels."""
+    return write_whole(path, partial(mask_image(codes).save, format="PNG", compress_level=PNG_LEVEL))
+
+
+def mask_image(codes: NDArray[np.int16]) -> Image.Image:
+    """(H,W) codes as a palette image; ClippyError where there are more than a palette holds."""
     check_label_count(int(codes.max(initial=0)))
     image = Image.fromarray(codes.astype(np.uint8))
     image.putpalette(palette().tobytes())
-    return write_whole(path, partial(image.save, format="PNG", compress_level=PNG_LEVEL))
+    return image
 
 
 def write_cutouts(folder: Path, image: NDArray[np.uint8], codes: NDArray[np.int16], names: Sequence[str]) -> list[Path]:
