@@ -19,6 +19,7 @@ from typing import Any
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.regular_files import open_regular
+from clippy_cli.stages import OWN_FILES, stage
 
 MANIFEST = ".clippy-written.jsonl"
 _SHOWN = 5
@@ -175,9 +176,10 @@ def before_replacing(path: Path, content: Path) -> None:
         raise ClippyError(
             f"{path} was written by another process meanwhile.", "Choose another place with --out, or run it again."
         )
-    if not active.overwrite:
-        active.own.check([path], active.made_from)
-    active.own.add(path, content, active.made_from)
+    with stage(OWN_FILES):
+        if not active.overwrite:
+            active.own.check([path], active.made_from)
+        active.own.add(path, content, active.made_from)
 
 
 def _holds(path: Path, entry: _Entry) -> bool:

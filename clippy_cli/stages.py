@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# What commands call their stages, so that tables of two commands can be compared.
+LOAD_MODEL, TEXTS, DECODE, ENCODER = "load model", "texts", "decode", "encoder"
+LABEL_MAP, REFINE, PCA = "label map", "refine", "pca"
+OVERLAY, MASK, JSON, OWN_FILES = "overlay", "mask", "JSON", "own files"
+OTHER = "other"  # what the main thread spends outside all stages, waiting for other threads included
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -29,6 +35,8 @@ class Profile:
         self._spent: dict[str, Spent] = {}
         self._lock = threading.Lock()
         self._inside = threading.local()
+        self._main = threading.get_ident()
+        self._covered = 0.0
         self._wall: float | None = None
 
     @property
@@ -41,6 +49,11 @@ class Profile:
         """The stages in the order in which each was first left. With several threads they add up to more than wall."""
         with self._lock:
             return list(self._spent.values())
+
+    @property
+    def other(self) -> float:
+        """Seconds that the thread which began the profile spent outside all stages, waiting included."""
+        return max(0.0, self.wall - self._covered)
 
     def stop(self) -> None:
         """End the wall clock; the first call counts."""
@@ -59,6 +72,8 @@ class Profile:
             own = seconds - around.pop()
             if around:
                 around[-1] += seconds
+            elif threading.get_ident() == self._main:
+                self._covered += seconds
             with self._lock:
                 before = self._spent.get(name, Spent(name, 0.0, 0))
                 self._spent[name] = Spent(name, before.seconds + own, before.calls + 1)

@@ -36,6 +36,21 @@ def test_threads_are_added_up_and_do_not_nest_in_each_other():
     assert spent["main"].seconds >= 0.02
 
 
+def test_other_is_what_the_main_thread_does_besides():
+    def work() -> None:
+        with stage("work"):
+            time.sleep(0.02)
+
+    with profiled() as profile:
+        with stage("main"), stage("inside"):
+            time.sleep(0.02)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()  # waiting for another thread is no stage of the main one
+    inside = sum(one.seconds for one in profile.spent if one.stage != "work")
+    assert 0.02 <= profile.other <= profile.wall - inside + 1e-6
+
+
 def test_nothing_is_collected_without_a_profile():
     with stage("before"):
         pass

@@ -12,6 +12,7 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
+from clippy_cli.commands.profile_table import print_profile, profile_record, profiling
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
@@ -42,6 +43,7 @@ def classify(
     device: options.Device = "auto",
     strict: options.Strict = False,
     json: options.Json = False,
+    profile: options.Profiled = False,
 ) -> None:
     """Say which of your labels fit whole photos best.
 
@@ -70,19 +72,23 @@ def classify(
     if csv is not None and not overwrite and not is_stream(csv):
         own_files(csv.parent).check([csv], flag="--csv")
     found = input_files(images, strict=strict)
-    clip = load_clip(model, device, texts=True)
-    answer = clip.prepare(request)
-    results = clip.answer(answer, found.paths, batch_size=batch_size)
-    run = collect(results, found, "classifying", lambda result, stem: result.record())
+    with profiling(profile) as taken:
+        clip = load_clip(model, device, texts=True)
+        answer = clip.prepare(request)
+        results = clip.answer(answer, found.paths, batch_size=batch_size)
+        run = collect(results, found, "classifying", lambda result, stem: result.record())
+    timed = {} if taken is None else {"profile": profile_record(taken, len(found.paths))}
     if csv is not None:
         with replacing_own(csv.parent, overwrite=overwrite):
             save_csv(csv, CSV_COLUMNS, _rows(run.done))
     if json:
         console.print_json(
-            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records()}
+            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records(), **timed}
         )
     elif not printed:
         _print_guesses(run.done)
+    if timed and not json:
+        print_profile(timed["profile"])
     run.finish()
 
 

@@ -8,6 +8,7 @@ import typer
 
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
+from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
@@ -40,6 +41,7 @@ def group(
     device: options.Device = "auto",
     strict: options.Strict = False,
     json: options.Json = False,
+    profile: options.Profiled = False,
 ) -> None:
     """Cut photos into groups of alike patches, without any words.
 
@@ -66,6 +68,7 @@ def group(
     request = GroupRequest.read(groups, method, {"resolution": resolution})
     found = input_files(images, out, strict=strict)
     output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, (GROUP_SUFFIX,), GROUP_KINDS))
-    with output.held("clippy group"):
+    with output.held("clippy group"), profiling(profile) as taken:
         clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
-        run_divided(clip, clip.prepare(request), found, output, verb="grouping", batch_size=batch_size)
+        answer = clip.prepare(request)
+        run_divided(clip, answer, found, output, verb="grouping", batch_size=batch_size, profile=taken)

@@ -12,6 +12,7 @@ import typer
 from clippy_cli import console
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.notices import Notice, Notices, printable
+from clippy_cli.stages import LOAD_MODEL, stage
 
 if TYPE_CHECKING:
     from clippy_cli.api import Clip
@@ -104,7 +105,7 @@ def load_clip(
     texts: bool = False,
 ) -> Clip:
     """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
-    with console.status(f"loading {source}"):
+    with console.status(f"loading {source}"), stage(LOAD_MODEL):
         from clippy_cli import api
 
         return api.load(source, device=device, dense=dense, proxy=proxy, positions=positions, texts=texts)

@@ -155,7 +155,9 @@ CaptionColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Header of a table's captions. Default: found.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
-
+Profiled = Annotated[
+    bool, typer.Option("--profile", help="Say where the time went: seconds and ms a photo, stage by stage.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace earlier results, and files that clippy did not write.")
 ]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from clippy_cli import console
 from clippy_cli.commands.image_run import MOST_TABLES, ImageInput, Record, collect
+from clippy_cli.commands.profile_table import print_profile, profile_record
 from clippy_cli.commands.results_folder import numbered
 from clippy_cli.regular_files import is_folder
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clippy_cli.api import Clip
     from clippy_cli.reporting.answers import Answer
     from clippy_cli.reporting.results import Divided
+    from clippy_cli.stages import Profile
 
 _OUT = Path("clippy_out")
 _IN_A_LINE = 5  # regions that a line names
@@ -114,8 +116,9 @@ def run_divided(
     verb: str,
     batch_size: int,
     regions: Path | None = None,
+    profile: Profile | None = None,
 ) -> None:
-    """Save the result of every photo, print tables or JSON, and leave with the exit code due."""
+    """Save the result of every photo, print tables or JSON and the ``profile``, leave with the exit code due."""
     from clippy_cli.reporting.files import WITH_REGIONS
     from clippy_cli.reporting.overlay import tint
     from clippy_cli.reporting.results import Segmentation
@@ -135,14 +138,17 @@ def run_divided(
 
     results = clip.answer(answer, images.paths, regions=regions, batch_size=batch_size)
     run = collect(results, images, verb, record)
+    timed = {} if profile is None else {"profile": profile_record(profile, len(images.paths))}
     if output.json:
         console.print_json(
-            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records()}
+            {**answer.settings, "images": run.done, "failed": run.failed, "notices": run.notices.records(), **timed}
         )
     else:
         for picture in previews:
             console.out.print(console.half_blocks(picture, width=console.out.width))
         _print_regions([part for done in run.done for part in _apart(done, WITH_REGIONS)])
+    if timed and not output.json:
+        print_profile(timed["profile"])
     run.finish()
 
 

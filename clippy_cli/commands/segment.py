@@ -11,6 +11,7 @@ import typer
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.image_run import input_files, load_clip
+from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
@@ -56,6 +57,7 @@ def segment(
     device: options.Device = "auto",
     strict: options.Strict = False,
     json: options.Json = False,
+    profile: options.Profiled = False,
 ) -> None:
     """Give every pixel of photos one of your labels.
 
@@ -110,12 +112,14 @@ def segment(
         _check_stems(found.paths)
     suffixes = ("",) if regions is None else ("", WITH_REGIONS)
     output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, suffixes, SEGMENT_KINDS))
-    with output.held("clippy segment"):
+    with output.held("clippy segment"), profiling(profile) as taken:
         clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
         answer = clip.prepare(request)
         if answer.settings["score_kind"] == "cosine" and threshold is None:
             console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
-        run_divided(clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions)
+        run_divided(
+            clip, answer, found, output, verb="segmenting", batch_size=batch_size, regions=regions, profile=taken
+        )
 
 
 def _check_stems(paths: Sequence[Path]) -> None:

@@ -21,6 +21,7 @@ from clippy_cli.data.regions import find_regions, number_regions, read_regions
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.notices import Notice, Notices
+from clippy_cli.stages import DECODE, ENCODER, stage
 
 MAX_PATCHES = 16_384  # attention takes time quadratic in this; 2048x2048 pixels at patch 16
 _WINDOW_PIXELS = 64_000_000
@@ -179,7 +180,10 @@ def encode_images(
     with ThreadPoolExecutor(workers) as pool:
 
         def load(key: Key) -> _Loaded[S] | Failed[Key]:
-            return _load(key, read, resize or partial(_resized, patch_size, resolution, crop), patch_size, resolution)
+            with stage(DECODE):
+                return _load(
+                    key, read, resize or partial(_resized, patch_size, resolution, crop), patch_size, resolution
+                )
 
         try:
             for window in _windows(_ahead(pool, load, keys, workers), batch_size):
@@ -265,7 +269,8 @@ def _encode_window(
 
 def _encode_or_explain(encode: Encode, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     try:
-        return encode(images)
+        with stage(ENCODER):
+            return encode(images)
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         height, width = images[0].shape[:2]
         raise ClippyError(

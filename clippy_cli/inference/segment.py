@@ -26,6 +26,7 @@ from clippy_cli.inference.class_map import class_map
 from clippy_cli.inference.label_map import UNLABELLED, LabelMap, paint, scored_map
 from clippy_cli.inference.refine.refinement import refine
 from clippy_cli.inference.regions import recount, vote
+from clippy_cli.stages import REFINE, stage
 
 
 class ScoreKind(StrEnum):
@@ -157,7 +158,8 @@ class Segmenter:
     def _decided(self, scores: Tensor, image: NDArray[np.uint8], height: int, width: int) -> LabelMap:
         rule, maps, codes, softmax = self.rule, self._logits(scores), self.entries.codes, self._softmax
         if rule.refine is not None:
-            refined = refine(maps, codes, image, rule.refine, softmax=softmax)
+            with stage(REFINE):
+                refined = refine(maps, codes, image, rule.refine, softmax=softmax)
             maps, codes, softmax = refined.probabilities, refined.classes, False
         barred = self._too_small(maps, codes, height, width)
         if barred is not None and bool(barred.all()):

@@ -38,6 +38,7 @@ from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import position_rule
 from clippy_cli.reporting.debug import Explanation
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
+from clippy_cli.stages import LABEL_MAP, TEXTS, stage
 
 R = TypeVar("R", covariant=True)
 
@@ -99,7 +100,9 @@ class SegmentAnswer(_Looked):
         self.templates = request.templates or resolve_templates(model.defaults.templates)
         entries = Entries.of_vocabulary(self.vocabulary)
         rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
-        self.segmenter = Segmenter(patch_prompt_embeddings(model, entries.texts, self.templates), entries, rule)
+        with stage(TEXTS):
+            texts = patch_prompt_embeddings(model, entries.texts, self.templates)
+        self.segmenter = Segmenter(texts, entries, rule)
         self.settings = {
             **choice.settings("segment"),
             "labels": _synonyms(self.vocabulary),
@@ -121,7 +124,8 @@ class SegmentAnswer(_Looked):
         segmenter, (height, width) = self.segmenter, photo.image.shape[:2]
         cosines = segmenter.text_scores(output)  # (K,h,w)
         scores = segmenter.entries.merge(cosines)  # (E,h,w)
-        label_map = segmenter.label_map(scores, photo.image, height, width)
+        with stage(LABEL_MAP):
+            label_map = segmenter.label_map(scores, photo.image, height, width)
         voted = None if photo.regions is None else segmenter.vote_map(scores, label_map, photo.regions)
         make = partial(self._segmentation, photo, output, cosines, scores)
         return make(label_map, None if voted is None else make(voted, None))
@@ -180,7 +184,8 @@ class GroupAnswer(_Looked):
     def result(self, photo: DecodedPhoto, output: Tensor) -> Groups:
         """One photo and its (h,w,D) patches -> its groups."""
         height, width = photo.image.shape[:2]
-        label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
+        with stage(LABEL_MAP):
+            label_map = group_patches(output, height, width, groups=self._request.groups, method=self._request.method)
         names = tuple(f"group {code}" for code in range(1, len(label_map.pixels)))
         pixels, scores = label_map.pixels[1:], label_map.scores[1:]
         return Groups(
@@ -203,7 +208,8 @@ class ClassifyAnswer:
         model = self.model = choice.model
         self._request = request
         templates = request.templates or resolve_templates(model.defaults.templates)
-        self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
+        with stage(TEXTS):
+            self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
         self.short_side = request.resolution or model.preprocess.resolution
         self.settings = {
             "command": "classify",

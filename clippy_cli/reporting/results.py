@@ -37,6 +37,7 @@ from clippy_cli.reporting.overlay import draw_overlay, shown_size
 from clippy_cli.reporting.palette import colour
 from clippy_cli.reporting.products import beside, legend_items, save_json
 from clippy_cli.reporting.writers import WRITERS
+from clippy_cli.stages import JSON, stage
 
 Record = dict[str, Any]
 Files = dict[str, Any]
@@ -151,7 +152,8 @@ class Divided:
             if "json" in wanted:  # last, since it names the other files
                 path = beside(base, ENDINGS["json"])
                 files["json"] = str(path)
-                save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
+                with stage(JSON):
+                    save_json(path, {**self.settings, "image": self.source, **self.record(), "files": files, **noted})
         return files
 
     def _wanted(self, kinds: Collection[str] | None) -> tuple[str, ...]:

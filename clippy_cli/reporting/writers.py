@@ -14,6 +14,7 @@ from clippy_cli.reporting.debug import write_debug
 from clippy_cli.reporting.files import ENDINGS
 from clippy_cli.reporting.masks import write_cutouts, write_mask, write_scores
 from clippy_cli.reporting.products import beside, save_picture
+from clippy_cli.stages import MASK, OVERLAY, PCA, stage
 
 if TYPE_CHECKING:
     from clippy_cli.reporting.results import Divided, Groups, Segmentation
@@ -22,11 +23,13 @@ Writer = Callable[[Any, Path], str | list[str]]
 
 
 def _overlay(result: Divided, base: Path) -> str:
-    return str(save_picture(beside(base, ENDINGS["overlay"]), result.overlay()))
+    with stage(OVERLAY):
+        return str(save_picture(beside(base, ENDINGS["overlay"]), result.overlay()))
 
 
 def _mask(result: Divided, base: Path) -> str:
-    return str(write_mask(beside(base, ENDINGS["mask"]), result.mask))
+    with stage(MASK):
+        return str(write_mask(beside(base, ENDINGS["mask"]), result.mask))
 
 
 def _cutouts(result: Divided, base: Path) -> list[str]:
@@ -44,7 +47,8 @@ def _debug(result: Segmentation, base: Path) -> list[str]:
 
 
 def _pca(result: Groups, base: Path) -> str:
-    return str(save_picture(beside(base, ENDINGS["pca"]), result.pca()))
+    with stage(PCA):
+        return str(save_picture(beside(base, ENDINGS["pca"]), result.pca()))
 
 
 # Kind -> what writes it: a result, and folder with stem, such as ``out/photo``; returns the path or paths.

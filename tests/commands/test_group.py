@@ -60,6 +60,6 @@ def test_the_flags_are_these():
     parameters = {option: parameter for parameter in command.params for option in parameter.opts}
     assert set(parameters) == {
         *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--overwrite"),
-        *("--batch-size", "--device", "--json", "--dense", "--proxy", "--positions", "--strict"),
+        *("--batch-size", "--device", "--json", "--dense", "--proxy", "--positions", "--strict", "--profile"),
     }
     assert parameters["--groups"].default == DEFAULT_GROUPS

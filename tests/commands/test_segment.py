@@ -79,6 +79,17 @@ def test_json_is_all_there_is_on_stdout(clippy, flag):
     assert clippy("segment", path, "missing.png", "--labels", "blue,red", "--save", "none", "--json") == outcome
 
 
+@pytest.mark.parametrize("command", [["segment", "--labels", "red,blue"], ["group", "--groups", "2"]])
+def test_a_profile_says_where_the_time_went(clippy, flag, command):
+    path = flag()
+    document = clippy(command[0], path, *command[1:], "--json", "--profile").document["profile"]
+    stages = {stage["stage"]: stage for stage in document["stages"]}
+    assert {"load model", "decode", "encoder", "label map", "overlay", "mask", "JSON", "other"} <= set(stages)
+    assert document["photos"] == 1 and 0 < document["encoder_share"] == stages["encoder"]["share"] < 1
+    printed = clippy(command[0], path, *command[1:], "--profile", "--out", "again")
+    assert "encoder" in printed.stderr and "encoder" not in printed.stdout
+
+
 def test_one_bad_file_does_not_stop_the_others(clippy, flag):
     good = [flag(f"photos/{name}.png") for name in "abcd"]
     Path("photos/bad.jpg").write_bytes(b"\xff\xd8 no photo")
@@ -253,6 +264,7 @@ def test_the_flags_are_these():
             "--proxy",
             "--positions",
             "--strict",
+            "--profile",
         ),
     }
 
