@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from clippy_cli.clip import Clip, Photo
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import AUTO
 from clippy_cli.model.sources.loading import check_source, load_model
 from clippy_cli.reporting.answers import ModelChoice
 
@@ -44,6 +46,9 @@ def load(
     proxy: str | None = None,
     positions: str | None = None,
     texts: bool = False,
+    precision: str = AUTO,
+    compile: bool = False,
+    cache: bool = True,
 ) -> Clip:
     """Load a model, ready to be asked.
 
@@ -56,6 +61,9 @@ def load(
         proxy: source of the model whose patches steer proxyclip.
         positions: how the position table is resampled to other grids: timm, dino or plain; None takes the model's.
         texts: refuse, before anything is loaded, a model that cannot read texts.
+        precision: of the image tower, fp32 or bf16; auto is fp32 on every device today.
+        compile: compile the image tower with torch.compile, which pays in long runs only.
+        cache: keep embeddings of texts on disk, for later runs (see docs/speed.md for where, and how much).
 
     Raises:
         ClippyError: no such model, weights that are not at hand, a dense mode that the model does not have.
@@ -65,8 +73,17 @@ def load(
     """
     if texts:
         check_source(model, texts=True)
-    loaded = load_model(model, device=device, dense=dense, proxy=proxy, positions=positions)
-    return Clip(ModelChoice(loaded, model, dense, proxy))
+    loaded = load_model(
+        model,
+        device=device,
+        dense=dense,
+        proxy=proxy,
+        positions=positions,
+        precision=precision,
+        compiled=compile,
+    )
+    kept = TextCache.of_source(model) if cache and loaded.reads_texts else None
+    return Clip(ModelChoice(loaded, model, dense, proxy, kept))
 
 
 def sample_photo() -> Path:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from clippy_cli.data.prompts import OnTexts, unheard
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.inference.features import DecodedPhoto, Failed, read_photo
 from clippy_cli.inference.requests import (
@@ -257,15 +258,20 @@ class Clip(EmbedsPhotos):
             self.model, answer, photos, lambda result, place: result, regions=regions, batch_size=batch_size
         )
 
-    def prepare(self, request: SegmentRequest | GroupRequest | ClassifyRequest) -> Answer[Any]:
-        """The part of an answer that no photo changes, such as embedded texts; ``settings`` go into its results."""
+    def prepare(
+        self, request: SegmentRequest | GroupRequest | ClassifyRequest, on_texts: OnTexts = unheard
+    ) -> Answer[Any]:
+        """The part of an answer that no photo changes, such as embedded texts; ``settings`` go into its results.
+
+        ``on_texts`` is called with the texts embedded so far and all of them, where there are many.
+        """
         match request:
             case SegmentRequest():
-                return SegmentAnswer(self._choice, request)
+                return SegmentAnswer(self._choice, request, on_texts)
             case GroupRequest():
                 return GroupAnswer(self._choice, request)
             case ClassifyRequest():
-                return ClassifyAnswer(self._choice, request)
+                return ClassifyAnswer(self._choice, request, on_texts)
 
     def _encode(self, answer: Answer[Any], photo: object, regions: object = None) -> tuple[DecodedPhoto, Any]:
         """One photo, decoded, and what the model made of it."""

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -75,6 +75,7 @@ PREVIEW_LINES = 15
 _LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 _LOG_STYLES = {logging.DEBUG: "dim", logging.INFO: "cyan", logging.WARNING: "yellow"}
 _LOG_SECONDS = 10.0
+_BAR_SECONDS = 2.0
 _UPPER_HALF = "▀"
 
 
@@ -191,7 +192,41 @@ def progress(description: str, total: int, *, unit: str | None = None) -> Iterat
             task = bar.add_task(description, total=total)
             yield lambda: bar.advance(task)
     else:
-        yield _line_counter(description, total, unit)
+        line, done = _line_counter(description, total, unit), 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            line(done)
+
+        yield advance
+
+
+@contextmanager
+def counted_status(description: str, *, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A spinner, and a function of what is done and of all, whose calls turn it into a bar once two seconds are over.
+
+    Where stderr is no terminal, a plain line is written every ten seconds instead.
+    """
+    begun, task = time.monotonic(), None
+    with ExitStack() as stack, ExitStack() as spinner:
+        spinner.enter_context(status(description))
+        bar: Any = None
+        line: Callable[[int], None] | None = None
+
+        def count(done: int, total: int) -> None:
+            nonlocal bar, task, line
+            if not err.is_terminal:
+                line = line or _line_counter(description, total, unit)
+                line(done)
+            elif bar is not None:
+                bar.update(task, completed=done)
+            elif time.monotonic() - begun > _BAR_SECONDS:
+                spinner.close()
+                bar = stack.enter_context(_bar(unit))
+                task = bar.add_task(description, total=total, completed=done)
+
+        yield count
 
 
 def be_silent() -> None:
@@ -239,15 +274,13 @@ def _bar(unit: str | None) -> Any:
     return Progress(*columns, TimeRemainingColumn(), console=err, transient=True, redirect_stdout=False)
 
 
-def _line_counter(description: str, total: int, unit: str | None) -> Callable[[], None]:
-    done = 0
+def _line_counter(description: str, total: int, unit: str | None) -> Callable[[int], None]:
     begun = last = time.monotonic()
 
-    def count() -> None:
-        nonlocal done, last
-        done += 1
+    def count(done: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - last >= _LOG_SECONDS:
+        if now - last >= _LOG_SECONDS and done:
             last = now
             rate = f", {done / (now - begun):.1f} {unit}/s" if unit else ""
             left = round((total - done) * (now - begun) / done)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 # What commands call their stages, so that tables of two commands can be compared.
 LOAD_MODEL, TEXTS, DECODE, ENCODER = "load model", "texts", "decode", "encoder"
 LABEL_MAP, REFINE, PCA = "label map", "refine", "pca"
+MEASURE, REPORT = "measure", "report"
 OVERLAY, MASK, JSON, OWN_FILES = "overlay", "mask", "JSON", "own files"
 OTHER = "other"  # what the main thread spends outside all stages, waiting for other threads included
 

@@ -12,11 +12,12 @@ from rich.text import Text
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.bulk_run import are_shards, refuse_for_shards, run_bulk
-from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip
+from clippy_cli.commands.image_run import MOST_TABLES, Record, collect, input_files, load_clip, prepare
 from clippy_cli.commands.profile_table import print_profile, profile_record, profiling
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,9 @@ def classify(
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    precision: options.Precision = AUTO,
+    compiled: options.Compiled = False,
+    no_cache: options.NoCache = False,
     strict: options.Strict = False,
     json: options.Json = False,
     profile: options.Profiled = False,
@@ -102,8 +106,8 @@ def classify(
         own_files(csv.parent).check([csv], flag="--csv")
     found = input_files(images, strict=strict)
     with profiling(profile) as taken:
-        clip = load_clip(model, device, texts=True)
-        answer = clip.prepare(request)
+        clip = load_clip(model, device, texts=True, precision=precision, compiled=compiled, cache=not no_cache)
+        answer = prepare(clip, request)
         run = collect(clip, answer, found, "classifying", lambda result, stem: result.record(), batch_size=batch_size)
     timed = {} if taken is None else {"profile": profile_record(taken, len(found.paths))}
     if csv is not None:

@@ -15,6 +15,7 @@ from clippy_cli.model import DEFAULT_MODEL
 def demo(
     model: options.Model = DEFAULT_MODEL,
     device: options.Device = "auto",
+    no_cache: options.NoCache = False,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Who may open the page: 127.0.0.1 is this computer alone.")
     ] = "127.0.0.1",
@@ -54,7 +55,7 @@ def demo(
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="clippy-demo-") as folder:
         if not is_local(listening):
             console.print_warning("Anyone who can reach this machine over the network can upload photos to it.")
-        clip = load_clip(model, device)
+        clip = load_clip(model, device, cache=not no_cache)
         with console.status("building the page"):
             app = build_app(Workbench(clip, Path(folder)), model)
         url = address(listening)

@@ -14,13 +14,14 @@ from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.compare import compare as compare_results
 from clippy_cli.commands.evaluation_run import EvaluationRun
+from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.results_folder import results_folder
 from clippy_cli.commands.sets import fetch_missing, list_sets
 from clippy_cli.errors import ClippyError, ExitCode
 from clippy_cli.evaluation.tasks import Task, parse_tasks
 from clippy_cli.inference.choices import WindowAverage
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.model.choices import PatchForm
+from clippy_cli.model.choices import AUTO, PatchForm
 
 _BATCH = 16
 _OUT = Path("clippy_out/evaluate")
@@ -34,8 +35,8 @@ _OUT = Path("clippy_out/evaluate")
         *("templates", "background"),
     ),
     Tasks=("task", "regions", "groups", "method", "clusters", "seed"),
-    Run=("batch_size", "workers", "device"),
-    Output=("out", "overwrite", "worst_first", "json"),
+    Run=("batch_size", "workers", "device", "precision", "compiled", "no_cache"),
+    Output=("out", "overwrite", "worst_first", "json", "profile"),
 )
 def evaluate(
     datasets: Annotated[
@@ -150,6 +151,9 @@ def evaluate(
     batch_size: options.BatchSize = _BATCH,
     workers: options.Workers = 2,
     device: options.Device = "auto",
+    precision: options.Precision = AUTO,
+    compiled: options.Compiled = False,
+    no_cache: options.NoCache = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the task cluster.")] = 0,
     out: Annotated[
         Path | None,
@@ -163,6 +167,7 @@ def evaluate(
     overwrite: options.Overwrite = False,
     worst_first: Annotated[bool, typer.Option("--worst-first", help="Sort classes by their figure.")] = False,
     json: options.Json = False,
+    profile: options.Profiled = False,
     list_all: Annotated[bool, typer.Option("--list", hidden=True)] = False,
     download: Annotated[bool, typer.Option("--download", hidden=True)] = False,
     compare: Annotated[bool, typer.Option("--compare", hidden=True)] = False,
@@ -221,6 +226,7 @@ def evaluate(
     from clippy_cli.inference.choices import GroupMethod
     from clippy_cli.inference.refine.refinement import parse_refinement
     from clippy_cli.inference.views import parse_scales
+    from clippy_cli.model.precision import check_precision
     from clippy_cli.processes import launched_processes
     from clippy_cli.reporting.evaluation.files import FILES, is_unfinished
 
@@ -251,6 +257,7 @@ def evaluate(
     )
     settings = Options(batch_size, workers, groups, GroupMethod(method), clusters, limit, seed, regions)
     command = shlex.join(["clippy", *sys.argv[1:]])
+    check_precision(precision)
     with launched_processes() as processes, ExitStack() as stack:
         if not processes.first:
             console.be_silent()
@@ -269,7 +276,8 @@ def evaluate(
                 )
             )
         )
-        run = EvaluationRun(folder, processes, command=command, seed=seed, suite=opened)
+        taken = stack.enter_context(profiling(profile and processes.first))
+        run = EvaluationRun(folder, processes, command=command, seed=seed, suite=opened, profile=taken)
         try:
             evaluate_models(
                 opened or datasets,
@@ -279,7 +287,7 @@ def evaluate(
                 protocol=rules,
                 overrides=overrides,
                 options=settings,
-                model_loading=ModelLoading(device, dense, proxy),
+                model_loading=ModelLoading(device, dense, proxy, precision, compiled, not no_cache),
                 reading=reading,
                 host=run.host(shown=not json, worst_first=worst_first),
             )

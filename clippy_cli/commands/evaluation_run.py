@@ -12,8 +12,10 @@ import typer
 from rich.text import Text
 
 from clippy_cli import console
+from clippy_cli.commands.profile_table import print_profile, profile_record
 from clippy_cli.errors import ExitCode, encodable
 from clippy_cli.notices import Notices
+from clippy_cli.stages import REPORT, stage
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.evaluate import Host
@@ -22,15 +24,23 @@ if TYPE_CHECKING:
     from clippy_cli.evaluation.suites import OpenSuite
     from clippy_cli.processes import Processes
     from clippy_cli.reporting.evaluation.report import Example
+    from clippy_cli.stages import Profile
 
 
 class EvaluationRun:
     """What the command line adds to :func:`~clippy_cli.evaluation.evaluate.evaluate`: progress, tables and files."""
 
     def __init__(
-        self, out: Path, processes: Processes, *, command: str, seed: int, suite: OpenSuite | None = None
+        self,
+        out: Path,
+        processes: Processes,
+        *,
+        command: str,
+        seed: int,
+        suite: OpenSuite | None = None,
+        profile: Profile | None = None,
     ) -> None:
-        self._out, self._processes, self._command = out, processes, command
+        self._out, self._processes, self._command, self._profile = out, processes, command, profile
         self._seed, self._suite = seed, suite
         self._evaluations: list[SetEvaluation] = []
         self._examples: list[list[Example]] = []
@@ -61,13 +71,17 @@ class EvaluationRun:
         from clippy_cli.evaluation.evaluate import make_document
         from clippy_cli.reporting.evaluation.files import remove_journals, save_document, save_images
 
-        document = make_document(
-            self._evaluations, seed=self._seed, command=encodable(self._command), suite=self._suite
-        )
-        document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
-        written = save_document(self._out, document, self._examples)
-        if not unfinished:
-            remove_journals(self._out, self._evaluations)
+        with stage(REPORT):
+            document = make_document(
+                self._evaluations, seed=self._seed, command=encodable(self._command), suite=self._suite
+            )
+            document = document.model_copy(update={"results": save_images(self._out, self._evaluations)})
+            written = save_document(self._out, document, self._examples)
+            if not unfinished:
+                remove_journals(self._out, self._evaluations)
+        if self._profile is not None:
+            counted = sum(len(next(iter(evaluation.records.values()), ())) for evaluation in self._evaluations)
+            print_profile(profile_record(self._profile, counted))
         self._notices = Notices(record.notice() for record in document.notices)
         if json:
             console.print_json(document.model_dump(by_alias=True))
@@ -91,7 +105,8 @@ class EvaluationRun:
         from clippy_cli.reporting.evaluation.examples import draw_examples
 
         if self._processes.first:
-            self._examples += draw_examples(evaluation)
+            with stage(REPORT):
+                self._examples += draw_examples(evaluation)
             if shown:
                 for result in evaluation.results:
                     print_result(result, worst_first=worst_first)
@@ -105,7 +120,7 @@ def _shown_progress(name: str) -> Iterator[Progress]:
     from clippy_cli.evaluation.run import Progress
 
     with ExitStack() as stack, ExitStack() as preparation:
-        preparation.enter_context(console.status(f"{name}: embedding texts"))
+        texts = preparation.enter_context(console.counted_status(f"{name}: embedding texts", unit="texts"))
         count: Callable[[], None] = lambda: None  # noqa: E731
 
         def start(before: int, left: int) -> None:
@@ -115,4 +130,4 @@ def _shown_progress(name: str) -> Iterator[Progress]:
                 console.err.print(f"{name}: {before} of {before + left} images were counted before", soft_wrap=True)
             count = stack.enter_context(console.progress(f"evaluating {name}", left, unit="images"))
 
-        yield Progress(start, lambda: count())
+        yield Progress(start, lambda: count(), texts)

@@ -12,6 +12,7 @@ from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_GROUPS, GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import AUTO
 from clippy_cli.reporting.files import GROUP_DEFAULT, GROUP_KINDS, GROUP_SUFFIX
 
 
@@ -39,6 +40,8 @@ def group(
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    precision: options.Precision = AUTO,
+    compiled: options.Compiled = False,
     strict: options.Strict = False,
     json: options.Json = False,
     profile: options.Profiled = False,
@@ -69,6 +72,8 @@ def group(
     found = input_files(images, out, strict=strict)
     output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, (GROUP_SUFFIX,), GROUP_KINDS))
     with output.held("clippy group"), profiling(profile) as taken:
-        clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions)
+        clip = load_clip(
+            model, device, dense=dense, proxy=proxy, positions=positions, precision=precision, compiled=compiled
+        )
         answer = clip.prepare(request)
         run_divided(clip, answer, found, output, verb="grouping", batch_size=batch_size, profile=taken)

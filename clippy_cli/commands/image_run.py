@@ -11,11 +11,13 @@ import typer
 
 from clippy_cli import console
 from clippy_cli.errors import ClippyError, ExitCode
+from clippy_cli.model.choices import AUTO
 from clippy_cli.notices import Notice, Notices, printable
 from clippy_cli.stages import LOAD_MODEL, stage
 
 if TYPE_CHECKING:
     from clippy_cli.api import Clip
+    from clippy_cli.inference.requests import ClassifyRequest, SegmentRequest
     from clippy_cli.model.base import VisionLanguageModel
     from clippy_cli.reporting.answers import Answer
 
@@ -103,12 +105,31 @@ def load_clip(
     proxy: str | None = None,
     positions: str | None = None,
     texts: bool = False,
+    precision: str = AUTO,
+    compiled: bool = False,
+    cache: bool = True,
 ) -> Clip:
     """Load a model while a spinner says so; with ``texts``, ClippyError before that where it cannot read any."""
     with console.status(f"loading {source}"), stage(LOAD_MODEL):
         from clippy_cli import api
 
-        return api.load(source, device=device, dense=dense, proxy=proxy, positions=positions, texts=texts)
+        return api.load(
+            source,
+            device=device,
+            dense=dense,
+            proxy=proxy,
+            positions=positions,
+            texts=texts,
+            precision=precision,
+            compile=compiled,
+            cache=cache,
+        )
+
+
+def prepare(clip: Clip, request: SegmentRequest | ClassifyRequest) -> Answer[Any]:
+    """The request's texts, embedded while a spinner says so, or a bar where that takes long."""
+    with console.counted_status("embedding texts", unit="texts") as count:
+        return clip.prepare(request, count)
 
 
 def load_bare_model(

@@ -13,7 +13,8 @@ import typer
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import NO_REFINEMENT, Refinement
 from clippy_cli.model import DEFAULT_MODEL
-from clippy_cli.model.choices import PositionResampling
+from clippy_cli.model.choices import AUTO, PositionResampling
+from clippy_cli.model.choices import Precision as PrecisionChoice
 from clippy_cli.model.dense import DenseMode
 from clippy_cli.regular_files import is_folder
 
@@ -155,6 +156,20 @@ CaptionColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Header of a table's captions. Default: found.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join((AUTO, *PrecisionChoice)),
+        help="What the image tower computes in; bf16 is faster on recent GPUs, and slower on most CPUs. auto is fp32.",
+    ),
+]
+Compiled = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the image tower first (torch.compile): for long runs, it takes a minute."),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Embed texts anew, and keep nothing for later runs in $CLIPPY_CACHE.")
+]
 Profiled = Annotated[
     bool, typer.Option("--profile", help="Say where the time went: seconds and ms a photo, stage by stage.")
 ]

@@ -11,12 +11,13 @@ import typer
 from clippy_cli import console
 from clippy_cli.commands import options
 from clippy_cli.commands.bulk_run import are_shards, refuse_for_shards, run_bulk
-from clippy_cli.commands.image_run import input_files, load_clip
+from clippy_cli.commands.image_run import input_files, load_clip, prepare
 from clippy_cli.commands.profile_table import profiling
 from clippy_cli.commands.region_run import Bases, Output, run_divided
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH, DEFAULT_REFINEMENT
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import AUTO
 from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS, WITH_REGIONS
 
 
@@ -59,6 +60,9 @@ def segment(
     overwrite: options.Overwrite = False,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    precision: options.Precision = AUTO,
+    compiled: options.Compiled = False,
+    no_cache: options.NoCache = False,
     strict: options.Strict = False,
     json: options.Json = False,
     profile: options.Profiled = False,
@@ -141,8 +145,18 @@ def segment(
     suffixes = ("",) if regions is None else ("", WITH_REGIONS)
     output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, suffixes, SEGMENT_KINDS))
     with output.held("clippy segment"), profiling(profile) as taken:
-        clip = load_clip(model, device, dense=dense, proxy=proxy, positions=positions, texts=True)
-        answer = clip.prepare(request)
+        clip = load_clip(
+            model,
+            device,
+            dense=dense,
+            proxy=proxy,
+            positions=positions,
+            texts=True,
+            precision=precision,
+            compiled=compiled,
+            cache=not no_cache,
+        )
+        answer = prepare(clip, request)
         if answer.settings["score_kind"] == "cosine" and threshold is None:
             console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
         run_divided(

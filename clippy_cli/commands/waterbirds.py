@@ -62,6 +62,7 @@ def waterbirds(
     batch_size: options.BatchSize = _BATCH,
     workers: options.Workers = 2,
     device: options.Device = "auto",
+    no_cache: options.NoCache = False,
     strict: options.Strict = False,
     out: Annotated[
         Path | None,
@@ -98,6 +99,7 @@ def waterbirds(
     from functools import partial
 
     from clippy_cli.data.benchmarks.base import data_root as find_root
+    from clippy_cli.data.text_cache import TextCache
     from clippy_cli.model.sources.loading import check_source
     from clippy_cli.waterbirds.dataset import open_waterbirds
     from clippy_cli.waterbirds.measure.run import BirdQuestion, ModelRun
@@ -114,7 +116,10 @@ def waterbirds(
     for source in sources:
         check_source(source, texts=True)
     load, bar = partial(load_bare_model, device=device), partial(console.progress, unit="images")
-    models = ModelRun(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar, strict)
+    models = ModelRun(
+        *(sources, load, batch_size, workers, shlex.join(["clippy", *sys.argv[1:]]), bar, strict),
+        cache=(lambda source: None) if no_cache else TextCache.of_source,
+    )
     root = None if demo else find_root(data_root)
     with results_folder(out, _OUT, FILES, work="clippy waterbirds", overwrite=overwrite) as folder:
         birds = open_waterbirds(root or build_demo_set(folder, bar), split)

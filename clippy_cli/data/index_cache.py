@@ -30,7 +30,9 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder(kind: str) -> Path:
-    """Where clippy keeps what it can make again: ``$XDG_CACHE_HOME/clippy/KIND``, or below ``~/.cache``."""
+    """Where clippy keeps what it can make again: $CLIPPY_CACHE/KIND, $XDG_CACHE_HOME/clippy/KIND or below ~/.cache."""
+    if own := os.environ.get("CLIPPY_CACHE"):
+        return Path(own).expanduser() / kind
     root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(root) / "clippy" / kind
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clippy_cli.data.text_cache import TextCache, TextRequest
 from clippy_cli.errors import ClippyError, as_unicode
 from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel, embed_patch_texts
+from clippy_cli.model.device import device_name
 
+OnTexts = Callable[[int, int], object]  # called with the texts embedded so far, and all of them
+
+_PART = 512  # texts between two calls of OnTexts
 _SLOT = "{}"
 _ARTICLE_SLOT = "a/an {}"
 _OWN_SETS = {"none": (_SLOT,), "photo": (f"a photo of {_ARTICLE_SLOT}",)}
 _OPEN_CLIP_SETS = {"simple": "SIMPLE_IMAGENET_TEMPLATES", "openai": "OPENAI_IMAGENET_TEMPLATES"}
+
+
+def unheard(done: int, total: int) -> None:
+    """Nobody waits for texts."""
 
 
 def template_names() -> tuple[str, ...]:
@@ -59,30 +70,98 @@ def fill(template: str, noun: str) -> str:
     return template.replace(_ARTICLE_SLOT, f"{article} {_SLOT}").replace(_SLOT, noun)
 
 
-def prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm.
-
-    A model with a rule of its own (:class:`~clippy_cli.model.base.MeansOfPrompts`) goes by that.
-    """
-    return _mean_over_templates(model, model.embed_texts, names, templates)
-
-
-def patch_prompt_embeddings(model: VisionLanguageModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """As :func:`prompt_embeddings`, of the vectors that the model's patches are compared with."""
-    return _mean_over_templates(model, partial(embed_patch_texts, model), names, templates)
-
-
-def _mean_over_templates(
+def prompt_embeddings(
     model: VisionLanguageModel,
-    embed: Callable[[Sequence[str]], Tensor],
     names: Sequence[str],
     templates: Sequence[str],
+    *,
+    cache: TextCache | None = None,
+    on_texts: OnTexts = unheard,
 ) -> Tensor:
-    texts = [fill(template, name) for name in names for template in templates]
-    if isinstance(model, MeansOfPrompts) and texts:
-        return model.embed_prompt_means(texts, len(templates))
-    vectors = embed(texts).view(len(names), len(templates), -1)  # (K*T,D) -> (K,T,D)
-    return F.normalize(vectors.mean(dim=1), dim=-1)
+    """K names, T templates -> (K,D), for images: the mean of a name's T unit vectors, scaled to unit norm.
+
+    A model with a rule of its own (:class:`~clippy_cli.model.base.MeansOfPrompts`) goes by that. What ``cache`` holds
+    is not computed again; else ``on_texts`` is called as texts are embedded.
+    """
+    return _means(model, names, templates, "images", cache, on_texts)
+
+
+def patch_prompt_embeddings(
+    model: VisionLanguageModel,
+    names: Sequence[str],
+    templates: Sequence[str],
+    *,
+    cache: TextCache | None = None,
+    on_texts: OnTexts = unheard,
+) -> Tensor:
+    """As :func:`prompt_embeddings`, of the vectors that the model's patches are compared with."""
+    return _means(model, names, templates, "patches", cache, on_texts)
+
+
+def text_embeddings(
+    model: VisionLanguageModel,
+    texts: Sequence[str],
+    *,
+    cache: TextCache | None = None,
+    on_texts: OnTexts = unheard,
+) -> Tensor:
+    """K texts as they are -> (K,D), unit norm, for images; ``cache`` and ``on_texts`` as above."""
+    request = TextRequest(tuple(texts), None, "images", device_name(model.device))
+    return _kept(cache, request, model.device, lambda: _in_parts(model.embed_texts, texts, on_texts))
+
+
+def _means(
+    model: VisionLanguageModel,
+    names: Sequence[str],
+    templates: Sequence[str],
+    compared_with: Literal["images", "patches"],
+    cache: TextCache | None,
+    on_texts: OnTexts,
+) -> Tensor:
+    texts, each = [fill(template, name) for name in names for template in templates], len(templates)
+
+    def compute() -> Tensor:
+        if isinstance(model, MeansOfPrompts) and texts:
+            means, part = [], each * max(1, _PART // each)
+            for start in range(0, len(texts), part):
+                on_texts(start, len(texts))
+                means.append(model.embed_prompt_means(texts[start : start + part], each))
+            on_texts(len(texts), len(texts))
+            return torch.cat(means)
+        embed = model.embed_texts if compared_with == "images" else partial(embed_patch_texts, model)
+        vectors = _in_parts(embed, texts, on_texts).view(len(names), each, -1)  # (K*T,D) -> (K,T,D)
+        return F.normalize(vectors.mean(dim=1), dim=-1)
+
+    return _kept(
+        cache, TextRequest(tuple(texts), each, compared_with, device_name(model.device)), model.device, compute
+    )
+
+
+def _kept(cache: TextCache | None, request: TextRequest, device: torch.device, compute: Callable[[], Tensor]) -> Tensor:
+    """What the cache holds, or else what is computed now, which it then holds."""
+    if cache is None or not request.texts:
+        return compute()
+    known = cache.find(request)
+    if known is not None:
+        return torch.from_numpy(known.copy()).to(device)
+    vectors = compute()
+    if vectors.dtype == torch.float32:
+        cache.keep(request, vectors.detach().cpu().contiguous().numpy())
+    return vectors
+
+
+def _in_parts(embed: Callable[[Sequence[str]], Tensor], texts: Sequence[str], on_texts: OnTexts) -> Tensor:
+    """(K,D) in the order of K texts, which the model is given a part at a time, the shortest first."""
+    if len(texts) <= _PART:
+        return embed(texts)
+    rows = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    parts = []
+    for start in range(0, len(rows), _PART):
+        on_texts(start, len(rows))
+        parts.append(embed([texts[row] for row in rows[start : start + _PART]]))
+    on_texts(len(rows), len(rows))
+    vectors = torch.cat(parts)
+    return torch.empty_like(vectors).index_copy_(0, torch.tensor(rows, device=vectors.device), vectors)
 
 
 def _hint() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clippy_cli.data.benchmarks import open_benchmark
 from clippy_cli.data.benchmarks.base import AnnotatedSet, ImageSet, Reading
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.protocol import Protocol, load_protocol
 from clippy_cli.evaluation.provenance import library_versions
@@ -28,19 +29,27 @@ from clippy_cli.evaluation.tasks import Task, parse_tasks, task_class, tasks_of_
 from clippy_cli.evaluation.tasks.base import Options
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.choices import AUTO
 from clippy_cli.model.patch_forms import with_patch_form
 from clippy_cli.model.sources import loading
 from clippy_cli.notices import Notices
 from clippy_cli.processes import ALONE, Processes
+from clippy_cli.stages import LOAD_MODEL, stage
 
 
 @dataclass(frozen=True)
 class ModelLoading:
-    """How models that are named by a source are loaded; see :func:`~clippy_cli.model.sources.loading.load_model`."""
+    """How models that are named by a source are loaded; see :func:`~clippy_cli.model.sources.loading.load_model`.
+
+    With ``cache`` embeddings of their texts are kept on disk (see :class:`~clippy_cli.data.text_cache.TextCache`).
+    """
 
     device: str = "auto"
     dense: str | None = None
     proxy: str | None = None
+    precision: str = AUTO
+    compiled: bool = False
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,19 @@ def _evaluate_model(
     host: Host,
 ) -> list[SetEvaluation]:
     """One model on every set. A model that is loaded here is freed at the end: what is returned does not hold it."""
-    source = str(model) if isinstance(model, str | Path) else model.name
+    source, cache = str(model) if isinstance(model, str | Path) else model.name, None
     if isinstance(model, str | Path):
         device = host.processes.device(how.device)
-        with host.busy(f"loading {source}"):
-            model = loading.load_model(source, device=device, dense=how.dense, proxy=how.proxy)
+        with host.busy(f"loading {source}"), stage(LOAD_MODEL):
+            model = loading.load_model(
+                source,
+                device=device,
+                dense=how.dense,
+                proxy=how.proxy,
+                precision=how.precision,
+                compiled=how.compiled,
+            )
+            cache = TextCache.of_source(source) if how.cache and model.reads_texts else None
     if overrides.patches is not None:
         model = with_patch_form(model, overrides.patches)
     evaluations = []
@@ -160,6 +177,7 @@ def _evaluate_model(
                 journals=host.journals,
                 processes=host.processes,
                 progress=progress,
+                cache=cache,
             )
         host.evaluated(evaluation)
         evaluations.append(evaluation.released())

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, NonNegativeInt, WithJsonSchema
 
 from clippy_cli.evaluation.tasks import Task
+from clippy_cli.model.choices import Precision
 from clippy_cli.notices import Notice, NoticeKind, Notices, printable
 
 SCHEMA = "clippy-result/1"
@@ -75,6 +76,8 @@ class ModelRecord(Record):
     name: str
     source: str = Field(description="What --model said.")
     fingerprint: str = Field(description="Hash of the model's answers to a fixed image and fixed texts.")
+    precision: Precision = Field(Precision.FP32, description="What the image tower computed in.")
+    compiled: bool = Field(False, description="Whether torch compiled the image tower.")
 
 
 class ClassScore(Record):

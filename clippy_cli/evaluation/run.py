@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import ImageSet, Sample, set_classes
+from clippy_cli.data.prompts import OnTexts, unheard
 from clippy_cli.evaluation.journal import Counted, Journal, Records, file_stamp
 from clippy_cli.evaluation.result import ImageRecord, ResultTask, notice_records
 from clippy_cli.evaluation.tasks.base import EvaluationTask, Setup
@@ -26,6 +27,7 @@ from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Encode, Failed, encode_images
 from clippy_cli.notices import MOST_EXAMPLES, printable
 from clippy_cli.processes import Processes
+from clippy_cli.stages import MEASURE, stage
 
 logger = logging.getLogger(__name__)
 AnyTask = EvaluationTask[Any, Any]
@@ -38,10 +40,12 @@ class Progress:
     Attributes:
         start: called once with the images counted before, and those that this process has to do.
         advance: called after each of the latter.
+        texts: called before, with the texts embedded so far and all of them, where there are many.
     """
 
     start: Callable[[int, int], object] = lambda before, left: None
     advance: Callable[[], object] = lambda: None
+    texts: OnTexts = unheard
 
 
 @dataclass(frozen=True)
@@ -202,11 +206,12 @@ def _measured_blocks(
             else:
                 outputs = _outputs(tasks, result.output)
                 noted = notice_records(getattr(result.sample.sample, "notices", ()))
-                measured = {
-                    name: record.model_copy(update={"notices": noted}) if noted else record
-                    for task, output in zip(tasks, outputs, strict=True)
-                    for name, record in task.measure(index, result.sample.sample, output).items()
-                }
+                with stage(MEASURE):
+                    measured = {
+                        name: record.model_copy(update={"notices": noted}) if noted else record
+                        for task, output in zip(tasks, outputs, strict=True)
+                        for name, record in task.measure(index, result.sample.sample, output).items()
+                    }
                 records[index] = Counted(measured, stamps.pop(index))
             progress.advance()
         yield records, time.perf_counter() - begun

@@ -11,6 +11,7 @@ from clippy_cli import __version__
 from clippy_cli.data.benchmarks.base import ImageSet, set_classes
 from clippy_cli.data.benchmarks.catalogue import SCENES
 from clippy_cli.data.benchmarks.framed import Frame, framed
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.conditions import measured_with
 from clippy_cli.evaluation.journal import Facts, Journal
@@ -34,8 +35,10 @@ from clippy_cli.evaluation.tasks.base import Options, Setup, common_record
 from clippy_cli.inference.choices import Sizes, WindowAverage
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import with_pool_prefix, with_positions
+from clippy_cli.model.precision import is_compiled, precision_of
 from clippy_cli.notices import Notices
 from clippy_cli.processes import Processes
+from clippy_cli.stages import TEXTS, stage
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +85,13 @@ def evaluate_set(
     journals: Path | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
+    cache: TextCache | None = None,
 ) -> SetEvaluation:
     """Measure ``tasks`` (by default what the kind of set is for) of one model on one set under one protocol.
 
     ``source`` is what names the model in the results, ``overrides`` what departs from the protocol. What was counted is
     noted in the folder ``journals``, and read from there, where one is given. ``processes`` share the work, and
-    each gets the same results. ``progress`` is called as images are done.
+    each gets the same results. ``progress`` is called as images are done. Embeddings of texts are kept in ``cache``.
 
     Raises:
         ClippyError: a task that the set does not have, settings that do not fit together, a full disk.
@@ -97,6 +101,7 @@ def evaluate_set(
     settings = resolve_settings(protocol, images.info, model, overrides or Overrides())
     identity = model_fingerprint(model)  # of the weights, before the protocol chooses how they are read
     setup = _setup(model, images, settings, options or Options())
+    setup = replace(setup, cache=cache, on_texts=(progress or Progress()).texts)
     prepared: dict[Task, AnyTask] = {}
     measured, kept = None, []
     for looked, together in _passes(setup, chosen):
@@ -106,7 +111,8 @@ def evaluate_set(
             journal = Journal(journals, _facts(looked, together, source or model.name, identity), rank)
             kept.append(journal)
             _warn_if_superseded(images, journal.superseded())
-        prepared |= {task: task_class(task)(looked) for task in together}
+        with stage(TEXTS):
+            prepared |= {task: task_class(task)(looked) for task in together}
         ready = [prepared[task] for task in together]
         try:
             part = measure_set(looked, ready, journal=journal, processes=processes, progress=progress)
@@ -115,7 +121,13 @@ def evaluate_set(
                 journal.close()
         measured = part if measured is None else measured.joined(part)
     assert measured is not None
-    record = ModelRecord(name=model.name, source=source or model.name, fingerprint=identity)
+    record = ModelRecord(
+        name=model.name,
+        source=source or model.name,
+        fingerprint=identity,
+        precision=precision_of(model),
+        compiled=is_compiled(model),
+    )
     results = tuple(_result(name, task, record, measured) for task in prepared.values() for name in task.results)
     device = describe_device(model.device)
     return SetEvaluation(images, settings, prepared, results, measured.records, device, tuple(kept))
@@ -221,6 +233,7 @@ def _facts(setup: Setup[ImageSet], tasks: Sequence[Task], source: str, identity:
         "the list of images": [images.key(index) for index in range(len(images))],
         "the classes or their words": [asdict(entry) for entry in set_classes(images)],
         "the model's weights": identity,
+        "the precision": (precision_of(setup.model), is_compiled(setup.model)),
         "the device": setup.model.device.type,
         **{f"the setting {name}": value for name, value in asdict(setup.settings).items()},
         **{f"the option {name}": value for name, value in asdict(setup.options).items() if name != "workers"},

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from clippy_cli.errors import ClippyError
 
-TEXT_BATCH = 256  # texts that a text tower is given at a time
-
 
 def patch_grid(height: int, width: int, patch_size: int | tuple[int, int]) -> tuple[int, int]:
     """Patch grid (h,w) of an image of H x W pixels; ClippyError where a side is no multiple of the patch's."""

@@ -65,3 +65,13 @@ class DenseMode(StrEnum):
     CLEARCLIP = "clearclip"
     RESCLIP = "resclip"
     PROXYCLIP = "proxyclip"
+
+
+AUTO = "auto"
+
+
+class Precision(StrEnum):
+    """What the products of an image tower are computed in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"

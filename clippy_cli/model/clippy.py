@@ -22,13 +22,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite
-from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling
-from clippy_cli.model.compat.torch import with_child
+from clippy_cli.model.base import InferenceDefaults, Preprocess, finite
+from clippy_cli.model.choices import DenseMode, Pooling, PositionResampling, Precision
+from clippy_cli.model.compat.torch import repeated_blocks, with_child
 from clippy_cli.model.config import ImageTowerConfig, ModelConfig
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.image_tower import ImageTower
 from clippy_cli.model.pooling import affinity_mean, at_least_float32, lse_scores, normalized, pool_tokens
+from clippy_cli.model.precision import in_precision
+from clippy_cli.model.text_batches import embed_by_length
 from clippy_cli.model.text_tower import LaterText, TextTower
 from clippy_cli.model.vit import PlainViT, plain_shape
 from clippy_cli.model.vit_tower import VitTower
@@ -42,6 +44,7 @@ class Clippy(nn.Module):
     Attributes:
         config: the architecture, and the form of patches that inference takes.
         dense: how the last block attends where patches are wanted; plain unless the model is a view.
+        precision: in which the image tower computes (see ``precision.py``); compiled: whether torch compiled it.
         log_logit_scale: learned logarithm of the factor of a cosine in the loss (CLIP, arXiv 2103.00020, figure 3).
         patch_mean: (D,) mean training patch, which the centered form subtracts; zeros where none was measured; (D/2,)
             under cls+avg.
@@ -59,6 +62,7 @@ class Clippy(nn.Module):
         super().__init__()
         self.config = config
         self.dense = PLAIN
+        self.precision, self.compiled = Precision.FP32, False
         self.image = build_image_tower(config.image, config.patch_dim, bare=bare)
         self._later = later
         if later is None:
@@ -75,7 +79,7 @@ class Clippy(nn.Module):
 
     def image_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B,3,H,W), optional (B,K) kept patches -> (B,P+N,D) tokens in the joint space, not normalized."""
-        return self.joint_tokens(self.image.features(images, keep))
+        return in_precision(self.precision, images.device, lambda: self.joint_tokens(self.image.features(images, keep)))
 
     # Projection: each token by itself and before pooling, so that patches lie in the joint space (section 3.2). The
     # paper's model needs none, since its trunk is as wide as the joint space. ``image.head_blocks`` come before it.
@@ -154,11 +158,13 @@ class Clippy(nn.Module):
         return vectors if torch.is_grad_enabled() or self.training else finite(vectors, self.name)
 
     def _in_batches(self, embed: Callable[[Tensor], Tensor], texts: Sequence[str], width: int) -> Tensor:
-        vectors = [
-            embed(self.text.tokenize(texts[start : start + TEXT_BATCH]).to(self.device))
-            for start in range(0, len(texts), TEXT_BATCH)
-        ]
-        return torch.cat(vectors) if vectors else torch.empty(0, width, device=self.device)
+        if not texts:
+            return torch.empty(0, width, device=self.device)
+        ids, pad = self.text.tokenize(texts), self.text.pad_id  # (K,L)
+        lengths = [ids.shape[1]] * len(ids) if pad is None else (ids != pad).sum(dim=1).tolist()
+        return embed_by_length(
+            lambda rows: embed(ids[rows, : max(lengths[row] for row in rows)].to(self.device)), lengths
+        )
 
     # Logits: cosines of images and texts, which the loss multiplies with the logit scale (CLIP, figure 3). ``lse`` is
     # no dot product of two vectors: it pools the cosines of the patches.
@@ -193,8 +199,12 @@ class Clippy(nn.Module):
         if self.dense.mode is DenseMode.PLAIN:
             tokens = self.image_tokens(images)
         else:
-            proxy = self.dense.proxy_patches(images, self.preprocess)
-            tokens = self.joint_tokens(self.image.dense_features(images, self.dense.mode, proxy))
+            proxy, mode = self.dense.proxy_patches(images, self.preprocess), self.dense.mode
+            tokens = in_precision(
+                self.precision,
+                images.device,
+                lambda: self.joint_tokens(self.image.dense_features(images, mode, proxy)),
+            )
         return tokens[:, self.image.num_prefix_tokens :]
 
     @torch.no_grad()
@@ -230,6 +240,18 @@ class Clippy(nn.Module):
         """A view with patches by ``dense``; ClippyError where the image tower is no plain vision transformer."""
         self.image.require_dense(self.name)
         return self.view(dense=dense)
+
+    def with_precision(self, precision: Precision) -> Clippy:
+        """A view whose image tower computes in ``precision``."""
+        other = self.view()
+        other.precision = precision
+        return other
+
+    def compile_image_tower(self) -> None:
+        """Compile the repeated blocks of its trunk in place, once for all numbers of images and tokens."""
+        self.compiled = True
+        for block in repeated_blocks(self.image.trunk):
+            block.compile(dynamic=True)
 
     # What tables say of it, and what inference takes where the user says nothing.
 

@@ -51,6 +51,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """``cpu``, ``mps``, or a card's name as CUDA gives it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """The device's dense datasheet rate at bf16, fp16, tf32 or fp32 (see ``PEAK_FLOPS``); None where none is known."""
     return named_peak(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None

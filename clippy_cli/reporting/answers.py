@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clippy_cli.data.labels import Vocabulary
-from clippy_cli.data.prompts import fill, patch_prompt_embeddings, prompt_embeddings, resolve_templates
+from clippy_cli.data.prompts import (
+    OnTexts,
+    fill,
+    patch_prompt_embeddings,
+    prompt_embeddings,
+    resolve_templates,
+    unheard,
+)
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.classify import image_scores, rank_labels
@@ -36,6 +44,7 @@ from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.model.patch_forms import position_rule
+from clippy_cli.model.precision import is_compiled, precision_of
 from clippy_cli.reporting.debug import Explanation, describe_views
 from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
@@ -48,12 +57,13 @@ _MANY = 2  # photos from which what follows the encoder runs beside it
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A loaded model, and how it was asked for."""
+    """A loaded model, how it was asked for, and where embeddings of its texts are kept, if anywhere."""
 
     model: VisionLanguageModel
     source: str
     dense: str | None = None
     proxy: str | None = None
+    cache: TextCache | None = None
 
     def settings(self, command: str) -> dict[str, Any]:
         """The first lines of a result's settings."""
@@ -63,7 +73,13 @@ class ModelChoice:
             "dense": self.dense,
             "proxy": self.proxy,
             "positions": position_rule(self.model),
+            **arithmetic(self.model),
         }
+
+
+def arithmetic(model: VisionLanguageModel) -> dict[str, Any]:
+    """The lines of a result's settings that say what the image tower computed in."""
+    return {"precision": str(precision_of(model)), **({"compiled": True} if is_compiled(model) else {})}
 
 
 class Answer(Protocol[R]):
@@ -98,14 +114,14 @@ class _Looked:
 class SegmentAnswer(_Looked):
     """Photos -> :class:`Segmentation`."""
 
-    def __init__(self, choice: ModelChoice, request: SegmentRequest) -> None:
+    def __init__(self, choice: ModelChoice, request: SegmentRequest, on_texts: OnTexts = unheard) -> None:
         super().__init__(choice, request.look)
         model, self.vocabulary = choice.model, request.vocabulary
         self.templates = request.templates or resolve_templates(model.defaults.templates)
         entries = Entries.of_vocabulary(self.vocabulary)
         rule = Rule(model.defaults.logit_scale, request.threshold, request.min_area, refine=request.refine)
         with stage(TEXTS):
-            texts = patch_prompt_embeddings(model, entries.texts, self.templates)
+            texts = patch_prompt_embeddings(model, entries.texts, self.templates, cache=choice.cache, on_texts=on_texts)
         self.segmenter = Segmenter(texts, entries, rule)
         self.settings = {
             **choice.settings("segment"),
@@ -216,12 +232,14 @@ class GroupAnswer(_Looked):
 class ClassifyAnswer:
     """Photos -> :class:`Classification`."""
 
-    def __init__(self, choice: ModelChoice, request: ClassifyRequest) -> None:
+    def __init__(self, choice: ModelChoice, request: ClassifyRequest, on_texts: OnTexts = unheard) -> None:
         model = self.model = choice.model
         self._request = request
         templates = request.templates or resolve_templates(model.defaults.templates)
         with stage(TEXTS):
-            self._texts = prompt_embeddings(model, request.vocabulary.texts, templates)
+            self._texts = prompt_embeddings(
+                model, request.vocabulary.texts, templates, cache=choice.cache, on_texts=on_texts
+            )
         self.short_side = request.resolution or model.preprocess.resolution
         self.settings = {
             "command": "classify",
@@ -229,6 +247,7 @@ class ClassifyAnswer:
             "labels": _synonyms(request.vocabulary),
             "templates": list(templates),
             "resolution": self.short_side,
+            **arithmetic(model),
         }
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -85,7 +85,7 @@ class EmbedsPhotos:
         [(384,)]
         """
         answer = self.prepare_embeddings(patches=patches, resolution=resolution)
-        return answer_all(self._choice.model, answer, photos, batch_size=batch_size)
+        return answer_all(self._choice.model, answer, photos, lambda found, place: found, batch_size=batch_size)
 
     def prepare_embeddings(self, *, patches: bool = False, resolution: int | None = None) -> EmbedAnswer:
         """What ``answer`` takes for embeddings; see :meth:`embed_many`."""

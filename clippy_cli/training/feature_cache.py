@@ -23,8 +23,8 @@ from clippy_cli.data.identity import DataIdentity, identify
 from clippy_cli.data.streams import Position, StreamSource
 from clippy_cli.data.transforms import draw_flip
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import TEXT_BATCH
 from clippy_cli.model.clippy import Clippy
+from clippy_cli.model.text_batches import TEXT_BATCH
 from clippy_cli.processes import Processes
 from clippy_cli.recipe.schema import Recipe
 from clippy_cli.training.events import CacheProgress, OnEvent, ShouldStop, Stop, StopRequested

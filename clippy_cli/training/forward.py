@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.clippy import Clippy
-from clippy_cli.model.compat.torch import allow_recompilations
+from clippy_cli.model.compat.torch import allow_recompilations, repeated_blocks
 from clippy_cli.model.pooling import normalized
 from clippy_cli.model.sampling import gather_patches
 from clippy_cli.recipe.schema import ModelRecipe
@@ -48,17 +48,6 @@ def compile_towers(model: Clippy) -> None:
     for tower in (model.image.trunk, model.text.encoder):
         for block in repeated_blocks(tower):
             block.compile(dynamic=False)
-
-
-def repeated_blocks(tower: nn.Module) -> list[nn.Module]:
-    """The members of the tower's longest list of layers of one class; the tower itself where it has none."""
-    lists = [
-        list(module.children())
-        for module in tower.modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential) and len({type(child) for child in module.children()}) == 1
-    ]
-    longest = max(lists, key=len, default=[])
-    return longest if len(longest) > 1 else [tower]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from torch import Tensor
 from clippy_cli.data.benchmarks.base import AnnotatedSet, Kind
 from clippy_cli.data.benchmarks.framed import Frame
 from clippy_cli.data.images import LONGEST_EXACT, dense_size, exact_size, resize_bilinear, resize_image
+from clippy_cli.data.prompts import OnTexts, unheard
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.evaluation.result import ClassScore, ImageRecord, ResultTask
 from clippy_cli.evaluation.settings import Settings, check_whole_numbers
 from clippy_cli.evaluation.tasks import Task
@@ -69,12 +71,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Setup(Generic[SetT]):
-    """What a task is prepared with."""
+    """What a task is prepared with: ``cache`` and ``on_texts`` are those of ``data/prompts.py``."""
 
     model: VisionLanguageModel
     images: SetT
     settings: Settings
     options: Options
+    cache: TextCache | None = None
+    on_texts: OnTexts = unheard
 
     @property
     def total(self) -> int:

@@ -47,7 +47,9 @@ class Classify(EvaluationTask[ClassificationSet, ClassifiedImage]):
         super().__init__(setup)
         pairs = [(word, index) for index, entry in enumerate(setup.images.classes) for word in entry.prompts]
         words = [word for word, _ in pairs]
-        self.texts = prompt_embeddings(setup.model, words, setup.settings.templates).float()  # (K,D)
+        self.texts = prompt_embeddings(  # (K,D)
+            setup.model, words, setup.settings.templates, cache=setup.cache, on_texts=setup.on_texts
+        ).float()
         self._classes = torch.tensor([index for _, index in pairs])  # (K,)
 
     def measure(self, index: int, sample: ClassifiedImage, output: Tensor) -> dict[ResultTask, ImageRecord]:

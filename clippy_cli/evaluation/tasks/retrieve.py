@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import RetrievalSet
 from clippy_cli.data.captions import CaptionedImage
+from clippy_cli.data.prompts import text_embeddings
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.metrics.retrieval import pooled_recalls, recalls_by_image
 from clippy_cli.evaluation.result import ImageRecord, ResultTask
@@ -49,7 +50,8 @@ class Retrieve(EvaluationTask[RetrievalSet, CaptionedImage]):
                 self._captions[index] = setup.images.captions(index)
             except ClippyError as error:
                 self._errors[index] = error.message
-        self.texts = setup.model.embed_texts([text for own in self._captions.values() for text in own]).float()  # (T,D)
+        captions = [text for own in self._captions.values() for text in own]
+        self.texts = text_embeddings(setup.model, captions, cache=setup.cache, on_texts=setup.on_texts).float()  # (T,D)
         self._rows: dict[int, Tensor] = {}
 
     def measure(self, index: int, sample: CaptionedImage, output: Tensor) -> dict[ResultTask, ImageRecord]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from clippy_cli.data.benchmarks.base import IGNORE, SegmentationSet, SegmentedImage
-from clippy_cli.data.prompts import patch_prompt_embeddings
+from clippy_cli.data.prompts import OnTexts, patch_prompt_embeddings, unheard
 from clippy_cli.data.regions import find_regions, read_regions
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.metrics.segmentation import (
     class_accuracy,
@@ -45,12 +46,19 @@ from clippy_cli.inference.segment import Segmenter
 from clippy_cli.model.base import VisionLanguageModel
 
 
-def open_segmenter(model: VisionLanguageModel, images: SegmentationSet, settings: Settings) -> Segmenter:
+def open_segmenter(
+    model: VisionLanguageModel,
+    images: SegmentationSet,
+    settings: Settings,
+    *,
+    cache: TextCache | None = None,
+    on_texts: OnTexts = unheard,
+) -> Segmenter:
     """What labels the photos of a set, by the same path as ``clippy segment``; codes are class indices."""
     entries = class_entries(images, settings)
     if max(entries.codes) >= IGNORE:
         raise ClippyError(f"{images.info.name} has more than {IGNORE} classes", "Split it into smaller sets.")
-    texts = patch_prompt_embeddings(model, entries.texts, settings.templates)
+    texts = patch_prompt_embeddings(model, entries.texts, settings.templates, cache=cache, on_texts=on_texts)
     return Segmenter(texts, entries, segmentation_rule(images, settings))
 
 
@@ -80,7 +88,9 @@ class Segment(EvaluationTask[SegmentationSet, SegmentedImage]):
                 "refine or to share in regions.",
                 "Leave --refine and --regions out.",
             )
-        self._segmenter = open_segmenter(setup.model, setup.images, setup.settings)
+        self._segmenter = open_segmenter(
+            setup.model, setup.images, setup.settings, cache=setup.cache, on_texts=setup.on_texts
+        )
 
     @property
     def results(self) -> tuple[ResultTask, ...]:

@@ -82,3 +82,26 @@ def with_child(module: ModuleT, name: str, child: nn.Module) -> ModuleT:
 def allow_recompilations(count: int) -> None:
     """Let ``torch.compile`` compile a block for at least that many shapes, in this process, before it gives up."""
     torch._dynamo.config.recompile_limit = max(count, torch._dynamo.config.recompile_limit)
+
+
+def repeated_blocks(tower: nn.Module) -> list[nn.Module]:
+    """The members of the tower's longest list of layers of one class; the tower itself where it has none."""
+    lists = [
+        list(module.children())
+        for module in tower.modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len({type(child) for child in module.children()}) == 1
+    ]
+    longest = max(lists, key=len, default=[])
+    return longest if len(longest) > 1 else [tower]
+
+
+def compiler_complaint() -> str | None:
+    """Why inductor finds no C++ compiler; None where it finds one."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        return str(error).splitlines()[0]
+    return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clippy_cli.model.registry import CONFIG_FILE, find_model, shipped_models
-from clippy_cli.model.sources.registry import ALL_TASKS, OWN, Listed, source
+from clippy_cli.model.sources.registry import ALL_TASKS, OWN, Listed, regular_files, source
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,10 @@ class DirectorySource:
     def check(self, name: str, *, texts: bool) -> None:
         """ClippyError where no model directory is behind ``name``."""
         find_model(name)
+
+    def text_files(self, name: str) -> dict[str, Path]:
+        """Configuration, weights and tokenizer."""
+        return regular_files(find_model(name), (CONFIG_FILE, "*.safetensors", "tokenizer/*"))
 
     def load(self, name: str, device: torch.device) -> VisionLanguageModel:
         """The model of a name, directory or run folder."""

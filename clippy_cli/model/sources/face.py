@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clippy_cli.errors import first_line
-from clippy_cli.model.base import TEXT_BATCH, InferenceDefaults, Preprocess, finite, patch_grid
-from clippy_cli.model.choices import PositionResampling
+from clippy_cli.model.base import InferenceDefaults, Preprocess, finite, patch_grid
+from clippy_cli.model.choices import PositionResampling, Precision
 from clippy_cli.model.dense.dense import PLAIN, Dense
 from clippy_cli.model.pooling import normalized
+from clippy_cli.model.precision import in_precision
+from clippy_cli.model.text_batches import embed_by_length
 from clippy_cli.model.weight_files import check_filled, check_finite
 
 DENSE_RESOLUTION = 448  # the resolution at which the paper compares models densely
@@ -36,6 +38,7 @@ class ForeignModel(ABC):
     def __init__(self, name: str, module: nn.Module, preprocess: Preprocess, logit_scale: float) -> None:
         self._name = name
         self.dense = PLAIN
+        self.precision = Precision.FP32
         self.module = module.float().eval().requires_grad_(False)
         check_finite(module.named_parameters(), f"The weights of {name}")
         check_filled(module.named_parameters(), f"The weights of {name}")
@@ -53,21 +56,30 @@ class ForeignModel(ABC):
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,D), unit norm."""
-        return normalized(finite(self.image_vectors(images), self.name))
+        return normalized(finite(self._in_precision(self.image_vectors, images), self.name))
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,h,w,D), unit norm; ClippyError where a side is no multiple of the patch."""
         patch_grid(images.shape[-2], images.shape[-1], self.preprocess.patch_size)
-        return normalized(finite(self.patch_vectors(images), self.name))
+        return normalized(finite(self._in_precision(self.patch_vectors, images), self.name))
+
+    def _in_precision(self, vectors: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return in_precision(self.precision, images.device, lambda: vectors(images))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """K strings -> (K,D), unit norm; an empty sequence gives (0,D)."""
         if not texts:
             return self.embed_texts([""])[:0]
-        batches = [list(texts[start : start + TEXT_BATCH]) for start in range(0, len(texts), TEXT_BATCH)]
-        return torch.cat([normalized(finite(self.text_vectors(batch), self.name)) for batch in batches])
+        return embed_by_length(
+            lambda rows: normalized(finite(self.text_vectors([texts[row] for row in rows]), self.name)),
+            self.text_lengths(texts),
+        )
+
+    def text_lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each of K texts where a batch is padded to its longest; all equal, as here, where it is not."""
+        return [0] * len(texts)
 
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) cosines in [-1, 1]."""
@@ -95,6 +107,12 @@ class ForeignModel(ABC):
     def with_positions(self, rule: PositionResampling) -> Self:
         """A view whose position table is resampled by ``rule``; for models that have ``positions``."""
         return self.view(positions=rule)
+
+    def with_precision(self, precision: Precision) -> Self:
+        """A view whose image side computes in ``precision``."""
+        other = self.view()
+        other.precision = precision
+        return other
 
     def native_square(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,3,R,R): the native square, for towers whose pooled vector was trained at one size only."""

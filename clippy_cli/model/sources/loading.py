@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.choices import DenseMode
-from clippy_cli.model.sources.registry import OWN, Listed, find_source, source_names
+from clippy_cli.model.choices import AUTO, DenseMode
+from clippy_cli.model.sources.registry import OWN, Listed, ListsTextFiles, find_source, source_names
 
 if TYPE_CHECKING:
     from clippy_cli.model.base import VisionLanguageModel
@@ -60,8 +61,10 @@ def load_model(
     dense: str | None = None,
     proxy: str | None = None,
     positions: str | None = None,
+    precision: str = AUTO,
+    compiled: bool = False,
 ) -> VisionLanguageModel:
-    """A model in evaluation mode, in float32.
+    """A model in evaluation mode, its weights in float32.
 
     Args:
         source: a shipped name, a directory or a run folder; ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``,
@@ -72,6 +75,8 @@ def load_model(
         dense: a :class:`~clippy_cli.model.dense.DenseMode`; None is plain, or proxyclip where a proxy is given.
         proxy: source of the model whose patches steer the attention.
         positions: how the position table is resampled to other grids; None for the model's own way.
+        precision: of the image tower, auto, fp32 or bf16 (see ``model/precision.py``).
+        compiled: whether torch compiles the image tower, which takes up to a minute at the first image.
 
     Raises:
         ClippyError: no such model; weights that are not at hand, with the file's name and the way to pass a copy;
@@ -81,13 +86,30 @@ def load_model(
 
     kind, name = split_source(source)
     mode = _settled_mode(source, dense, proxy)
-    steering = None if proxy is None else load_model(proxy, device=device)
+    steering = None if proxy is None else load_model(proxy, device=device, precision=precision)
     model = find_source(kind).load(name, resolve_device(device))
+    if precision != AUTO or compiled:
+        from clippy_cli.model.precision import compile_model, with_precision
+
+        model = with_precision(model, precision)
+        if compiled:
+            compile_model(model)
     if mode is DenseMode.PLAIN and positions is None:
         return model
     from clippy_cli.model.patch_forms import with_dense_mode, with_positions
 
     return with_dense_mode(model if positions is None else with_positions(model, positions), mode, steering)
+
+
+def text_files(source: str) -> dict[str, Path] | None:
+    """The files that decide what the model ``source`` makes of a text, by names for them, without loading any.
+
+    None where its kind of source does not say. ClippyError where there is no such model.
+    """
+    kind, name = split_source(source)
+    found = find_source(kind)
+    files = found.text_files(name) if isinstance(found, ListsTextFiles) else None
+    return None if files is None else {f"{kind}/{part}": path for part, path in files.items()}
 
 
 def _settled_mode(source: str, dense: str | None, proxy: str | None) -> DenseMode:

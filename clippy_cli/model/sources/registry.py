@@ -6,10 +6,11 @@ Nothing here and in the sources' own files loads torch or a model library; their
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from clippy_cli.errors import ClippyError, first_line
 
@@ -75,6 +76,15 @@ class ModelSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ListsTextFiles(Protocol):
+    """A source that knows, before it loads a model, the files that its text side is made of."""
+
+    def text_files(self, name: str) -> dict[str, Path] | None:
+        """Every file that changes what becomes of a text, by its name; None where these are not known."""
+        ...
+
+
 S = TypeVar("S", bound=type[ModelSource])
 _SOURCES: dict[str, ModelSource] = {}
 
@@ -105,6 +115,12 @@ def find_source(prefix: str) -> ModelSource:
         else:
             _import_plugin(prefix, _plugins()[prefix])
     return _SOURCES[prefix]
+
+
+def regular_files(folder: Path, patterns: Sequence[str]) -> dict[str, Path]:
+    """The files of a folder that match any of the patterns, by their names in it."""
+    found = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _plugins() -> dict[str, EntryPoint]:

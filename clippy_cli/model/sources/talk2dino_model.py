@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clippy_cli.errors import ClippyError
-from clippy_cli.model.base import TEXT_BATCH, Preprocess
+from clippy_cli.model.base import Preprocess
 from clippy_cli.model.build import read_weights
 from clippy_cli.model.compat.torch import outputs_of
 from clippy_cli.model.dense.dense import PLAIN
@@ -23,6 +23,7 @@ from clippy_cli.model.sources.open_clip_model import OpenClipModel, load_open_cl
 from clippy_cli.model.sources.parts import Parts, shown_name
 from clippy_cli.model.sources.talk2dino import PREFIX, TEXT, TRUNKS
 from clippy_cli.model.sources.timm_trunk import TimmTrunk, load_timm, trunk_tokens
+from clippy_cli.model.text_batches import TEXT_BATCH
 
 _RESOLUTION = 448  # of the images that the maps were trained on
 _LOGIT_SCALE = 1 / 0.07  # fixed in training
@@ -82,9 +83,13 @@ class Talk2Dino(ForeignModel):
     @torch.no_grad()
     def score_images(self, images: Tensor, texts: Tensor) -> Tensor:
         """(B,3,H,W), (K,D) text embeddings -> (B,K) cosines in [-1, 1], of the head that fits the text best."""
-        logits, patches = self._attended(images)
-        heads = normalized(torch.einsum("bmn,bnd->bmd", logits.softmax(dim=-1), patches))
+        heads = normalized(self._in_precision(self._heads, images))
         return (heads @ texts.T).amax(dim=1)  # (B,M,K) -> (B,K)
+
+    def _heads(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,M,D), the mean of the patches that each head looks at."""
+        logits, patches = self._attended(images)
+        return torch.einsum("bmn,bnd->bmd", logits.softmax(dim=-1), patches)
 
     def _attended(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B,3,H,W) -> (B,M,N) products of the class token's query with the patches' keys, (B,N,D) patches.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.compat import hub
-from clippy_cli.model.sources.registry import ALL_TASKS, Listed, source
+from clippy_cli.model.sources.registry import ALL_TASKS, Listed, regular_files, source
 from clippy_cli.regular_files import is_folder
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ KNOWN = (
     "google/siglip2-base-patch16-224",
 )
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_READ = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 
 
 @source(PREFIX)
@@ -40,6 +41,11 @@ class TransformersSource:
             raise ClippyError(f"hf:{name} lacks config.json; the folder holds {inside}.", "Copy the whole repository.")
         if not is_folder(folder) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise ClippyError(f"hf:{name} is neither a directory nor a Hugging Face model ID.", "Check the path.")
+
+    def text_files(self, name: str) -> dict[str, Path] | None:
+        """Configurations, weights and tokenizer of a folder; None for a name on the hub."""
+        folder = Path(name).expanduser()
+        return regular_files(folder, _READ) if is_folder(folder) else None
 
     def load(self, name: str, device: torch.device) -> VisionLanguageModel:
         """The model behind a name on the hub or a folder."""

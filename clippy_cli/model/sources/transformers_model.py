@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from clippy_cli.model.compat import hub
 from clippy_cli.model.compat import transformers as compat
 from clippy_cli.model.config import check_sizes
 from clippy_cli.model.pooling import normalized
+from clippy_cli.model.precision import autocast
 from clippy_cli.model.sources.face import ForeignModel, complaint
 from clippy_cli.model.text_tower import has_vocabulary
 from clippy_cli.model.weight_files import check_types, check_weight_file
@@ -69,6 +70,10 @@ class TransformersModel(ForeignModel):
         tokens = self._tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
 
+    def text_lengths(self, texts: Sequence[str]) -> list[int]:
+        ids = self._tokenizer(list(texts), truncation=True, max_length=self.longest_text())["input_ids"]
+        return [len(text) for text in ids]
+
     def longest_text(self) -> int:
         return int(self._model.config.text_config.max_position_embeddings)
 
@@ -110,6 +115,9 @@ class Siglip(TransformersModel):
     def tokenize(self, texts: list[str], *, padding: str = "max_length") -> dict[str, Tensor]:
         """Trained on lower-case texts, always padded to the full length, with no mask over the padding."""
         return {"input_ids": super().tokenize([text.lower() for text in texts], padding=padding)["input_ids"]}
+
+    def text_lengths(self, texts: Sequence[str]) -> list[int]:
+        return [self.longest_text()] * len(texts)
 
 
 class Align(TransformersModel):
@@ -153,7 +161,9 @@ class GroupViT(TransformersModel):
     @torch.no_grad()
     def embed_groups(self, images: Tensor) -> GroupedImages:
         """Groups of the last stage, projected; an image is the projection of their mean, as in its classification."""
-        groups, assignment = compat.group_vit_patches(self._model, images, self.rule)  # (B,G,F), (B,N,G)
+        with autocast(self.precision, images.device):
+            groups, assignment = compat.group_vit_patches(self._model, images, self.rule)  # (B,G,F), (B,N,G)
+        groups, assignment = groups.float(), assignment.float()
         pooled = normalized(self._model.visual_projection(groups.mean(dim=1)))
         planes = assignment.mT.reshape(len(images), -1, *self.grid(images))  # (B,G,h,w)
         return GroupedImages(finite(self._projected(groups), self.name), planes, finite(pooled, self.name))

@@ -14,6 +14,7 @@ from torch import Tensor
 from clippy_cli.data.images import dense_size
 from clippy_cli.data.labels import Label, parse_labels
 from clippy_cli.data.prompts import patch_prompt_embeddings, prompt_embeddings, resolve_templates
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.classify import image_scores
 from clippy_cli.inference.features import Failed, dense_embeddings, encode_images
@@ -113,6 +114,7 @@ def answer_birds(
     batch_size: int = 16,
     workers: int = 2,
     on_image: Callable[[], object] = lambda: None,
+    cache: TextCache | None = None,
 ) -> BirdAnswers:
     """Classify every image twice: by its pooled embedding, and by the votes of its patches.
 
@@ -120,8 +122,8 @@ def answer_birds(
     the background as a third choice, see :func:`~clippy_cli.waterbirds.measure.vote.patch_votes`.
     """
     prompts = resolve_templates(templates)
-    texts = prompt_embeddings(model, words.texts, prompts).float()  # (K,D)
-    patch_texts = patch_prompt_embeddings(model, words.texts, prompts).float()  # (K,D)
+    texts = prompt_embeddings(model, words.texts, prompts, cache=cache).float()  # (K,D)
+    patch_texts = patch_prompt_embeddings(model, words.texts, prompts, cache=cache).float()  # (K,D)
     classes = torch.tensor(words.classes)
     total = len(birds) if limit is None else min(limit, len(birds))
     answers, failed, noted = [], [], dict[str, tuple[Notice, ...]]()

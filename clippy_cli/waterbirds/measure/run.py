@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
 
+from clippy_cli.data.text_cache import TextCache
 from clippy_cli.evaluation.provenance import describe_device, library_versions, model_fingerprint
 from clippy_cli.evaluation.result import DataRecord, ModelRecord, notice_records
 from clippy_cli.model.base import VisionLanguageModel
@@ -42,6 +43,7 @@ class ModelRun:
         command: the arguments, for results.
         bar: makes a progress bar of a description and a number of images.
         strict: whether what is assumed of an image is an error.
+        cache: where embeddings of a source's texts are kept, if anywhere.
     """
 
     sources: Sequence[str]
@@ -51,6 +53,7 @@ class ModelRun:
     command: str = ""
     bar: Bar = lambda name, total: nullcontext(lambda: None)
     strict: bool = False
+    cache: Callable[[str], TextCache | None] = lambda source: None
 
     def accept(self, noted: Mapping[str, Sequence[Notice]]) -> Notices:
         """The notices of several images together; ClippyError where there are any and the run is strict."""
@@ -107,6 +110,7 @@ def run_birds(models: ModelRun, birds: WaterbirdsSet, question: BirdQuestion) ->
                     batch_size=models.batch_size,
                     workers=models.workers,
                     on_image=advance,
+                    cache=models.cache(source),
                 )
             failed |= dict.fromkeys(answers.failed)
             noted |= answers.notices
