@@ -53,7 +53,8 @@ def test_few_photos_and_few_pixels_wait(size, most):
 
 
 def test_the_first_error_is_raised_in_its_place_and_nothing_more_is_begun():
-    begun, got = list[int](), list[int]()
+    begun: list[int] = []
+    got: list[int] = []
 
     def finish(item):
         begun.append(item)
