@@ -127,9 +127,17 @@ def load_clip(
 
 
 def prepare(clip: Clip, request: SegmentRequest | ClassifyRequest) -> Answer[Any]:
-    """The request's texts, embedded while a spinner says so, or a bar where that takes long."""
+    """The request's texts, embedded while a spinner says so, or a bar where that takes long.
+
+    The text tower is not wanted any more afterwards, and its memory is given back.
+    """
+    from clippy_cli.model.clippy import Clippy
+
     with console.counted_status("embedding texts", unit="texts") as count:
-        return clip.prepare(request, count)
+        answer = clip.prepare(request, count)
+    if isinstance(clip.model, Clippy):
+        clip.model.let_go_of_texts()
+    return answer
 
 
 def load_bare_model(

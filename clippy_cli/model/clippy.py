@@ -121,6 +121,12 @@ class Clippy(nn.Module):
             self._modules["text"] = self._later.tower.to(self.patch_mean).train(self.training)
         return cast("TextTower", self._modules["text"])
 
+    def let_go_of_texts(self) -> None:
+        """Free the text tower's memory where it can be read again; nothing where it cannot."""
+        if self._later is not None:
+            self._modules.pop("text", None)
+            self._later.let_go()
+
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
         """As torch's, the text tower included; parameters and buffers are found by it."""
         assert self.text is not None

@@ -28,7 +28,7 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 FORMAT = 1
 _TEXT = "text."  # what names of the text tower's weights begin with
-_MAPPED = 32  # tensors
+_MAPPED = 1 << 20  # values of a weight file at a time
 logger = logging.getLogger(__name__)
 
 
@@ -142,24 +142,28 @@ def _size(directory: Path) -> int:
 def _read_state(weights: Path, *, texts: bool | None) -> dict[str, torch.Tensor]:
     """The tensors, floating-point ones in float32; ClippyError where the file is damaged or a value is not finite.
 
-    ``texts`` takes those of the text tower, or all others; None takes all. The file is mapped anew for every few, since
-    what is mapped and read counts as memory.
+    ``texts`` takes those of the text tower, or all others; None takes all. The largest come first, and the file is
+    mapped anew for every few megabytes, since what is mapped and has been read counts as memory.
     """
     state: dict[str, torch.Tensor] = {}
     try:
         with safe_open(weights, framework="pt") as file:
             names = [name for name in file.keys() if texts is None or name.startswith(_TEXT) is texts]  # noqa: SIM118
-        for start in range(0, len(names), _MAPPED):
+            sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in names}
+        left = sorted(names, key=lambda name: -sizes[name])
+        while left:
             with safe_open(weights, framework="pt") as file:
-                for name in names[start : start + _MAPPED]:
-                    value = file.get_tensor(name)
+                mapped = 0
+                while left and mapped < _MAPPED:
+                    value = file.get_tensor(left[0])
                     kind = torch.float32 if value.is_floating_point() else value.dtype
-                    state[name] = value.to(kind, copy=True)
+                    state[left[0]] = value.to(kind, copy=True)
+                    mapped += sizes[left.pop(0)]
     except Exception as error:  # safetensors, and torch where a type of the header is none of its own
         raise ClippyError(f"{weights} is damaged: {first_line(error)}", "Copy it again, or train again.") from error
     check_finite(state.items(), str(weights))
     check_filled(state.items(), str(weights))
-    return state
+    return {name: state[name] for name in names}
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -153,6 +153,10 @@ class LaterText:
             self._tower = self._load()
         return self._tower
 
+    def let_go(self) -> None:
+        """Keep the tower no longer; it is loaded again when it is asked for again."""
+        self._tower = None
+
 
 def _hugging_face_encoder(fields: dict[str, Any], *, bare: bool) -> Any:
     shape = bert.Shape.of(fields)

@@ -14,11 +14,7 @@ from pycocotools import mask as coco
 
 from clippy_cli.app import app
 from clippy_cli.errors import ClippyError, ExitCode
-<<<<<<< HEAD
-from clippy_cli.reporting import masks, writers
-=======
 from clippy_cli.reporting.masks import write_mask
->>>>>>> pixels
 from clippy_cli.reporting.results import Segmentation
 
 HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
@@ -98,11 +94,7 @@ def test_a_profile_says_where_the_time_went(clippy, flag, command):
 def test_a_file_that_cannot_be_written_ends_the_run(clippy, flag, monkeypatch):
     for name in "abcdef":
         flag(f"photos/{name}.png")
-<<<<<<< HEAD
-    write, begun = masks.write_mask, []
-=======
     begun = []
->>>>>>> pixels
 
     def full(path, codes):
         begun.append(path.name)

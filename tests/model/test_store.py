@@ -150,3 +150,14 @@ def test_a_text_tower_put_off_is_that_of_the_same_file(later):
     os.utime(weights, ns=(0, 0))
     with pytest.raises(ClippyError, match=r"model.safetensors has changed since the model was loaded"):
         model.embed_texts(["a ring"])
+
+
+def test_a_text_tower_that_was_let_go_is_read_again(later):
+    _, model = later
+    before = model.embed_texts(["a ring"])
+    model.let_go_of_texts()
+    assert "text" not in dict(model.named_children())
+    assert torch.equal(model.embed_texts(["a ring"]), before)
+    whole = load_model_directory("clippy-ti", device="cpu")
+    whole.let_go_of_texts()  # it cannot be read again, and stays
+    assert torch.equal(whole.embed_texts(["a ring"]), before)
