@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from clippy_cli.bulk.parts import Part, file_digest
 from clippy_cli.errors import ClippyError, refusal
 from clippy_cli.files import json_text, require_empty, write_whole
 from clippy_cli.locks import LOCK, hold_folder
+from clippy_cli.notices import NoticeKind, Notices
 from clippy_cli.regular_files import read_bytes
 
 MANIFEST = "manifest.json"
@@ -35,7 +38,47 @@ _RECORDS = "records"
 _MOST_NAMED = 6
 _OTHER = "Choose another folder with --out, or delete this one."
 
-Record = dict[str, Any]
+
+class NoticeRecord(BaseModel):
+    """A :class:`~clippy_cli.notices.Notice` as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: NoticeKind
+    unit: str
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+    hint: str
+
+
+class PartRecord(BaseModel):
+    """What is noted of a finished part.
+
+    Attributes:
+        result: name of its file; of ``bytes`` bytes, with this ``sha256``.
+        source: what the part is called.
+        input: what it was made from, see :meth:`Part.facts`.
+        photos: how many there were; ``failures`` of them could not be used.
+        notices: what was not used as it stands.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    result: str
+    source: str
+    input: dict[str, str | int]
+    bytes: int
+    sha256: str
+    photos: int
+    failures: int
+    notices: tuple[NoticeRecord, ...]
+
+    def lasting(self) -> dict[str, Any]:
+        """Ready for JSON, without times."""
+        document = self.model_dump(mode="json")
+        document["input"].pop("modified", None)
+        return document
 
 
 @dataclass(frozen=True)
@@ -54,17 +97,16 @@ class BulkFolder:
         """
         run = json.loads(json_text({**settings, "inputs": [part.source for part in self.parts]}))
         path = self.root / MANIFEST
-        if not path.exists():
-            require_empty(self.root, _OTHER)
+        if not path.exists() and not self._is_used_by_others(path):
             _write_new(path, json_text({"format": FORMAT, "run": run, "finished": False}).encode())
         try:
             document = json.loads(read_bytes(path))
             before = document["run"]
             if document["format"] != FORMAT or not isinstance(before, dict):
                 raise ValueError("of another version")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            changed = _differences(before, run)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ClippyError(f"{path}: is not what a run over shards leaves here ({error})", _OTHER) from error
-        changed = _differences(before, run)
         if changed:
             more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
             listed = "; ".join(changed[:_MOST_NAMED]) + more
@@ -74,13 +116,13 @@ class BulkFolder:
         """The file that the part becomes."""
         return self.root / f"{part.name}{self.ending}"
 
-    def record(self, part: Part) -> Record | None:
+    def record(self, part: Part) -> PartRecord | None:
         """What was noted of a finished part; None where it is to be done, or was made from another input."""
         try:
-            record = json.loads(read_bytes(self._record_path(part)))
-            whole = self.result(part).stat().st_size == record["bytes"]
-            return record if whole and part.is_same(record["input"]) else None
-        except (OSError, ValueError, TypeError, KeyError):
+            record = PartRecord.model_validate_json(read_bytes(self._record_path(part)))
+            whole = self.result(part).stat().st_size == record.bytes
+            return record if whole and part.is_same(record.input) else None
+        except (OSError, ValueError, KeyError):
             return None
 
     @contextmanager
@@ -102,27 +144,28 @@ class BulkFolder:
             finally:
                 _clear(folder)
 
-    def finish(self, part: Part, written: Path, counts: Record) -> Record:
+    def finish(self, part: Part, written: Path, photos: int, failures: int, notices: Notices) -> None:
         """Move the whole result of a held part to its place, and record it."""
-        record = {
-            "result": self.result(part).name,
-            "source": part.source,
-            "input": part.facts(),
-            "bytes": written.stat().st_size,
-            "sha256": file_digest(written),
-            **counts,
-        }
+        record = PartRecord(
+            result=self.result(part).name,
+            source=part.source,
+            input=part.facts(),
+            bytes=written.stat().st_size,
+            sha256=file_digest(written),
+            photos=photos,
+            failures=failures,
+            notices=tuple(NoticeRecord.model_validate(notice) for notice in notices.records()),
+        )
         try:
             written.replace(self.result(part))
         except OSError as error:
             raise ClippyError(
                 f"{self.result(part)}: cannot be written ({refusal(error)})", "Free some space."
             ) from error
-        text = json_text(record)
+        text = json_text(record.model_dump(mode="json"))
         write_whole(self._record_path(part), lambda stream: stream.write(text.encode()))
-        return record
 
-    def complete(self, settings: Mapping[str, Any]) -> list[Record] | None:
+    def complete(self, settings: Mapping[str, Any]) -> list[PartRecord] | None:
         """Write every record into the manifest, where all parts are finished; else None.
 
         The bytes do not depend on which process does so, nor on times.
@@ -132,15 +175,25 @@ class BulkFolder:
             record = self.record(part)
             if record is None:
                 return None
-            record["input"].pop("modified", None)
             records.append(record)
         run = {**settings, "inputs": [part.source for part in self.parts]}
-        totals = {name: sum(record[name] for record in records) for name in ("photos", "failures", "bytes")}
-        document = json_text({"format": FORMAT, "run": run, "finished": True, **totals, "results": records})
+        totals = {name: sum(getattr(record, name) for record in records) for name in ("photos", "failures", "bytes")}
+        results = [record.lasting() for record in records]
+        document = json_text({"format": FORMAT, "run": run, "finished": True, **totals, "results": results})
         write_whole(self.root / MANIFEST, lambda stream: stream.write(document.encode()))
         for name in (WORKING, FETCHED):
             shutil.rmtree(self.root / name, ignore_errors=True)
         return records
+
+    def _is_used_by_others(self, path: Path) -> bool:
+        """False for a new or empty folder; True where another process has written the manifest meanwhile."""
+        try:
+            require_empty(self.root, _OTHER)
+        except ClippyError:
+            if not path.exists():
+                raise
+            return True
+        return False
 
     def _record_path(self, part: Part) -> Path:
         return self.root / _RECORDS / f"{part.name}.json"
@@ -202,7 +255,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], inside: str 
 
 def _change(old: Any, new: Any) -> str:
     if isinstance(old, list) and isinstance(new, list) and len(old) + len(new) > _MOST_NAMED:
-        gone, added = [one for one in old if one not in new], [one for one in new if one not in old]
+        before, now = set(map(str, old)), set(map(str, new))
+        gone, added = sorted(before - now), sorted(now - before)
         first = next(iter((*gone, *added)), "their order")
         return f"had {len(old):,}, now {len(new):,}; {len(gone):,} gone, {len(added):,} new, such as {first}"
     return f"was {old!r}, now {new!r}"

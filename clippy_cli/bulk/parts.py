@@ -23,7 +23,7 @@ from clippy_cli.regular_files import is_folder
 from clippy_cli.reporting.files import output_stems
 
 PHOTOS_A_PART = 4096
-_NAMED_IN_A_PATTERN = re.compile(r"\.tar$", re.IGNORECASE)
+_TAR = re.compile(r"\.tar$", re.IGNORECASE)
 
 
 class Part(Protocol):
@@ -112,6 +112,8 @@ class FetchedShards:
             path = self._fetcher.take(self._numbers[url]).path
         except ShardUnavailableError as error:
             raise ClippyError(str(error), "Check the URL, the network and the credentials.") from error
+        except ClippyError as error:
+            raise ClippyError(error.message, "Free some space in the folder of --out.") from error
         return path, self._folder.versions.get(url, "")
 
     def remove(self, url: str) -> None:
@@ -200,18 +202,20 @@ def file_digest(path: Path) -> str:
 
 
 def names_shards(argument: str) -> bool:
-    """Whether an argument means shards: a URL, a name that ends with ``.tar``, or a folder with such files, no images.
+    """Whether an argument means shards: a path, pattern or URL that ends with ``.tar``, or a folder of such, no images.
 
     >>> names_shards("shards/{00000..00099}.tar"), names_shards("https://host/0.tar"), names_shards("photo.jpg")
     (True, True, False)
     """
-    if is_url(argument) or _NAMED_IN_A_PATTERN.search(argument):
+    if is_url(argument):
+        return bool(_TAR.search(argument.partition("?")[0]))
+    if _TAR.search(argument):
         return not is_folder(Path(argument))
     path = Path(argument)
     if not is_folder(path):
         return False
     names = [entry.name for entry in os.scandir(path) if not entry.name.startswith(".")]
-    return any(_NAMED_IN_A_PATTERN.search(name) for name in names) and not any(map(is_image_name, names))
+    return any(_TAR.search(name) for name in names) and not any(map(is_image_name, names))
 
 
 def find_shards(arguments: Sequence[str], fetched: FetchedShards, notices: Notices) -> list[Part]:

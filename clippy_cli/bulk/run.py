@@ -20,7 +20,7 @@ import cv2
 import torch
 
 from clippy_cli import __version__
-from clippy_cli.bulk.folder import BulkFolder, Record
+from clippy_cli.bulk.folder import BulkFolder, PartRecord
 from clippy_cli.bulk.parts import Part, RemoteShard
 from clippy_cli.bulk.products import Keyed, Product
 from clippy_cli.bulk.shard_photos import Photos
@@ -29,7 +29,7 @@ from clippy_cli.errors import ClippyError
 from clippy_cli.evaluation.provenance import weights_fingerprint
 from clippy_cli.files import write_whole
 from clippy_cli.locks import FolderInUseError, hold_folder
-from clippy_cli.notices import Notice, NoticeKind, Notices
+from clippy_cli.notices import Notice, Notices
 from clippy_cli.processes import Processes
 from clippy_cli.reporting.answers import Answer, Failure
 
@@ -67,9 +67,6 @@ class _Counts:
     photos: int = 0
     failures: int = 0
     notices: Notices = field(default_factory=Notices)
-
-    def record(self) -> Record:
-        return {"photos": self.photos, "failures": self.failures, "notices": self.notices.records()}
 
 
 @contextmanager
@@ -183,11 +180,15 @@ def _done(
                 counts = write(photos, working)
                 if not counts.photos:
                     counts.notices.skipped("shard", "holds no photo", part.source)
-                folder.finish(part, working / "result", counts.record())
+                folder.finish(part, working / "result", counts.photos, counts.failures, counts.notices)
             part.close()
             return True
     except FolderInUseError:
         return False
+    except ClippyError:
+        if folder.record(part) is None:  # else others have finished all, and cleared the working folders away
+            raise
+        return True
 
 
 def _prefetch_next(folder: BulkFolder, part: Part, pending: Sequence[Part]) -> None:
@@ -228,17 +229,14 @@ def _write(
     return counts
 
 
-def _report(folder: BulkFolder, records: list[Record] | None, unavailable: Notices) -> BulkReport:
+def _report(folder: BulkFolder, records: list[PartRecord] | None, unavailable: Notices) -> BulkReport:
     if records is None:
         records = [record for part in folder.parts if (record := folder.record(part)) is not None]
     notices = Notices()
     for record in records:
-        notices.update(_notice(noted) for noted in record["notices"])
+        notices.update(Notice(**dict(noted)) for noted in record.notices)
     notices.update(unavailable)
-    photos, failures, size = (sum(record[name] for record in records) for name in ("photos", "failures", "bytes"))
+    photos, failures, size = (
+        sum(getattr(record, name) for record in records) for name in ("photos", "failures", "bytes")
+    )
     return BulkReport(len(folder.parts), len(records), photos, failures, size, notices)
-
-
-def _notice(noted: Mapping[str, Any]) -> Notice:
-    kind = NoticeKind(noted["kind"])
-    return Notice(kind, noted["unit"], noted["reason"], noted["count"], tuple(noted["examples"]), noted["hint"])

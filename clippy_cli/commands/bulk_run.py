@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,6 +91,9 @@ def run_bulk(
     with _stoppable(out, processes), fixed_threads():
         parts = split_photos(photos) if photos else find_shards(inputs, FetchedShards(out / FETCHED), found)
         folder = BulkFolder(out, parts, product.ending, f"clippy {command}")
+        if processes.size == 1 and len(parts) > 1 and (cores := os.cpu_count() or 1) > 1:
+            launch = f"torchrun --nproc-per-node {cores} -m clippy_cli {command} ..."
+            console.print_hint(f"One process works on one of {cores} cores; {launch} shares the work.")
         clip = load_clip(device=processes.device(device), **load)
         answer = prepare(clip)
         settings = run_settings(clip, answer, described, batch_size)
@@ -115,8 +119,9 @@ def _stoppable(out: Path, processes: Processes) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal preempted
-        preempted = True
-        raise KeyboardInterrupt
+        if not preempted:  # a launcher may repeat it while files are cleared away
+            preempted = True
+            raise KeyboardInterrupt
 
     numbers = [signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
     before = {number: signal.signal(number, stop) for number in numbers}

@@ -341,6 +341,6 @@ def test_the_examples_of_the_documentation_run(clippy, shards, capsys):
     for block in blocks:
         exec(block, {})
     said = capsys.readouterr().out
-    assert "deep/b (48, 64) {'red': 0.5, 'blue': 0.5}" in said
+    assert "deep/b (48, 64) [1 2]\ndeep/b {'red': 0.5, 'blue': 0.5}\n" in said
     assert "broken shards/00000.tar: broken: damaged" in said
     assert "\na blue\n" in said

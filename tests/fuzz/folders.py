@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clippy_cli.bulk.folder import BulkFolder
+from clippy_cli.bulk.parts import LocalShard
 from clippy_cli.data.captions import BrokenSampleError
 from clippy_cli.data.class_captions import ClassFolderSource
 from clippy_cli.data.identity import DataIdentity
@@ -18,6 +20,7 @@ from clippy_cli.data.packing import pack_shards
 from clippy_cli.errors import ClippyError
 from clippy_cli.files import write_whole
 from clippy_cli.locks import LOCK, hold_folder
+from clippy_cli.notices import Notices
 from clippy_cli.own_files import OwnFiles, replacing_own
 from clippy_cli.recipe.loading import load_recipe
 from clippy_cli.training.feature_cache import CachedFeed
@@ -25,7 +28,7 @@ from clippy_cli.training.stored_features import is_of
 from clippy_cli.waterbirds.build.foregrounds import open_foregrounds
 from clippy_cli.waterbirds.dataset import BUILD_FILE, SPLITS, open_waterbirds
 from tests.fixtures import bird_trees
-from tests.fixtures.data import encoded, noise
+from tests.fixtures.data import encoded, noise, write_shard
 
 SIDE = 16
 
@@ -35,6 +38,39 @@ def read_samples(source) -> None:
     for index in range(len(source)):
         with suppress(BrokenSampleError):
             source.read(index)
+
+
+def write_bulk(folder: Path) -> None:
+    pictures = {f"{number}.jpg": encoded(noise(SIDE, SIDE, seed=number), "JPEG") for number in range(3)}
+    write_shard(folder / "0.tar", pictures | {"0.txt": "a photo", "a.b.png": encoded(noise(SIDE, SIDE))})
+    out = _bulk_folder(folder)
+    out.claim({"settings": {"labels": ["dog"]}})
+    (part,) = out.parts
+    with out.working(part) as working:
+        (working / "result").write_bytes(b"{}")
+        notices = Notices()
+        notices.ignored("member", "type .txt is not a photo", "0.txt")
+        out.finish(part, working / "result", 4, 0, notices)
+
+
+def read_bulk(folder: Path) -> None:
+    out = _bulk_folder(folder)
+    (part,) = out.parts
+    out.record(part)
+    with suppress(ClippyError), part.opened() as found:
+        for photo in found.photos:
+            with suppress(ClippyError):
+                assert photo.image.ndim == 3
+    out.claim({"settings": {"labels": ["dog"]}})
+    out.complete({"settings": {"labels": ["dog"]}})
+
+
+class _Shard(LocalShard):
+    source = "0.tar"  # wherever the folder is copied to
+
+
+def _bulk_folder(folder: Path) -> BulkFolder:
+    return BulkFolder(folder / "out", [_Shard("0", folder / "0.tar")], ".jsonl", "clippy classify")
 
 
 def write_birds(folder: Path) -> None:

@@ -456,6 +456,10 @@ KINDS: dict[str, Kind] = {
     "image": Kind(write_images, read_images, {"*": m.BYTES}),
     "table": Kind(write_table, read_tables, {"rows.*": (*m.LINES, *m.TEXT)}),
     "tar": Kind(write_tar, read_tar, {"a.*": m.BYTES}),
+    "bulk": Kind(
+        folders.write_bulk, folders.read_bulk,
+        {"*.tar": m.BYTES, "out/*.json": m.JSON, "out/records/*.json": m.JSON},
+    ),
     "captions": Kind(folders.write_captions, folders.read_captions, {"*": m.TEXT}),
     "class-folders": Kind(folders.write_classes, folders.read_classes, {"classes.yaml": m.YAML, "*/*.jpg": m.BYTES}),
     "pack": Kind(
