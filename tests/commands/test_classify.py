@@ -68,5 +68,5 @@ def test_the_flags_are_these():
     flags = {option for parameter in command.params for option in parameter.opts}
     assert flags == {
         *("images", "--labels", "--top-k", "--templates", "--model", "--resolution", "--csv", "--batch-size"),
-        *("--device", "--json", "--strict", "--overwrite", "--profile"),
+        *("--device", "--json", "--strict", "--overwrite", "--profile", "--precision", "--compile", "--no-cache"),
     }
