@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clippy_cli.data.text_cache import TextCache, TextRequest
+from clippy_cli.data.text_cache import ComparedWith, TextCache, TextRequest
 from clippy_cli.errors import ClippyError, as_unicode
 from clippy_cli.model.base import MeansOfPrompts, VisionLanguageModel, embed_patch_texts
 from clippy_cli.model.device import device_name
@@ -106,15 +105,14 @@ def text_embeddings(
     on_texts: OnTexts = unheard,
 ) -> Tensor:
     """K texts as they are -> (K,D), unit norm, for images; ``cache`` and ``on_texts`` as above."""
-    request = TextRequest(tuple(texts), None, "images", device_name(model.device))
-    return _kept(cache, request, model.device, lambda: _in_parts(model.embed_texts, texts, on_texts))
+    return _kept(cache, model, texts, None, "images", lambda: _in_parts(model.embed_texts, texts, on_texts))
 
 
 def _means(
     model: VisionLanguageModel,
     names: Sequence[str],
     templates: Sequence[str],
-    compared_with: Literal["images", "patches"],
+    compared_with: ComparedWith,
     cache: TextCache | None,
     on_texts: OnTexts,
 ) -> Tensor:
@@ -132,18 +130,24 @@ def _means(
         vectors = _in_parts(embed, texts, on_texts).view(len(names), each, -1)  # (K*T,D) -> (K,T,D)
         return F.normalize(vectors.mean(dim=1), dim=-1)
 
-    return _kept(
-        cache, TextRequest(tuple(texts), each, compared_with, device_name(model.device)), model.device, compute
-    )
+    return _kept(cache, model, texts, each, compared_with, compute)
 
 
-def _kept(cache: TextCache | None, request: TextRequest, device: torch.device, compute: Callable[[], Tensor]) -> Tensor:
+def _kept(
+    cache: TextCache | None,
+    model: VisionLanguageModel,
+    texts: Sequence[str],
+    averaged: int | None,
+    compared_with: ComparedWith,
+    compute: Callable[[], Tensor],
+) -> Tensor:
     """What the cache holds, or else what is computed now, which it then holds."""
-    if cache is None or not request.texts:
+    if cache is None or not texts:
         return compute()
+    request = TextRequest(tuple(texts), averaged, compared_with, device_name(model.device))
     known = cache.find(request)
     if known is not None:
-        return torch.from_numpy(known.copy()).to(device)
+        return torch.from_numpy(known.copy()).to(model.device)
     vectors = compute()
     if vectors.dtype == torch.float32:
         cache.keep(request, vectors.detach().cpu().contiguous().numpy())

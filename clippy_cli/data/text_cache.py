@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import safetensors.numpy
@@ -34,6 +34,7 @@ from clippy_cli.model.sources.loading import text_files
 from clippy_cli.regular_files import open_regular, read_bytes
 
 MAX_BYTES = 256 << 20  # of all that is kept
+ComparedWith: TypeAlias = Literal["images", "patches"]
 _FORMAT = 1
 _LARGE = 1 << 20  # bytes of a file whose digest is worth keeping
 _FRESH = 2.0  # seconds in which a file may change again without another time of change
@@ -55,7 +56,7 @@ class TextRequest:
 
     texts: tuple[str, ...]
     averaged: int | None
-    compared_with: Literal["images", "patches"]
+    compared_with: ComparedWith
     device: str = "cpu"
 
 
@@ -82,7 +83,7 @@ class TextCache:
                 return None
             folder = cache_folder("texts")
             listed = [(name, _digest(path, folder)) for name, path in sorted(files.items())]
-        except (OSError, RuntimeError) as error:  # RuntimeError of a user without a home
+        except (ClippyError, OSError, RuntimeError) as error:  # RuntimeError of a user without a home
             _log.info("texts of %s are not kept: %s", source, error)
             return None
         return cls(hashlib.sha256(json.dumps(listed).encode()).hexdigest(), folder)
@@ -95,6 +96,8 @@ class TextCache:
             if path.stat().st_size > self._limit:
                 raise ValueError("is too large")
             vectors = _unpacked(read_bytes(path), key)
+            if len(vectors) != len(request.texts) // (request.averaged or 1):
+                raise ValueError("holds vectors of other texts")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, MemoryError, SafetensorError) as error:

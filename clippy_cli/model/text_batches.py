@@ -24,7 +24,12 @@ def length_batches(lengths: Sequence[int], size: int = TEXT_BATCH) -> list[list[
 
 
 def embed_by_length(embed: Callable[[list[int]], Tensor], lengths: Sequence[int]) -> Tensor:
-    """Vectors of K >= 1 texts of ``lengths`` tokens, (K,D) in their own order; ``embed`` takes rows, gives (rows,D)."""
+    """Vectors (K,D) of K >= 1 texts, in their own order.
+
+    Args:
+        embed: rows of the texts -> (rows,D), padded to the longest of them.
+        lengths: of each text, in tokens; all equal where a tower pads every text to its context.
+    """
     batches = length_batches(lengths)
     if len(batches) == 1:  # nothing is gained by another order
         return embed(list(range(len(lengths))))

@@ -27,8 +27,9 @@ class Outcome:
 @pytest.fixture
 def clippy(monkeypatch, tmp_path):
     """Run a command line in an empty folder, with :class:`ColourModel` for a model."""
-    monkeypatch.setattr("clippy_cli.model.store.load_model_directory", lambda source, *, device="auto": ColourModel())
+    monkeypatch.setattr("clippy_cli.model.store.load_model_directory", lambda source, **options: ColourModel())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIPPY_CACHE", str(tmp_path / ".cache"))  # under the name of the model that is replaced
 
     def run(*arguments):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -69,4 +69,5 @@ def test_the_flags_are_these():
     assert flags == {
         *("images", "--labels", "--top-k", "--templates", "--model", "--resolution", "--csv", "--batch-size"),
         *("--device", "--json", "--strict", "--overwrite", "--out", "--profile"),
+        *("--precision", "--compile", "--no-cache"),
     }

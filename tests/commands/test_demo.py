@@ -51,4 +51,4 @@ def test_without_gradio_the_install_line_is_shown(clippy, monkeypatch):
 def test_the_flags_are_these():
     command = typer.main.get_group(app).commands["demo"]
     flags = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    assert flags == {"--model", "--device", "--host", "--port", "--open", "--no-open"}
+    assert flags == {"--model", "--device", "--host", "--port", "--open", "--no-open", "--no-cache"}

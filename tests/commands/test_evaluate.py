@@ -224,6 +224,7 @@ def test_the_flags_are_these():
         "--groups", "--method", "--clusters", "--limit", "--batch-size",
         "--workers", "--device", "--seed", "--out", "--overwrite", "--worst-first", "--list", "--download",
         "--compare", "--json", "--exif", "--strict",
+        "--precision", "--compile", "--no-cache", "--profile",
     }  # fmt: skip
 
 

@@ -61,5 +61,6 @@ def test_the_flags_are_these():
     assert set(parameters) == {
         *("images", "--groups", "--method", "--model", "--resolution", "--save", "--out", "--overwrite"),
         *("--batch-size", "--device", "--json", "--dense", "--proxy", "--positions", "--strict", "--profile"),
+        *("--precision", "--compile"),
     }
     assert parameters["--groups"].default == DEFAULT_GROUPS

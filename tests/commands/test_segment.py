@@ -284,6 +284,9 @@ def test_the_flags_are_these():
             "--positions",
             "--strict",
             "--profile",
+            "--precision",
+            "--compile",
+            "--no-cache",
         ),
     }
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.base import VisionLanguageModel
+from clippy_cli.model.precision import precision_of
 from clippy_cli.model.sources.loading import load_model
 
 TEXTS = ["a photo of a dog", "red grass"]
@@ -36,6 +37,24 @@ def test_face(load, name):
     assert model.embed_texts([]).shape == (0, texts.shape[1])
     with pytest.raises(ClippyError, match=f"patches of {patch}"):
         model.embed_patches(torch.zeros(1, 3, patch + 1, patch))
+
+
+@pytest.mark.parametrize("name", ["tiny-vit", "clip", "groupvit"])
+def test_bf16_is_near_float32(load, name):
+    exact, half = load(name), load(name, precision="bf16")
+    assert (precision_of(exact), precision_of(half)) == ("fp32", "bf16")
+    near, wanted = half.embed_patches(images_for(exact)), exact.embed_patches(images_for(exact))
+    assert near.dtype == torch.float32 and not torch.equal(near, wanted)
+    assert F.cosine_similarity(near, wanted, dim=-1).mean() > 0.99
+    assert torch.equal(half.embed_texts(TEXTS), exact.embed_texts(TEXTS))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "tiny-vit"])
+def test_many_texts_are_those_one_by_one(load, name):
+    model = load(name)
+    texts = [" ".join(["dog"] * (1 + row % 5)) for row in range(300)]
+    one_by_one = torch.cat([model.embed_texts([text]) for text in texts[:5]])
+    torch.testing.assert_close(model.embed_texts(texts), one_by_one.repeat(60, 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "align", "groupvit"])
