@@ -39,7 +39,7 @@ from clippy_cli.model.build import build_model
 from clippy_cli.model.device import resolve_device
 from clippy_cli.model.registry import load_architecture
 from clippy_cli.model.store import find_model
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 
 COLUMNS = ("model", "short side", "work", "photos/s", "encoder's share", "copies/photo", "MB/photo")
 LABELS = ("dog", "cat", "car", "person", "grass", "sky", "road", "building")

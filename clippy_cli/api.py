@@ -27,7 +27,7 @@ from clippy_cli.inference.choices import GroupMethod
 from clippy_cli.model import DEFAULT_MODEL
 from clippy_cli.model.choices import AUTO
 from clippy_cli.model.sources.loading import check_source, load_model
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 
 if TYPE_CHECKING:
     from clippy_cli.evaluation.protocol import Protocol

@@ -29,12 +29,12 @@ from clippy_cli.reporting.answers import (
     ClassifyAnswer,
     Failure,
     GroupAnswer,
-    ModelChoice,
     SegmentAnswer,
     answer_all,
     encode_photos,
 )
 from clippy_cli.reporting.embeddings import EmbedsPhotos
+from clippy_cli.reporting.model_choice import ModelChoice
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 
 R = TypeVar("R")
@@ -316,7 +316,7 @@ class Photo:
         >>> photo.segment(["raccoon", "grass"]).labels, photo.segment(["animal", "sky"]).labels
         (('raccoon', 'grass'), ('animal', 'sky'))
         """
-        request = SegmentRequest.read(labels, {**options, **_view_options(self._look)})
+        request = SegmentRequest.read(labels, {**options, **self._look.options()})
         photo = read_photo(self._photo, regions=regions)
         return SegmentAnswer(self._clip._choice, request).result(photo, self._patches)
 
@@ -328,7 +328,7 @@ class Photo:
         >>> clip.image(clippy.sample_photo()).group(2).labels
         ('group 1', 'group 2')
         """
-        request = GroupRequest.read(groups, method, _view_options(self._look))
+        request = GroupRequest.read(groups, method, self._look.options())
         return GroupAnswer(self._clip._choice, request).result(self._photo, self._patches)
 
     def classify(self, labels: Words, *, top_k: int = DEFAULT_TOP_K, templates: str | None = None) -> Classification:
@@ -340,13 +340,3 @@ class Photo:
         'raccoon'
         """
         return self._clip.classify(self._photo, labels, top_k=top_k, templates=templates)
-
-
-def _view_options(look: Look) -> ViewOptions:
-    return {
-        "resolution": look.resolution,
-        "scales": look.scales,
-        "flip": look.flip,
-        "window": look.window,
-        "stride": look.stride,
-    }

@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 import clippy_cli as clippy
 from clippy_cli import api
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel
 

@@ -14,7 +14,7 @@ from clippy_cli.evaluation.set_evaluation import evaluate_set
 from clippy_cli.evaluation.settings import Overrides
 from clippy_cli.evaluation.tasks import segment as segment_task
 from clippy_cli.evaluation.tasks.base import Options
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 from tests.conftest import REPOSITORY
 
 SAMPLE = REPOSITORY / "clippy_cli" / "assets" / "samples" / "raccoon.jpg"

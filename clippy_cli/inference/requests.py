@@ -92,6 +92,16 @@ class Look:
         check_scales(scales)
         return cls(options.get("resolution"), scales, bool(options.get("flip")), window, stride)
 
+    def options(self) -> ViewOptions:
+        """What :meth:`read` makes the same look of."""
+        return {
+            "resolution": self.resolution,
+            "scales": self.scales,
+            "flip": self.flip,
+            "window": self.window,
+            "stride": self.stride,
+        }
+
     def fit(self, model: VisionLanguageModel) -> tuple[int, Views]:
         """The short side in pixels at scale 1, and the views, in multiples of the model's patch."""
         window, stride = fit_windows(self.window, self.stride, model.preprocess.patch_size)

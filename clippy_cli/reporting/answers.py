@@ -25,7 +25,6 @@ from clippy_cli.data.prompts import (
     resolve_templates,
     unheard,
 )
-from clippy_cli.data.text_cache import TextCache
 from clippy_cli.errors import ClippyError
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.classify import image_scores, rank_labels
@@ -43,43 +42,15 @@ from clippy_cli.inference.requests import ClassifyRequest, GroupRequest, Look, S
 from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
-from clippy_cli.model.patch_forms import position_rule
-from clippy_cli.model.precision import is_compiled, precision_of
 from clippy_cli.reporting.debug import Explanation, describe_views
 from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
+from clippy_cli.reporting.model_choice import ModelChoice, arithmetic
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 from clippy_cli.stages import LABEL_MAP, TEXTS, stage
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 _MANY = 2  # photos from which what follows the encoder runs beside it
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """A loaded model, how it was asked for, and where embeddings of its texts are kept, if anywhere."""
-
-    model: VisionLanguageModel
-    source: str
-    dense: str | None = None
-    proxy: str | None = None
-    cache: TextCache | None = None
-
-    def settings(self, command: str) -> dict[str, Any]:
-        """The first lines of a result's settings."""
-        return {
-            "command": command,
-            "model": self.source,
-            "dense": self.dense,
-            "proxy": self.proxy,
-            "positions": position_rule(self.model),
-            **arithmetic(self.model),
-        }
-
-
-def arithmetic(model: VisionLanguageModel) -> dict[str, Any]:
-    """The lines of a result's settings that say what the image tower computed in."""
-    return {"precision": str(precision_of(model)), **({"compiled": True} if is_compiled(model) else {})}
 
 
 class Answer(Protocol[R]):

@@ -14,7 +14,8 @@ from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.inference.features import DecodedPhoto, dense_embeddings, model_input
 from clippy_cli.inference.requests import Look
 from clippy_cli.notices import Notice
-from clippy_cli.reporting.answers import Failure, ModelChoice, answer_all
+from clippy_cli.reporting.answers import Failure, answer_all
+from clippy_cli.reporting.model_choice import ModelChoice
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from clippy_cli.clip import Clip
 from clippy_cli.data import fetching
 from clippy_cli.errors import ExitCode
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 from tests.conftest import REPOSITORY
 from tests.fixtures.colour_model import ColourModel
 from tests.fixtures.data import encoded, write_shard

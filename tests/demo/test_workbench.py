@@ -8,7 +8,7 @@ from clippy_cli.api import Clip
 from clippy_cli.demo import markup
 from clippy_cli.demo.workbench import Outcome, Row, Workbench, refinements
 from clippy_cli.errors import ClippyError
-from clippy_cli.reporting.answers import ModelChoice
+from clippy_cli.reporting.model_choice import ModelChoice
 from clippy_cli.reporting.palette import colour
 from tests.fixtures.colour_model import ColourModel
 

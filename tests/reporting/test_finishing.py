@@ -10,8 +10,9 @@ from PIL import Image
 from clippy_cli.clip import Clip
 from clippy_cli.errors import ClippyError
 from clippy_cli.reporting import finishing
-from clippy_cli.reporting.answers import Failure, ModelChoice
+from clippy_cli.reporting.answers import Failure
 from clippy_cli.reporting.finishing import division, finish_beside
+from clippy_cli.reporting.model_choice import ModelChoice
 from tests.conftest import REPOSITORY
 
 SAMPLE = REPOSITORY / "clippy_cli" / "assets" / "samples" / "raccoon.jpg"
