@@ -14,7 +14,22 @@ from PIL import Image, ImageOps
 # Settings that may differ, by name, and why. All others must be bit-equal.
 RENAMED = "jaccard_best is called average_best_overlap, and is the same figure"
 EXACT = "protocol sclip is SCLIP's code: words, exact sizes, bilinear resizing, windows averaged at pixels, positions"
+COARSE = "the guided filter fits its coefficients on a coarse grid: about 0.1 % of the pixels change"
+SCORES = "mean scores: sums in another order, and beyond 512x512 pixels an interpolated denominator (1e-4)"
 ANNOUNCED: dict[str, str] = {
+    "figures: *--refine guided, *": COARSE,
+    "segment: --refine guided": COARSE,
+    "segment: background words, all files": COARSE,
+    "segment: background words, --threshold 0.3": COARSE,
+    "segment: one label, --threshold 0.2": COARSE,
+    "segment: --scales *": COARSE,
+    "segment: windows, scales*": COARSE,
+    "segment: --regions*": COARSE,
+    "segment: --batch-size 1, odd photos": COARSE,
+    "segment: *--refine none": SCORES,
+    "segment: *--refine pamr": SCORES,
+    "segment: 18 labels, *": SCORES,
+    "segment: --resolution 336, windows": SCORES,
     "figures: --protocol sclip, *": EXACT,
     "figures: defaults": RENAMED,
     "figures: --task segment,group,cluster": RENAMED,

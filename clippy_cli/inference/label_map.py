@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,31 +88,27 @@ def paint(
 
 
 def _log_total(maps: Tensor, height: int, width: int) -> Tensor:
-    """(K,h,w) logits -> (1,height,width), the logarithm of the sum of their exponentials after upsampling."""
+    """(K,h,w) logits -> (1,height,width), the logarithm of the sum of their exponentials after upsampling.
+
+    Down the pixels of a cell logits change linearly, so that an exponential is the one above it times a constant.
+    """
     total = maps.new_empty(1, height, width)
     lowest, highest = maps.aminmax()
-    for start, stop, strip in _upsampled(maps, height, width):  # (K,R,W)
-        top = strip.amax(dim=0) if float(highest - lowest) > _SAFE_RANGE else highest
-        total[0, start:stop] = strip.sub_(top).exp_().sum(dim=0).log_().add_(top)
-    return total
-
-
-def _upsampled(maps: Tensor, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
-    """First row, end and (K,R,width) values, as by :func:`~clippy_cli.inference.upsampling.strips`.
-
-    Row by row of the grid's cells, in which values change linearly down the columns.
-    """
-    if maps.shape[1:] == (height, width):
-        yield from strips(maps, height, width, elements=_TOTAL_ELEMENTS)
-        return
-    wide = upsample_columns(maps, width)  # (K,h,W)
+    if maps.shape[1:] == (height, width) or float(highest - lowest) > _SAFE_RANGE:
+        for start, stop, strip in strips(maps, height, width, elements=_TOTAL_ELEMENTS):
+            total[0, start:stop] = strip.logsumexp(dim=0)
+        return total
+    wide = upsample_columns(maps, width).sub_(highest)  # (K,h,W)
     rows = Axis(maps.shape[1], height)
     for cell, (start, stop) in enumerate(itertools.pairwise(rows.starts)):
-        if start < stop:
-            above = wide[:, rows.before[cell]]
-            slope = wide[:, rows.after[cell]] - above  # (K,W)
-            down = rows.within[cell, : stop - start].to(maps)
-            yield start, stop, torch.addcmul(above[:, None], slope[:, None], down[:, None])
+        above = wide[:, rows.before[cell]]
+        slope = wide[:, rows.after[cell]] - above  # (K,W)
+        values = torch.add(above, slope, alpha=float(rows.within[cell, 0])).exp_()
+        factor = (slope * (len(wide[0]) / height)).exp_()
+        for row in range(start, stop):
+            torch.sum(values, dim=0, out=total[0, row])
+            values *= factor
+    return total.log_().add_(highest)
 
 
 def _means(sums: NDArray[np.float64], pixels: NDArray[np.int64]) -> NDArray[np.float64]:

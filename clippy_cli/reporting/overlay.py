@@ -40,7 +40,7 @@ def draw_overlay(image: NDArray[np.uint8], codes: NDArray[np.int16], legend: Seq
     tinted = tint(image, codes)
     height, width = tinted.shape[:2]
     strip = np.asarray(draw_legend(legend, max(width, MIN_LEGEND)))
-    picture = np.full((height + len(strip), strip.shape[1], 3), _PAPER, np.uint8)
+    picture = np.full((height + len(strip), strip.shape[1], 3), _PAPER[0], np.uint8)
     picture[:height, :width] = tinted
     picture[height:] = strip
     return Image.fromarray(picture)
@@ -54,9 +54,10 @@ def tint(image: NDArray[np.uint8], codes: NDArray[np.int16]) -> NDArray[np.uint8
     height, width = shown_size(*codes.shape)
     photo = resize_image(image, height, width)
     shown = _nearest(codes, height, width)
-    colours = np.take(palette(), shown, axis=0, mode="clip")  # (H,W,3); codes beyond the palette have its last color
+    within = np.clip(shown, 0, len(palette()) - 1).astype(np.uint8)
+    colours: NDArray[np.uint8] = cv2.applyColorMap(within, palette()[:, None])  # (H,W,3)
     tinted: NDArray[np.uint8] = cv2.addWeighted(photo, 0.5, colours, 0.5, 0)
-    tinted[shown <= 0] = photo[shown <= 0]
+    tinted[within == 0] = photo[within == 0]
     lines = _borders(shown, max(1, round(max(height, width) / 900))).ravel().nonzero()[0]
     pixels = photo.reshape(-1, 3)[lines].astype(np.float32)
     weight = np.where(shown.ravel()[lines] > 0, np.float32(0.5), np.float32(0))[:, None]
@@ -125,6 +126,9 @@ def _borders(codes: NDArray[np.int16], thickness: int) -> NDArray[np.bool_]:
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:
     """Break a text into lines at most ``width`` pixels wide, between words where that is possible."""
+    whole = " ".join(text.split())
+    if font.getlength(whole) <= width:
+        return [whole]
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()

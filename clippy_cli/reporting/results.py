@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,6 +110,10 @@ class Divided:
 
     def record(self) -> Record:
         """Size, and share, mean score, box and COCO RLE of each label, ready for JSON."""
+        return deepcopy(self._record)
+
+    @cached_property
+    def _record(self) -> Record:
         height, width = self.mask.shape
         return {
             "width": width,
