@@ -63,7 +63,7 @@ def load(
         texts: refuse, before anything is loaded, a model that cannot read texts.
         precision: of the image tower, fp32 or bf16; auto is fp32 on every device today.
         compile: compile the image tower with torch.compile, which pays in long runs only.
-        cache: keep embeddings of texts on disk, for later runs (see docs/speed.md for where, and how much).
+        cache: keep embeddings of texts on disk, for later runs (see docs/models.md for where, and how much).
 
     Raises:
         ClippyError: no such model, weights that are not at hand, a dense mode that the model does not have.
@@ -123,7 +123,8 @@ class MeasureOptions(TypedDict, total=False):
     limit: take the first images only. batch_size: images of one size in a forward pass. workers: threads that decode.
     groups, method: of the task group. clusters: of the task cluster. seed: of the clusters. regions: folder of region
     files, for a second result of the task segment. exif: apply or ignore the EXIF orientation of annotated photos.
-    strict: refuse what would be skipped or assumed.
+    strict: refuse what would be skipped or assumed. precision, compile, cache: of models that are named, as of
+    :func:`load`; a loaded model is measured as it is, and its texts are not kept.
     """
 
     limit: int | None
@@ -136,6 +137,9 @@ class MeasureOptions(TypedDict, total=False):
     regions: Path | None
     exif: str | None
     strict: bool
+    precision: str
+    compile: bool
+    cache: bool
 
 
 def evaluate(
@@ -175,6 +179,7 @@ def evaluate(
     True
     """
     from clippy_cli.data.benchmarks.base import Reading, parse_exif_rule
+    from clippy_cli.evaluation.evaluate import ModelLoading
     from clippy_cli.evaluation.evaluate import evaluate as measure
     from clippy_cli.evaluation.settings import Overrides
     from clippy_cli.evaluation.suites import open_suite
@@ -189,6 +194,11 @@ def evaluate(
     if suite is not None and (sets or tasks):
         raise ClippyError(f"suite={suite!r} names the sets and the task itself", "Leave out sets and tasks, or suite.")
     measuring: dict[str, Any] = {**options}
+    how = ModelLoading(
+        precision=measuring.pop("precision", AUTO),
+        compiled=measuring.pop("compile", False),
+        cache=measuring.pop("cache", True),
+    )
     reading = Reading(parse_exif_rule(measuring.pop("exif", None)), measuring.pop("strict", False))
     return measure(
         sets if suite is None else open_suite(suite, root),
@@ -199,6 +209,7 @@ def evaluate(
         overrides=Overrides(**named),
         options=Options(**measuring),
         reading=reading,
+        model_loading=how,
     )
 
 

@@ -40,6 +40,11 @@ _LARGE = 1 << 20  # bytes of a file whose digest is worth keeping
 _FRESH = 2.0  # seconds in which a file may change again without another time of change
 _OWN_NAME = re.compile(r"[0-9a-f]{32}\.(texts|digest)")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "open-clip-torch", "ftfy", "numpy")
+_CHOOSE_CODE = (
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+)  # variables that libraries of matrices read
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +139,11 @@ def _environment() -> list[str]:
     """Whatever else the last bits of a vector may depend on: versions, the processor, its threads."""
     import torch
 
-    return [*_versions(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())]
+    products = ""
+    with suppress(RuntimeError):  # where a program chose it by two interfaces of torch
+        products = torch.get_float32_matmul_precision()
+    chosen = [os.environ.get(name, "") for name in _CHOOSE_CODE]
+    return [*_versions(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads()), products, *chosen]
 
 
 @lru_cache(maxsize=1)

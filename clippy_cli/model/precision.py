@@ -1,7 +1,7 @@
 """In which precision an image tower computes, and whether it is compiled. Texts are embedded in float32 in any case.
 
 Under bf16 products of matrices are taken in bfloat16 by torch's autocast; weights, patch embeddings and scores stay in
-float32. docs/speed.md says what it and dynamic int8, which is not offered, gave on a CPU.
+float32. docs/models.md says what it and dynamic int8, which is not offered, gave on a CPU.
 """
 
 from __future__ import annotations
