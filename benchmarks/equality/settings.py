@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 RENAMED = "jaccard_best is called average_best_overlap, and is the same figure"
 EXACT = "protocol sclip is SCLIP's code: words, exact sizes, bilinear resizing, windows averaged at pixels, positions"
 COARSE = "the guided filter fits its coefficients on a coarse grid: about 0.1 % of the pixels change"
-SCORES = "mean scores: sums in another order, and beyond 512x512 pixels an interpolated denominator (1e-4)"
+SCORES = "mean scores are summed in another order, and may differ in their sixth digit"
 ANNOUNCED: dict[str, str] = {
     "figures: *--refine guided, *": COARSE,
     "segment: --refine guided": COARSE,

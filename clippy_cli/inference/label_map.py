@@ -13,10 +13,11 @@ from torch import Tensor
 
 from clippy_cli.inference.cells import Axis
 from clippy_cli.inference.class_map import winners
-from clippy_cli.inference.upsampling import strips, upsample_columns, upsample_rows, working_size
+from clippy_cli.inference.upsampling import strips, upsample_columns
 
 UNLABELLED = 0
-_TOTAL_ELEMENTS = 250_000  # values of upsampled maps at a time: 1 MB, which stays in a core's cache
+_PLAIN_ELEMENTS = 2_000_000  # values of upsampled maps at a time: 8 MB
+_CACHED_ELEMENTS = 100_000  # values that stay in a core's cache while sums run down them: 400 kB
 _SAFE_RANGE = 80.0  # exponentials of differences below this are numbers in float32
 
 
@@ -59,9 +60,6 @@ def paint(
     with ``softmax`` that map's probability in [0, 1] among the K times ``scale``. Pixels that score below ``threshold``
     get the code ``fallback``. ``barred`` (K,) bool names maps that cannot win but keep their share of the probability.
     ``count`` is the number of codes that are counted, by default up to the highest.
-
-    Beyond ``MAX_WORKING_PIXELS`` pixels the probability's denominator is taken at that many and interpolated: it is
-    smooth, and means of scores move by 1e-4 or so.
     """
     if len(codes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(codes)} codes")
@@ -71,13 +69,13 @@ def paint(
     if barred is not None:
         places = (~barred).nonzero()[:, 0]
         free, code_of = maps[places], code_of[places]
-    total = _log_total(maps * scale, *working_size(height, width)) if softmax else None  # (1,h',w')
+    total = _LogTotal(maps * scale, height, width) if softmax else None
     pixels, sums = np.zeros(count, np.int64), np.zeros(count)
     painted = np.empty((height, width), np.int16)
     for strip in winners(free, height, width):
         score, code = strip.value, code_of.index_select(0, strip.winner.reshape(-1).int()).view(strip.winner.shape)
         if total is not None:
-            score = (score * scale - upsample_rows(total, height, width, strip.start, strip.stop)[0]).exp_()
+            score = (score * scale - total.rows(strip.start, strip.stop)).exp_()
         if threshold is not None:
             code = code.masked_fill(score < threshold, fallback)
         rows = code.cpu().numpy()
@@ -87,28 +85,49 @@ def paint(
     return LabelMap(painted, pixels, _means(sums, pixels))
 
 
-def _log_total(maps: Tensor, height: int, width: int) -> Tensor:
-    """(K,h,w) logits -> (1,height,width), the logarithm of the sum of their exponentials after upsampling.
+class _LogTotal:
+    """The logarithm of the sum of the exponentials of (K,h,w) logits, upsampled to height x width pixels.
 
-    Down the pixels of a cell logits change linearly, so that an exponential is the one above it times a constant.
+    Down the pixels of a cell logits change linearly, so that an exponential is the one above it times a constant: each
+    costs a product and a sum.
     """
-    total = maps.new_empty(1, height, width)
-    lowest, highest = maps.aminmax()
-    if maps.shape[1:] == (height, width) or float(highest - lowest) > _SAFE_RANGE:
-        for start, stop, strip in strips(maps, height, width, elements=_TOTAL_ELEMENTS):
-            total[0, start:stop] = strip.logsumexp(dim=0)
-        return total
-    wide = upsample_columns(maps, width).sub_(highest)  # (K,h,W)
-    rows = Axis(maps.shape[1], height)
-    for cell, (start, stop) in enumerate(itertools.pairwise(rows.starts)):
-        above = wide[:, rows.before[cell]]
-        slope = wide[:, rows.after[cell]] - above  # (K,W)
-        values = torch.add(above, slope, alpha=float(rows.within[cell, 0])).exp_()
-        factor = (slope * (len(wide[0]) / height)).exp_()
-        for row in range(start, stop):
-            torch.sum(values, dim=0, out=total[0, row])
-            values *= factor
-    return total.log_().add_(highest)
+
+    def __init__(self, logits: Tensor, height: int, width: int) -> None:
+        self._logits, self._size = logits, (height, width)
+        lowest, self._highest = logits.aminmax()
+        self._plain = logits.shape[1:] == self._size or float(self._highest - lowest) > _SAFE_RANGE
+        if not self._plain:
+            self._wide = upsample_columns(logits, width).sub_(self._highest)  # (K,h,W)
+            self._cells = Axis(logits.shape[1], height)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Pixel rows ``start`` to ``stop``, (R,W)."""
+        height, width = self._size
+        total = self._logits.new_empty(stop - start, width)
+        if self._plain:
+            for first, last, strip in strips(
+                self._logits, height, width, first=start, last=stop, elements=_PLAIN_ELEMENTS
+            ):
+                total[first - start : last - start] = strip.logsumexp(dim=0)
+            return total
+        for cell, (top, bottom) in enumerate(itertools.pairwise(self._cells.starts)):
+            first, last = max(start, top), min(stop, bottom)
+            if first < last:
+                self._add(total[first - start : last - start], cell, first - top)
+        return total.log_().add_(self._highest)
+
+    def _add(self, total: Tensor, cell: int, offset: int) -> None:
+        """Fill (R,W) with the sums of a row of cells from its pixel row ``offset``."""
+        cells, step = self._cells, max(1, _CACHED_ELEMENTS // len(self._wide))
+        for left in range(0, total.shape[1], step):
+            columns = slice(left, left + step)
+            above = self._wide[:, cells.before[cell], columns]
+            slope = self._wide[:, cells.after[cell], columns] - above  # (K,S)
+            values = torch.add(above, slope, alpha=float(cells.within[cell, offset])).exp_()
+            factor = (slope * (self._wide.shape[1] / self._size[0])).exp_()
+            for row in total[:, columns]:
+                torch.sum(values, dim=0, out=row)
+                values *= factor
 
 
 def _means(sums: NDArray[np.float64], pixels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 WIDEST_GRID = 128  # patches; wider maps hold scores of pixels
-MAX_WORKING_PIXELS = 512 * 512  # what is smooth is computed at no more than this, and interpolated
+MAX_WORKING_PIXELS = 512 * 512  # a photo is refined at no more than this; what comes out is upsampled
 STRIP_ELEMENTS = 8_000_000  # values of a strip of upsampled maps: 32 MB, and a few times that while it is reduced
 
 
