@@ -90,6 +90,25 @@ def test_a_profile_says_where_the_time_went(clippy, flag, command):
     assert "encoder" in printed.stderr and "encoder" not in printed.stdout
 
 
+@pytest.mark.parametrize("command", ["segment", "classify"])
+def test_texts_are_kept_unless_no_cache(clippy, flag, command):
+    path, kept = flag(), Path(".cache/texts")
+    run = (command, path, "--labels", "red,blue", "--json", *(("--save", "none") if command == "segment" else ()))
+    without = clippy(*run, "--no-cache")
+    assert not kept.exists()
+    assert clippy(*run) == without
+    assert len(list(kept.glob("*.texts"))) == 1
+    assert clippy(*run) == without
+    assert len(list(kept.glob("*.texts"))) == 1
+
+
+@pytest.mark.parametrize("command", [("segment", "--labels", "red"), ("group",), ("classify", "--labels", "red")])
+def test_settings_say_what_auto_became(clippy, flag, command):
+    name, *arguments = command
+    outcome = clippy(name, flag(), *arguments, "--json", *(() if name == "classify" else ("--save", "none")))
+    assert outcome.document["precision"] == "fp32"
+
+
 def test_one_bad_file_does_not_stop_the_others(clippy, flag):
     good = [flag(f"photos/{name}.png") for name in "abcd"]
     Path("photos/bad.jpg").write_bytes(b"\xff\xd8 no photo")
