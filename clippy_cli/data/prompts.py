@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -105,7 +106,16 @@ def text_embeddings(
     on_texts: OnTexts = unheard,
 ) -> Tensor:
     """K texts as they are -> (K,D), unit norm, for images; ``cache`` and ``on_texts`` as above."""
-    return _kept(cache, model, texts, None, "images", lambda: _in_parts(model.embed_texts, texts, on_texts))
+    request = TextRequest(tuple(texts), None, "images")
+    return _kept(cache, request, model, lambda: _in_parts(model.embed_texts, texts, on_texts))
+
+
+def prompt_request(
+    names: Sequence[str], templates: Sequence[str], compared_with: ComparedWith, device: str = "cpu"
+) -> TextRequest:
+    """What :func:`prompt_embeddings` or :func:`patch_prompt_embeddings` asks a cache for, known without a model."""
+    texts = tuple(fill(template, name) for name in names for template in templates)
+    return TextRequest(texts, len(templates), compared_with, device)
 
 
 def _means(
@@ -116,7 +126,8 @@ def _means(
     cache: TextCache | None,
     on_texts: OnTexts,
 ) -> Tensor:
-    texts, each = [fill(template, name) for name in names for template in templates], len(templates)
+    request = prompt_request(names, templates, compared_with)
+    texts, each = request.texts, len(templates)
 
     def compute() -> Tensor:
         if isinstance(model, MeansOfPrompts) and texts:
@@ -130,21 +141,16 @@ def _means(
         vectors = _in_parts(embed, texts, on_texts).view(len(names), each, -1)  # (K*T,D) -> (K,T,D)
         return F.normalize(vectors.mean(dim=1), dim=-1)
 
-    return _kept(cache, model, texts, each, compared_with, compute)
+    return _kept(cache, request, model, compute)
 
 
 def _kept(
-    cache: TextCache | None,
-    model: VisionLanguageModel,
-    texts: Sequence[str],
-    averaged: int | None,
-    compared_with: ComparedWith,
-    compute: Callable[[], Tensor],
+    cache: TextCache | None, request: TextRequest, model: VisionLanguageModel, compute: Callable[[], Tensor]
 ) -> Tensor:
-    """What the cache holds, or else what is computed now, which it then holds."""
-    if cache is None or not texts:
+    """What the cache holds for the model's device, or else what is computed now, which it then holds."""
+    if cache is None or not request.texts:
         return compute()
-    request = TextRequest(tuple(texts), averaged, compared_with, device_name(model.device))
+    request = replace(request, device=device_name(model.device))
     known = cache.find(request)
     if known is not None:
         return torch.from_numpy(known.copy()).to(model.device)

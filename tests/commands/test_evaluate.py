@@ -54,6 +54,16 @@ def data(tmp_path):
     return root
 
 
+def test_a_profile_names_the_encoder_and_the_rest_and_changes_no_figure(run):
+    arguments = ("scenes", "--limit", "4", "--task", "segment")
+    plain, profiled = run(*arguments, "--out", "a"), run(*arguments, "--profile", "--precision", "fp32", "--out", "b")
+    assert "encoder" not in plain.stderr
+    for stage in ("load model", "texts", "encoder", "measure", "report", "other"):
+        assert stage in profiled.stderr
+    first, second = (json.loads(Path(name, "result.json").read_text())["results"][0] for name in "ab")
+    assert first["metrics"] == second["metrics"] and second["model"]["precision"] == "fp32"
+
+
 def test_figures_protocol_and_files(run):
     outcome = run("scenes", "--limit", "4", "--task", "segment,group", "--out", "out")
     assert outcome.exit_code == 0, outcome.output

@@ -109,6 +109,25 @@ def test_a_file_that_cannot_be_written_ends_the_run(clippy, flag, monkeypatch):
     assert "f_mask.png" not in begun and not list(Path("out").glob("*.part"))
 
 
+@pytest.mark.parametrize("command", ["segment", "classify"])
+def test_texts_are_kept_unless_no_cache(clippy, flag, command):
+    path, kept = flag(), Path(".cache/texts")
+    run = (command, path, "--labels", "red,blue", "--json", *(("--save", "none") if command == "segment" else ()))
+    without = clippy(*run, "--no-cache")
+    assert not kept.exists()
+    assert clippy(*run) == without
+    assert len(list(kept.glob("*.texts"))) == 1
+    assert clippy(*run) == without
+    assert len(list(kept.glob("*.texts"))) == 1
+
+
+@pytest.mark.parametrize("command", [("segment", "--labels", "red"), ("group",), ("classify", "--labels", "red")])
+def test_settings_say_what_auto_became(clippy, flag, command):
+    name, *arguments = command
+    outcome = clippy(name, flag(), *arguments, "--json", *(() if name == "classify" else ("--save", "none")))
+    assert outcome.document["precision"] == "fp32"
+
+
 def test_one_bad_file_does_not_stop_the_others(clippy, flag):
     good = [flag(f"photos/{name}.png") for name in "abcd"]
     Path("photos/bad.jpg").write_bytes(b"\xff\xd8 no photo")

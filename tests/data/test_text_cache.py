@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from clippy_cli.data.prompts import patch_prompt_embeddings, prompt_embeddings, text_embeddings
+from clippy_cli.data.prompts import patch_prompt_embeddings, prompt_embeddings, prompt_request, text_embeddings
 from clippy_cli.data.text_cache import TextCache, TextRequest
 from clippy_cli.model.registry import SHIPPED_MODELS
 from clippy_cli.model.store import save_model
@@ -55,6 +55,15 @@ def test_what_is_kept_is_bit_equal_and_not_computed_again(tmp_path, embed):
     kept = embed(model, TextCache("weights", tmp_path))
     assert model.embedded == count
     assert torch.equal(anew, first) and torch.equal(first, kept) and kept.dtype == torch.float32
+
+
+def test_a_request_is_known_before_there_is_a_model(tmp_path):
+    cache = TextCache("weights", tmp_path)
+    vectors = patch_prompt_embeddings(Counting(), NAMES, TEMPLATES, cache=cache)
+    kept = cache.find(prompt_request(NAMES, TEMPLATES, "patches"))
+    np.testing.assert_array_equal(kept, vectors.numpy())
+    assert cache.find(prompt_request(NAMES, TEMPLATES, "images")) is None
+    assert cache.find(prompt_request(NAMES, TEMPLATES[::-1], "patches")) is None
 
 
 @pytest.mark.parametrize(
