@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clippy_cli.clip import Photo as Photo
     from clippy_cli.errors import ClippyError as ClippyError
     from clippy_cli.reporting.answers import Failure as Failure
+    from clippy_cli.reporting.embeddings import Embedding as Embedding
     from clippy_cli.reporting.results import Classification as Classification
     from clippy_cli.reporting.results import Groups as Groups
     from clippy_cli.reporting.results import Segmentation as Segmentation
@@ -35,6 +36,7 @@ _HOMES = {
     "Segmentation": "reporting.results",
     "Groups": "reporting.results",
     "Classification": "reporting.results",
+    "Embedding": "reporting.embeddings",
     "Failure": "reporting.answers",
     "ClippyError": "errors",
     "evaluate": "api",

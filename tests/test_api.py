@@ -40,7 +40,13 @@ LOAD_ONCE = cache(api.load)  # one model for all examples
 HALVES = np.repeat([[1] * 32 + [2] * 32], 48, axis=0)
 
 
-@pytest.mark.parametrize("module", ["clippy_cli", "api", "clip", "errors", "reporting.results", "reporting.answers"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("clippy_cli", "api", "clip", "errors", "reporting.results", "reporting.answers", "reporting.embeddings"),
+        *("bulk.parts", "commands.bulk_run"),
+    ],
+)
 def test_examples_run(module, monkeypatch, tmp_path):
     monkeypatch.setattr(api, "load", LOAD_ONCE)
     monkeypatch.chdir(tmp_path)

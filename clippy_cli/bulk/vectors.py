@@ -74,14 +74,15 @@ class SafetensorsFile:
                 if self.patches:
                     grids.append(values.shape[:2])
             spool.seek(0)
-            shapes = {"patches" if self.patches else "embeddings": (self.dtype.numpy, (rows, width))}
-            if self.patches:
-                shapes["grids"] = (np.dtype("<i4"), (len(grids), 2))
+            shapes = (
+                {"grids": (np.dtype("<i4"), (len(grids), 2))} if self.patches else {}
+            )  # first, so that all is aligned
+            shapes["patches" if self.patches else "embeddings"] = (self.dtype.numpy, (rows, width))
             metadata = {"keys": json_text(keys, indent=None), "failures": json_text(failures, indent=None)}
             stream.write(_header(shapes, metadata))
+            if self.patches:
+                stream.write(np.array(grids, "<i4").tobytes())
             shutil.copyfileobj(spool, stream, 1 << 20)
-        if self.patches:
-            stream.write(np.array(grids, "<i4").tobytes())
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ CSV_COLUMNS = ("image", "rank", "label", "probability", "score")
 
 
 def classify(
-    images: options.Images,
+    images: options.ImagesOrShards,
     labels: options.Labels,
     top_k: Annotated[int, typer.Option(min=1, metavar="K", help="How many labels to give for each image.")] = 5,
     templates: options.Templates = None,

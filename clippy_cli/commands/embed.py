@@ -15,14 +15,7 @@ from clippy_cli.model import DEFAULT_MODEL
 
 
 def embed(
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Image files, folders and quoted globs; or tar shards: 'shards/{00000..00099}.tar', a folder of them, "
-            "or URLs.",
-        ),
-    ],
+    images: options.ImagesOrShards,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results: new, or of the same run.")],
     patches: Annotated[
         bool, typer.Option("--patches", help="One vector for each patch, instead of one for each photo.")

@@ -24,6 +24,14 @@ Images = Annotated[
         metavar="IMG...", help="Image files, folders (their own images) and quoted globs ('photos/**/*.jpg')."
     ),
 ]
+ImagesOrShards = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMG...",
+        help="Image files, folders (their own images) and quoted globs ('photos/**/*.jpg'); or tar shards: "
+        "'shards/{00000..00099}.tar', a folder of them, URLs.",
+    ),
+]
 Labels = Annotated[
     str,
     typer.Option(metavar="A,B|C", help="What to look for: commas between labels, | between synonyms of one label."),

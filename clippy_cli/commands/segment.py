@@ -22,7 +22,7 @@ from clippy_cli.reporting.files import SEGMENT_DEFAULT, SEGMENT_KINDS, WITH_REGI
 
 
 def segment(
-    images: options.Images,
+    images: options.ImagesOrShards,
     labels: options.Labels,
     background: Annotated[
         str | None, typer.Option(metavar="A,B", help="Words that compete like labels but are left unlabeled.")

@@ -27,6 +27,11 @@ class Embedding:
         values: (D,) float32, unit norm: the whole photo; or (h,w,D), unit norm along D: its patches.
         settings: everything that the values depend on, ready for JSON.
         notices: what was assumed when the photo was read.
+
+    >>> import clippy_cli as clippy
+    >>> [found] = clippy.load().embed_many([clippy.sample_photo()], patches=True)
+    >>> found.values.shape  # 224x304 pixels in patches of 16
+    (14, 19, 384)
     """
 
     source: str
