@@ -38,9 +38,9 @@ def measure_texts(ground: Ground) -> list[Row]:
     rows = [Row(f"{count}, embed_texts, s", values["today"], values.get("before", ()), TOWER, tower, agreed)]
     rows += _as_labels(ground, f"{count} as labels", file, "none", rounds, tower)
     if ground.full:
-        names = ground.folder / "names.txt"
-        names.write_text("\n".join(ground.class_names[: 4 if ground.tiny else 1000]) + "\n", encoding="utf-8")
-        rows += _as_labels(ground, "ImageNet's names under 80 templates", names, "openai", 1, [])
+        names, file = ground.class_names[: 4 if ground.tiny else 1000], ground.folder / "names.txt"
+        file.write_text("\n".join(names) + "\n", encoding="utf-8")
+        rows += _as_labels(ground, f"{len(names):,} names under 80 templates", file, "openai", 1, [])
     ground.note(
         "- text: embed_texts and the text tower on token ids that are ready, sorted by length, 256 at a time, in one "
         "process a code base; as labels: until clip.prepare of a classification has their vectors, in a process that "
