@@ -80,6 +80,13 @@ def classify(
     from clippy_cli.reporting.products import save_csv
 
     request = ClassifyRequest.read(labels, top_k, templates, resolution)
+    loading: dict[str, Any] = {
+        "source": model,
+        "texts": True,
+        "precision": precision,
+        "compiled": compiled,
+        "cache": not no_cache,
+    }
     if are_shards(images):
         from clippy_cli.bulk.products import ClassifyLines
 
@@ -89,8 +96,8 @@ def classify(
             ClassifyLines(),
             {"command": "classify", "top_k": top_k},
             command="classify",
-            prepare=lambda clip: clip.prepare(request),
-            load={"source": model, "texts": True},
+            prepare=lambda clip: prepare(clip, request),
+            load=loading,
             device=device,
             batch_size=batch_size,
             json=json,
@@ -106,7 +113,7 @@ def classify(
         own_files(csv.parent).check([csv], flag="--csv")
     found = input_files(images, strict=strict)
     with profiling(profile) as taken:
-        clip = load_clip(model, device, texts=True, precision=precision, compiled=compiled, cache=not no_cache)
+        clip = load_clip(device=device, **loading)
         answer = prepare(clip, request)
         run = collect(clip, answer, found, "classifying", lambda result, stem: result.record(), batch_size=batch_size)
     timed = {} if taken is None else {"profile": profile_record(taken, len(found.paths))}

@@ -12,6 +12,7 @@ from clippy_cli.commands.bulk_run import are_shards, run_bulk
 from clippy_cli.commands.image_run import input_files
 from clippy_cli.inference.choices import DEFAULT_BATCH
 from clippy_cli.model import DEFAULT_MODEL
+from clippy_cli.model.choices import AUTO
 
 
 def embed(
@@ -23,7 +24,7 @@ def embed(
     format: Annotated[
         str, typer.Option(metavar="safetensors|parquet", help="Of the files; parquet needs clippy-seg\\[parquet].")
     ] = "safetensors",
-    dtype: Annotated[str, typer.Option(metavar="float16|float32", help="Precision of the values.")] = "float16",
+    dtype: Annotated[str, typer.Option(metavar="float16|float32", help="What the values are stored in.")] = "float16",
     model: options.Model = DEFAULT_MODEL,
     dense: options.Dense = None,
     proxy: options.Proxy = None,
@@ -31,6 +32,8 @@ def embed(
     resolution: options.Resolution = None,
     batch_size: options.BatchSize = DEFAULT_BATCH,
     device: options.Device = "auto",
+    precision: options.Precision = AUTO,
+    compiled: options.Compiled = False,
     json: options.Json = False,
 ) -> None:
     """Write embeddings of photos: one vector a photo, or one for each patch.
@@ -55,17 +58,24 @@ def embed(
     """
     from clippy_cli.bulk.vectors import choose_format, parse_dtype, parse_format
 
-    precision = parse_dtype(dtype)
-    product = choose_format(parse_format(format), precision, patches=patches)
+    stored = parse_dtype(dtype)
+    product = choose_format(parse_format(format), stored, patches=patches)
     found = None if are_shards(images) else input_files(images, out)
     run_bulk(
         images,
         out,
         product,
-        {"command": "embed", "format": product.ending[1:], "dtype": str(precision)},
+        {"command": "embed", "format": product.ending[1:], "dtype": str(stored)},
         command="embed",
         prepare=lambda clip: clip.prepare_embeddings(patches=patches, resolution=resolution),
-        load={"source": model, "dense": dense, "proxy": proxy, "positions": positions},
+        load={
+            "source": model,
+            "dense": dense,
+            "proxy": proxy,
+            "positions": positions,
+            "precision": precision,
+            "compiled": compiled,
+        },
         device=device,
         batch_size=batch_size,
         json=json,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -117,6 +117,16 @@ def segment(
             "refine": refine,
         },
     )
+    loading: dict[str, Any] = {
+        "source": model,
+        "dense": dense,
+        "proxy": proxy,
+        "positions": positions,
+        "texts": True,
+        "precision": precision,
+        "compiled": compiled,
+        "cache": not no_cache,
+    }
     if are_shards(images):
         from clippy_cli.bulk.products import SegmentTar, shard_kinds
 
@@ -128,8 +138,8 @@ def segment(
             SegmentTar(chosen, len(request.vocabulary.labels)),
             {"command": "segment", "save": list(chosen)},
             command="segment",
-            prepare=lambda clip: clip.prepare(request),
-            load={"source": model, "dense": dense, "proxy": proxy, "positions": positions, "texts": True},
+            prepare=lambda clip: prepare(clip, request),
+            load=loading,
             device=device,
             batch_size=batch_size,
             json=json,
@@ -145,17 +155,7 @@ def segment(
     suffixes = ("",) if regions is None else ("", WITH_REGIONS)
     output = Output.choose(out, kinds, json, overwrite, Bases(found.paths, suffixes, SEGMENT_KINDS))
     with output.held("clippy segment"), profiling(profile) as taken:
-        clip = load_clip(
-            model,
-            device,
-            dense=dense,
-            proxy=proxy,
-            positions=positions,
-            texts=True,
-            precision=precision,
-            compiled=compiled,
-            cache=not no_cache,
-        )
+        clip = load_clip(device=device, **loading)
         answer = prepare(clip, request)
         if answer.settings["score_kind"] == "cosine" and threshold is None:
             console.print_hint("One label alone gets every pixel; add --background words or a --threshold.")
