@@ -35,12 +35,13 @@ def measure_peers(ground: Ground) -> list[Row]:
         asked("label_vectors", labels=ground.hundred, out=folder / "hundred.npy")
     ground.today.clippy(["export", "onnx", "clippy-ti", str(folder / "onnx")])
     ground.note(
-        "- peers: random weights of the default model's size (image tower 192 wide, 12 layers, patch 16, 224 pixels; "
-        f"text tower 384 wide, 6 layers; GroupViT with its own stages and group tokens), {len(ground.labels)} "
-        "labels. Cold: a fresh process from start to end, to a palette PNG or a printed label; onnxruntime has the "
-        "labels' vectors stored, so it reads no text and loads no torch. A call: photo by photo in a process that has "
-        "loaded the model and has answered once, texts given anew each time. After the encoder: from the same patch "
-        "embeddings to the mask, against what SCLIP's public code does there; agreement is of ours and theirs."
+        "- peers: random weights of the default model's size (image tower 192 wide, 12 layers, patch 16, 224 "
+        "pixels; text tower 384 wide, 6 layers; GroupViT with its own stages and group tokens), "
+        f"{len(ground.labels)} labels. Cold: a fresh process from start to end, to a palette PNG or a printed label,"
+        " ours with the texts that a run before may have kept; onnxruntime has the labels' vectors stored and loads"
+        " no torch. A call: photo by photo in a process that has loaded the model and has answered once, texts "
+        "given anew each time (ours may be kept). After the encoder: from the same patch embeddings to the mask, "
+        "against what SCLIP's public code does there; agreement is of ours and theirs."
     )
     return [*_cold(ground, folder), *_calls(ground, folder), *_after_encoder(ground, folder)]
 

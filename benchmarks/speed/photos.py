@@ -47,6 +47,7 @@ def measure_many(ground: Ground) -> list[Row]:
             words, *rest = name.split()
             arguments = [*rest, *([] if words == "group" else labels)]
             for code in ground.codes:
+                _timed(code, words, ground.photos[:1], arguments)  # fills what is kept between runs, and is not counted
                 sides[code.name, name] = partial(_batch, code, words, ground.photos, arguments)
         values = in_turn(ground.rounds(MANY_ROUNDS), sides)
     encoder = {
@@ -68,11 +69,12 @@ def measure_many(ground: Ground) -> list[Row]:
             )
         )
     ground.note(
-        f"- many: {len(ground.photos)} photos, {len(ground.labels)} labels; (time of the command on all of them, minus "
-        "its time on the first one) / (photos - 1), fresh processes, so that start-up and loading drop out and writing "
-        "the results stays in, for both codes alike; classify with --csv. The encoder is model.embed_patches on ready "
-        "normalized tensors: batches of 8 photos in their order, those of one size together. Agreement is of before "
-        "and today: equal pixels of masks, equal first labels."
+        f"- many: {len(ground.photos)} photos, {len(ground.labels)} labels; (time of the command on all of them, "
+        "minus its time on the first one) / (photos - 1), fresh processes, so that start-up and loading drop out "
+        "and writing the results stays in, for both codes alike; classify with --csv. Texts may be kept from a run "
+        "before. The encoder is model.embed_patches on ready normalized tensors: batches of 8 photos in their "
+        "order, those of one size together. Agreement is of before and today: equal pixels of masks, equal first "
+        "labels."
     )
     return rows
 
@@ -109,15 +111,16 @@ def measure_large(ground: Ground) -> list[Row]:
         rows.append(Row(f"{name}, s", seconds["today"], seconds.get("before", ()), agreement=agreed))
         rows.append(Row(f"{name}, MB peak", peaks["today"], peaks.get("before", ())))
     ground.note(
-        "- large: the whole command in a fresh process, defaults, its results in files; the photo is a JPEG enlarged "
-        "from the first one, the labels are ImageNet's names, evenly spaced. 108 megapixels before only with --full."
+        "- large: the whole command in a fresh process, defaults, nothing kept from before, its results in files; "
+        "the photo is a JPEG enlarged from the first one, the labels are ImageNet's names, evenly spaced. 108 "
+        "megapixels before only with --full."
     )
     return rows
 
 
 def _large(code: Code, arguments: list[str], outs: dict[str, Path]) -> Run:
     outs[code.name] = out = code.new("out")
-    return code.clippy([*arguments, "--out", str(out)])
+    return code.clippy([*arguments, "--out", str(out)], cache=code.new("empty"))
 
 
 def measure_evaluation(ground: Ground) -> list[Row]:
@@ -125,6 +128,8 @@ def measure_evaluation(ground: Ground) -> list[Row]:
     sets = ["scenes"] if ground.data_root is None else ["voc20", "voc"]
     count = len(ground.photos)
     outs: dict[str, Path] = {}
+    for code in ground.codes:
+        _evaluated(ground, code, sets, 1)  # fills what is kept between runs, and is not counted
     sides = ground.of_each(lambda code: _evaluation(ground, code, sets, count, outs))
     values = in_turn(ground.rounds(EVALUATION_ROUNDS), sides)
     figures = {side: _figures(out) for side, out in outs.items()}
@@ -134,8 +139,8 @@ def measure_evaluation(ground: Ground) -> list[Row]:
         for name, figure in figures["today"].items()
     )
     ground.note(
-        f"- evaluate: {count} photos of each set, (time of the command, minus its time with --limit 1) / photos more; "
-        "agreement: mIoU or Jaccard in %, before / today."
+        f"- evaluate: {count} photos of each set, (time of the command, minus its time with --limit 1) / photos "
+        "more, both after a run that may have kept the texts; agreement: mIoU or Jaccard in %, before / today."
     )
     return [
         Row(f"clippy evaluate {' '.join(sets)}, ms a photo", values["today"], values.get("before", ()), "", (), agreed)
@@ -143,14 +148,15 @@ def measure_evaluation(ground: Ground) -> list[Row]:
 
 
 def _evaluation(ground: Ground, code: Code, sets: list[str], count: int, outs: dict[str, Path]) -> float:
+    one, _ = _evaluated(ground, code, sets, 1)
+    whole, outs[code.name] = _evaluated(ground, code, sets, count)
+    return 1000 * (whole.seconds - one.seconds) / (len(sets) * (count - 1))
+
+
+def _evaluated(ground: Ground, code: Code, sets: list[str], limit: int) -> tuple[Run, Path]:
     root = [] if ground.data_root is None else ["--data-root", str(ground.data_root.resolve())]
-    seconds = []
-    for limit in (1, count):
-        out = code.new("evaluation")
-        run = code.clippy(["evaluate", *sets, *root, "--limit", str(limit), "--out", str(out)])
-        seconds.append(run.seconds)
-    outs[code.name] = out
-    return 1000 * (seconds[1] - seconds[0]) / (len(sets) * (count - 1))
+    out = code.new("evaluation")
+    return code.clippy(["evaluate", *sets, *root, "--limit", str(limit), "--out", str(out)]), out
 
 
 def _figures(out: Path) -> dict[str, float]:

@@ -63,6 +63,15 @@ def test_many_images_take_a_line_each_and_a_bad_one_is_reported(clippy, flag):
     assert "photos/e.png: the file is empty" in outcome.stderr
 
 
+def test_a_profile_says_where_the_time_went(clippy, flag):
+    document = clippy("classify", flag(), "--labels", "red,blue", "--json", "--profile").document
+    assert {"load model", "texts", "decode", "encoder", "other"} <= {
+        one["stage"] for one in document["profile"]["stages"]
+    }
+    printed = clippy("classify", flag(), "--labels", "red,blue", "--profile")
+    assert "encoder" in printed.stderr and "encoder" not in printed.stdout
+
+
 def test_the_flags_are_these():
     command = typer.main.get_group(app).commands["classify"]
     flags = {option for parameter in command.params for option in parameter.opts}

@@ -25,7 +25,10 @@ _FEWEST = 2  # with one class there is nothing to decide
 
 @dataclass(frozen=True)
 class Refined:
-    """Probabilities (C,h,w) in [0, 1] of those ``classes`` that won a pixel before refinement, at the working size."""
+    """Probabilities (C,h,w) in [0, 1] of those ``classes`` that won a pixel before refinement.
+
+    They have the working size, or the guided filter's coarse one where a single class wins and nothing is filtered.
+    """
 
     probabilities: Tensor
     classes: tuple[int, ...]
