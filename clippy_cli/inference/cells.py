@@ -7,7 +7,7 @@ a + b x + c y + d xy with x and y in [0, 1).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -55,10 +55,13 @@ class Axis:
         return places, places < starts[cells + 1][:, None]
 
 
-def solve(maps: Tensor, row: Tensor, column: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
+def solve(
+    maps: Tensor, codes: Tensor, row: Tensor, column: Tensor, rows: Axis, columns: Axis
+) -> tuple[Tensor, Tensor, Tensor]:
     """Which of (K,h,w) maps is highest in n cells, given by ``row`` (n,) and ``column`` (n,), and how high it is there.
 
-    Returns (n,R,S) int16 and float32, a slot for each pixel; of equal maps the first wins.
+    Returns codes (n,R,S) and values (n,R,S), a slot for each pixel, and which of the n cells each is (n,). Of equal
+    maps the first wins; map k has code k of ``codes`` (K,).
     """
     flat, width, count = maps.flatten(1), maps.shape[2], len(row)
     top, bottom = rows.before[row] * width, rows.after[row] * width
@@ -70,19 +73,17 @@ def solve(maps: Tensor, row: Tensor, column: Tensor, rows: Axis, columns: Axis) 
     x = columns.within[column[cells]]  # (m,S)
     above = torch.addcmul(v00, v01 - v00, x)
     slope = torch.addcmul(v10, v11 - v10, x).sub_(above)  # both (m,S)
-    texts = texts.to(torch.int16)
+    painted = codes[texts]  # (m,)
     y = rows.within[row[order]][:, :, None]  # (n,R,1)
     best = torch.addcmul(above[:count, None], slope[:count, None], y)  # (n,R,S)
-    won = texts[:count, None, None].expand(best.shape).contiguous()
+    won = painted[:count, None, None].expand(best.shape).contiguous()
     start = count
     for n in alive[1:]:
         value = torch.addcmul(above[start : start + n, None], slope[start : start + n, None], y[:n])
-        torch.where(value > best[:n], texts[start : start + n, None, None], won[:n], out=won[:n])
+        torch.where(value > best[:n], painted[start : start + n, None, None], won[:n], out=won[:n])
         torch.maximum(best[:n], value, out=best[:n])
         start += n
-    place = torch.empty_like(order)
-    place[order] = torch.arange(count)
-    return won.index_select(0, place), best.index_select(0, place)
+    return won, best, order
 
 
 def contested(winner: Tensor) -> Tensor:
@@ -101,8 +102,8 @@ def contested_cells(mixed: Tensor, first: int, last: int, maps: int) -> Iterator
 
 
 def fill(
-    strips: tuple[Tensor, ...],
-    solved: tuple[Tensor, ...],
+    strips: Sequence[Tensor],
+    solved: Sequence[Tensor],
     row: Tensor,
     column: Tensor,
     rows: Axis,

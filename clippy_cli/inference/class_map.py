@@ -7,8 +7,9 @@ behind another at all four corners of a cell wins no pixel in it. Both facts are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -26,12 +27,17 @@ _STRIP_ELEMENTS = 2_000_000  # the same where maps are as large as the photo: 8 
 
 @dataclass(frozen=True)
 class Strip:
-    """Rows ``start`` to ``stop`` of an image: the ``winner`` (R,W) of K maps at each pixel and its ``value`` (R,W)."""
+    """Rows ``start`` to ``stop`` of an image: the ``code`` (R,W) of the highest map at each pixel."""
 
     start: int
     stop: int
-    winner: Tensor
-    value: Tensor
+    code: Tensor
+    _value: Callable[[], Tensor]
+
+    @property
+    def value(self) -> Tensor:
+        """(R,W) float: how high it is there; arranged when it is asked for."""
+        return self._value()
 
 
 def class_map(maps: Tensor, classes: Sequence[int], height: int, width: int) -> Tensor:
@@ -44,40 +50,39 @@ def class_map(maps: Tensor, classes: Sequence[int], height: int, width: int) -> 
     if len(classes) != len(maps):
         raise ValueError(f"{len(maps)} maps and {len(classes)} classes")
     dtype = torch.uint8 if max(classes) <= _UINT8_MAX else torch.int16
-    lookup = torch.tensor(classes, dtype=dtype, device=maps.device)
     painted = torch.empty(height, width, dtype=dtype, device=maps.device)
-    for strip in winners(maps, height, width):
-        painted[strip.start : strip.stop] = _looked_up(lookup, strip.winner)
+    for strip in winners(maps, torch.tensor(classes, dtype=dtype, device=maps.device), height, width):
+        painted[strip.start : strip.stop] = strip.code
     return painted
 
 
-def winners(maps: Tensor, height: int, width: int) -> Iterator[Strip]:
-    """The highest of (K,h,w) maps at each of height x width pixels, in strips of rows from the top.
+def winners(maps: Tensor, codes: Tensor, height: int, width: int) -> Iterator[Strip]:
+    """The highest of (K,h,w) maps at each of height x width pixels, in strips of rows from the top; map k has code k.
 
     Upsampled as by ``interpolate(mode="bilinear", align_corners=False)``; of equal maps the first wins. Memory is that
     of a strip, and a few times as much.
     """
     if maps.device.type != "cpu":
         # Finding contenders would make an accelerator wait for the host, and it is quick enough without.
-        yield from _by_pixels(maps, height, width, _GPU_STRIP_ELEMENTS)
+        yield from _by_pixels(maps, codes, height, width, _GPU_STRIP_ELEMENTS)
     elif maps.shape[1:] == (height, width) and len(maps) <= _UINT8_MAX + 1:
-        yield from _by_planes(maps, height, width)
+        yield from _by_planes(maps, codes, height, width)
     elif maps.shape[1:] == (height, width):
-        yield from _by_pixels(maps, height, width, _STRIP_ELEMENTS)
+        yield from _by_pixels(maps, codes, height, width, _STRIP_ELEMENTS)
     elif maps.shape[2] <= WIDEST_GRID:
-        yield from _by_cells(maps, height, width)
+        yield from _by_cells(maps, codes, height, width)
     else:
-        yield from _by_borders(maps, height, width)
+        yield from _by_borders(maps, codes, height, width)
 
 
-def _by_pixels(maps: Tensor, height: int, width: int, elements: int) -> Iterator[Strip]:
+def _by_pixels(maps: Tensor, codes: Tensor, height: int, width: int, elements: int) -> Iterator[Strip]:
     """Every map at every pixel."""
     for start, stop, values in strips(maps, height, width, elements=elements):
         value, winner = values.max(dim=0)
-        yield Strip(start, stop, winner, value)
+        yield Strip(start, stop, codes[winner], partial(_same, value))
 
 
-def _by_planes(maps: Tensor, height: int, width: int) -> Iterator[Strip]:
+def _by_planes(maps: Tensor, codes: Tensor, height: int, width: int) -> Iterator[Strip]:
     """Map after map: on a CPU several times as quick as a maximum with its position over the first axis."""
     step = max(1, _CPU_STRIP_PIXELS // width)
     for start in range(0, height, step):
@@ -87,48 +92,49 @@ def _by_planes(maps: Tensor, height: int, width: int) -> Iterator[Strip]:
             higher = cv2.compare(plane, value, cv2.CMP_GT)  # 255 where it is
             winner = cv2.bitwise_or(cv2.bitwise_and(higher, place), cv2.subtract(winner, higher))
             cv2.max(plane, value, value)
-        yield Strip(start, start + len(value), torch.from_numpy(winner), torch.from_numpy(value))
+        code = codes.index_select(0, torch.from_numpy(winner).flatten().int()).view(winner.shape)
+        yield Strip(start, start + len(value), code, partial(_same, torch.from_numpy(value)))
 
 
-def _by_cells(maps: Tensor, height: int, width: int) -> Iterator[Strip]:
+def _by_cells(maps: Tensor, codes: Tensor, height: int, width: int) -> Iterator[Strip]:
     """Cell by cell, the contenders of each: for grids much coarser than the pixels."""
     rows, columns = Axis(maps.shape[1], height), Axis(maps.shape[2], width)
     step = max(1, _CPU_STRIP_PIXELS // (rows.most * columns.most * len(columns)))
     for first in range(0, len(rows), step):
         last = min(first + step, len(rows))
-        row, column = (
-            torch.arange(first, last).repeat_interleave(len(columns)),
-            torch.arange(len(columns)).repeat(last - first),
-        )
-        solved = solve(maps, row, column, rows, columns)  # (n,R,S) each
-        within_y, within_x = rows.slots(first, last), columns.slots(0, len(columns))
-
-        def arranged(values: Tensor, down: Tensor = within_y, across: Tensor = within_x) -> Tensor:
-            lined = values.view(-1, len(columns), rows.most, columns.most).transpose(1, 2)
-            return lined.reshape(-1, len(columns) * columns.most).index_select(0, down).index_select(1, across)
-
-        yield Strip(rows.starts[first], rows.starts[last], *(arranged(values) for values in solved))
+        row = torch.arange(first, last).repeat_interleave(len(columns))
+        code, value, order = solve(maps, codes, row, torch.arange(len(columns)).repeat(last - first), rows, columns)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        arranged = partial(_arranged, place, rows, columns, rows.slots(first, last), columns.slots(0, len(columns)))
+        yield Strip(rows.starts[first], rows.starts[last], arranged(code), partial(arranged, value))
 
 
-def _by_borders(maps: Tensor, height: int, width: int) -> Iterator[Strip]:
+def _arranged(place: Tensor, rows: Axis, columns: Axis, down: Tensor, across: Tensor, values: Tensor) -> Tensor:
+    """(n,R,S) slots of cells -> the pixels (R',W) that they hold; cell i is at ``place[i]``."""
+    cells = values.index_select(0, place).view(-1, len(columns), rows.most, columns.most).transpose(1, 2)
+    lines = cells.reshape(-1, len(columns) * columns.most)
+    return lines.index_select(0, down).index_select(1, across)
+
+
+def _by_borders(maps: Tensor, codes: Tensor, height: int, width: int) -> Iterator[Strip]:
     """Where one map is the highest at all four corners of a cell it wins there; the other cells are solved."""
     rows, columns = Axis(maps.shape[1], height), Axis(maps.shape[2], width)
-    highest, first_of = maps.max(dim=0)  # (h,w)
-    first_of = first_of.to(torch.int16)
-    mixed = contested(first_of)  # (h+1,w+1)
+    highest, winner = maps.max(dim=0)  # (h,w)
+    mixed, code_of = contested(winner), codes[winner]  # (h+1,w+1), (h,w)
     step = max(1, _CPU_STRIP_PIXELS // width // rows.most)
     for first in range(0, len(rows), step):
         last = min(first + step, len(rows))
         start, stop = rows.starts[first], rows.starts[last]
         if start == stop:
             continue
-        winner = first_of[rows.first[start:stop]].index_select(1, columns.first)
+        code = code_of[rows.first[start:stop]].index_select(1, columns.first)
         value = upsample_rows(highest[None], height, width, start, stop)[0]
         for row, column in contested_cells(mixed, first, last, len(maps)):
-            solved = solve(maps, row, column, rows, columns)
-            fill((winner, value), solved, row, column, rows, columns, start)
-        yield Strip(start, stop, winner, value)
+            *solved, order = solve(maps, codes, row, column, rows, columns)
+            fill((code, value), solved, row[order], column[order], rows, columns, start)
+        yield Strip(start, stop, code, partial(_same, value))
 
 
-def _looked_up(lookup: Tensor, index: Tensor) -> Tensor:
-    return lookup.index_select(0, index.reshape(-1).int()).view(index.shape)
+def _same(value: Tensor) -> Tensor:
+    return value

@@ -72,8 +72,8 @@ def paint(
     total = _LogTotal(maps * scale, height, width) if softmax else None
     pixels, sums = np.zeros(count, np.int64), np.zeros(count)
     painted = np.empty((height, width), np.int16)
-    for strip in winners(free, height, width):
-        score, code = strip.value, code_of.index_select(0, strip.winner.reshape(-1).int()).view(strip.winner.shape)
+    for strip in winners(free, code_of, height, width):
+        code, score = strip.code, strip.value
         if total is not None:
             score = (score * scale - total.rows(strip.start, strip.stop)).exp_()
         if threshold is not None:

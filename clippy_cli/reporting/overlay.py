@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ def draw_legend(items: Sequence[LegendItem], width: int) -> Image.Image:
     A text wider than the strip is broken into lines. No items give a strip of no height.
     """
     size = min(40, max(14, round(width / 42)))
-    font = _font(size)
+    font = _font(size, threading.get_ident())
     gap, line = round(size * 0.6), round(size * 1.5)
     indent = size + gap // 2  # the swatch and the space behind it
     placed: list[tuple[int, int, LegendItem, list[str]]] = []
@@ -102,9 +103,9 @@ def draw_legend(items: Sequence[LegendItem], width: int) -> Image.Image:
     return strip
 
 
-@cache
-def _font(size: int) -> Font:
-    """Pillow's own font; reading it takes longer than a legend."""
+@lru_cache(maxsize=64)
+def _font(size: int, thread: int) -> Font:
+    """Pillow's own font, which takes longer to read than a legend to draw; each ``thread`` has its own."""
     return ImageFont.load_default(size)
 
 

@@ -40,7 +40,7 @@ def test_every_pixel_has_the_class_of_a_highest_text(texts, h, w, height, width,
         if wide:
             patch.setattr(module, "WIDEST_GRID", 0)  # as grids of many cells are treated
         predicted = class_map(maps, range(texts), height, width)
-        reached = torch.cat([strip.value for strip in module.winners(maps, height, width)])
+        reached = torch.cat([strip.value for strip in module.winners(maps, torch.arange(texts), height, width)])
     values = upsampled(maps, height, width)
     assert predicted.shape == (height, width) and predicted.dtype == torch.uint8
     chosen = values.gather(0, predicted[None].long())[0]
@@ -58,7 +58,9 @@ def test_texts_share_classes_and_the_first_of_equal_texts_wins():
 
 def test_what_accelerators_do_gives_the_same_and_never_waits_for_the_host():
     maps = random_maps(5, 6, 7)
-    by_strips = torch.cat([strip.winner for strip in module._by_pixels(maps, 45, 61, 700)])  # of two rows
+    by_strips = torch.cat(
+        [strip.code for strip in module._by_pixels(maps, torch.arange(5), 45, 61, 700)]
+    )  # of two rows
     torch.testing.assert_close(by_strips, class_map(maps, range(5), 45, 61).long())
     assert class_map(torch.empty(5, 6, 7, device="meta"), range(5), 45, 61).shape == (45, 61)  # there are no values
 

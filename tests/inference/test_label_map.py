@@ -80,8 +80,8 @@ def test_memory_does_not_grow_with_labels_times_pixels(monkeypatch):
 
     monkeypatch.setattr(upsampling, "upsample_rows", watched)
     monkeypatch.setattr(class_map, "_GPU_STRIP_ELEMENTS", 60 * 300 * 5 + 7)
-    strips = class_map._by_pixels(torch.randn(60, 4, 4), 40, 300, class_map._GPU_STRIP_ELEMENTS)
-    assert [strip.winner.numel() for strip in strips] == [300 * 5] * 8
+    strips = class_map._by_pixels(torch.randn(60, 4, 4), torch.arange(60), 40, 300, class_map._GPU_STRIP_ELEMENTS)
+    assert [strip.code.numel() for strip in strips] == [300 * 5] * 8
     assert sizes == [60 * 300 * 5] * 8
 
 
