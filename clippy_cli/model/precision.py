@@ -80,9 +80,10 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 def in_precision(precision: Precision, device: torch.device, compute: Callable[[], Tensor]) -> Tensor:
     """What ``compute`` gives in that precision, as float32 where that is another one."""
+    if precision is Precision.FP32:
+        return compute()
     with autocast(precision, device):
-        computed = compute()
-    return computed if precision is Precision.FP32 else computed.float()
+        return compute().float()
 
 
 def compile_model(model: VisionLanguageModel) -> None:

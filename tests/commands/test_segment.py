@@ -121,7 +121,9 @@ def test_texts_are_kept_unless_no_cache(clippy, flag, command):
     assert len(list(kept.glob("*.texts"))) == 1
 
 
-@pytest.mark.parametrize("command", [("segment", "--labels", "red"), ("group",), ("classify", "--labels", "red")])
+@pytest.mark.parametrize(
+    "command", [("segment", "--labels", "red"), ("group", "--groups", "2"), ("classify", "--labels", "red")]
+)
 def test_settings_say_what_auto_became(clippy, flag, command):
     name, *arguments = command
     outcome = clippy(name, flag(), *arguments, "--json", *(() if name == "classify" else ("--save", "none")))

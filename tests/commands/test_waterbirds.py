@@ -108,6 +108,7 @@ def test_the_flags_are_these():
     assert flags == {
         "--data-root", "--model", "--split", "--resolution", "--resolutions", "--words", "--templates", "--limit",
         "--batch-size", "--workers", "--device", "--out", "--overwrite", "--demo", "--json", "--strict",
+        "--no-cache",
     }  # fmt: skip
     built = {option for parameter in COMMANDS["waterbirds build"].params for option in parameter.opts}
     assert built == {"--birds", "--backgrounds", "--out", "--strength", "--seed", "--workers", "--json", "--strict"}
