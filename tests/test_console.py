@@ -52,6 +52,27 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["reading: 3 of 6, 0.2 images/s, 12 s left"]
 
 
+@pytest.mark.parametrize(("seconds", "shows_bar"), [(9.0, False), (-1.0, True)])
+def test_a_counted_status_becomes_a_bar_once_it_takes_long(monkeypatch, seconds, shows_bar):
+    written = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=written, force_terminal=True, width=100))
+    monkeypatch.setattr(console, "_BAR_SECONDS", seconds)
+    with console.counted_status("embedding texts", unit="texts") as count:
+        for done in (0, 512, 700):
+            count(done, 700)
+    assert "embedding texts" in written.getvalue()
+    assert ("700/700" in written.getvalue()) == shows_bar
+
+
+def test_a_counted_status_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("clippy_cli.console.time.monotonic", lambda: next(clock))
+    with console.counted_status("embedding texts", unit="texts") as count:
+        for done in (0, 512, 1024, 1536):
+            count(done, 2000)
+    assert capsys.readouterr().err.splitlines() == ["embedding texts: 1024 of 2000, 85.3 texts/s, 11 s left"]
+
+
 def test_json_has_no_nan_and_is_not_wrapped(capsys):
     console.print_json({"text": "[bold] " + "long " * 50})
     assert "[bold] long" in capsys.readouterr().out.splitlines()[1]
