@@ -18,6 +18,9 @@ def main() -> None:
     command = _command(sys.argv[1:])
     if command in _SLOW and os.environ.get("RANK", "0") == "0":
         say_at_once("loading libraries")
+    if command in _SLOW - {"train"} and "OMP_WAIT_POLICY" not in os.environ:
+        # Threads that wait for each other spin: on processors that others use, too, for longer than they compute.
+        os.environ.setdefault("GOMP_SPINCOUNT", "100")
     codes: list[int] = []
     if command in _ON_PHOTOS:
         atexit.register(_leave_at_once, codes)  # before all others, so that it is called after them
