@@ -7,7 +7,6 @@ each into its result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -43,7 +42,7 @@ from clippy_cli.inference.segment import Entries, Rule, Segmenter
 from clippy_cli.inference.views import Views, view_embeddings
 from clippy_cli.model.base import VisionLanguageModel
 from clippy_cli.reporting.debug import Explanation, describe_views
-from clippy_cli.reporting.finishing import division, finish_beside, intra_op_threads
+from clippy_cli.reporting.finishing import finish_beside, finishing_threads
 from clippy_cli.reporting.model_choice import ModelChoice, arithmetic
 from clippy_cli.reporting.results import Classification, Groups, Segmentation
 from clippy_cli.stages import LABEL_MAP, TEXTS, stage
@@ -258,21 +257,12 @@ def encode_photos(
     *,
     batch_size: int = DEFAULT_BATCH,
     regions: object = None,
-    threads: int | None = None,
 ) -> Iterator[Encoded[DecodedPhoto] | Failed[int]]:
-    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``.
-
-    ``threads`` is how many torch computes with; None for as many as it has.
-    """
-
-    def encode(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        with nullcontext() if threads is None else intra_op_threads(threads):
-            return answer.encode(images)
-
+    """Decode ahead and encode in batches; one item a photo, in order. ``regions`` as for ``read_photo``."""
     return encode_images(
         range(len(photos)),
         lambda index: read_photo(photos[index], index + 1, regions=regions),
-        encode,
+        answer.encode,
         patch_size=model.preprocess.patch_size,
         resolution=answer.short_side,
         batch_size=batch_size,
@@ -300,8 +290,8 @@ def answer_all(
         return finish(answer.result(item.sample, item.output), place)
 
     alone = len(photos) < _MANY
-    threads, workers = (None, 0) if alone else division(model.device)
-    items = encode_photos(model, answer, photos, batch_size=batch_size, regions=regions, threads=threads)
+    workers = finishing_threads(model.device)
+    items = encode_photos(model, answer, photos, batch_size=batch_size, regions=regions)
     numbered = ((item, place) for place, item in enumerate(items))
     if alone:
         for pair in numbered:

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -40,27 +39,13 @@ def finish_beside(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def division(device: torch.device) -> tuple[int, int]:
-    """How torch's threads are divided among many photos: of the encoder, and how many finish photos beside it.
+def finishing_threads(device: torch.device) -> int:
+    """How many threads finish photos beside the encoder: as many as torch has, or an accelerator's host has cores.
 
-    A thread that finishes photos computes alone, so that none waits for another at each step. An accelerator's encoder
-    leaves all of the processor to them.
+    Each computes alone, so that none waits for another at each step. The encoder keeps all of torch's threads, since
+    there may be little to finish; the operating system shares the cores between both.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu":
-        return threads, min(MOST_WORKERS, _cores())
-    return max(1, threads // 2), min(MOST_WORKERS, threads)
-
-
-@contextmanager
-def intra_op_threads(count: int) -> Iterator[None]:
-    """torch computes with ``count`` threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return min(MOST_WORKERS, torch.get_num_threads() if device.type == "cpu" else _cores())
 
 
 def _alone() -> None:

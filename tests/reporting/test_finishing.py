@@ -11,7 +11,7 @@ from clippy_cli.clip import Clip
 from clippy_cli.errors import ClippyError
 from clippy_cli.reporting import finishing
 from clippy_cli.reporting.answers import Failure
-from clippy_cli.reporting.finishing import division, finish_beside
+from clippy_cli.reporting.finishing import finish_beside, finishing_threads
 from clippy_cli.reporting.model_choice import ModelChoice
 from tests.conftest import REPOSITORY
 
@@ -71,9 +71,9 @@ def test_the_first_error_is_raised_in_its_place_and_nothing_more_is_begun():
 
 def test_threads_that_finish_compute_alone_and_the_others_as_before(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert division(torch.device("cpu")) == (3, 6)
+    assert finishing_threads(torch.device("cpu")) == 6
     monkeypatch.setattr(finishing, "_cores", lambda: 32)
-    assert division(torch.device("cuda")) == (6, 8)
+    assert finishing_threads(torch.device("cuda")) == 8
     monkeypatch.undo()
     before = torch.get_num_threads()
     assert set(run(range(4), lambda item: torch.get_num_threads())) == {1}
