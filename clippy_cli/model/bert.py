@@ -99,7 +99,7 @@ class _Bert(nn.Module):
 
     def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:
         """(K,L) ids, (K,L) bool, false for padding -> (K,L,F)."""
-        seen = None  # attention without a mask is another kernel; an export has one graph, which takes padding, too
+        seen = None  # an export has one graph, which takes padding, too
         if torch.compiler.is_compiling() or not bool(mask.all()):
             seen = mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)  # (K,1,L,L)
         hidden: Tensor = self.embeddings(token_ids)
