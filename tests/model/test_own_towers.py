@@ -121,8 +121,8 @@ def test_an_exported_encoder_takes_texts_of_any_length_with_and_without_padding(
     ids = torch.tensor([[5, 6, 7, 0], [8, 9, 3, 4]])
     sizes = ({0: torch.export.Dim("texts"), 1: torch.export.Dim("length")},)
     graph = torch.export.export(encoder, (ids,), dynamic_shapes=sizes).module()
-    for given in (ids, torch.tensor([[5, 6]] * 3)):
-        torch.testing.assert_close(graph(given), encoder(given))
+    for texts in (ids, torch.tensor([[5, 6]] * 3)):
+        torch.testing.assert_close(graph(texts), encoder(texts))
 
 
 def test_training_learns_what_transformers_encoder_learns():
