@@ -170,17 +170,20 @@ def head_count(trunk: Any) -> int:
     return int(trunk.blocks[-1].attn.num_heads)
 
 
-def embed(trunk: PlainViT, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
+def embed(trunk: Any, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
     """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
-    return _place(trunk, trunk.patch_embed(images), positions)
+    tokens: Tensor = library_of(trunk).place(trunk, trunk.patch_embed(images), positions)
+    return tokens
 
 
 def embed_masked(
-    trunk: PlainViT, images: Tensor, masked: Tensor, mask_token: Tensor, positions: PositionResampling
+    trunk: Any, images: Tensor, masked: Tensor, mask_token: Tensor, positions: PositionResampling
 ) -> Tensor:
     """:func:`embed` with ``mask_token`` (width,) in the place of the ``masked`` (B,h,w,1) patches."""
     patches = trunk.patch_embed(images)  # (B,h,w,width)
-    return _place(trunk, torch.where(masked, mask_token.to(patches.dtype), patches), positions)
+    hidden = torch.where(masked, mask_token.to(patches.dtype), patches)
+    tokens: Tensor = library_of(trunk).place(trunk, hidden, positions)
+    return tokens
 
 
 def embed_kept(
@@ -242,7 +245,7 @@ def open_block(block: Any, tokens: Tensor) -> OpenBlock:
     )
 
 
-def _place(trunk: PlainViT, patches: Tensor, positions: PositionResampling) -> Tensor:
+def place(trunk: PlainViT, patches: Tensor, positions: PositionResampling) -> Tensor:
     """(B,h,w,width) embedded patches -> (B,P+N,width) with prefix tokens and positions."""
     h, w = patches.shape[1:3]
     return join(trunk, patches.flatten(1, 2), (h, w), positions)

@@ -32,7 +32,7 @@ FREE_TO_CHANGE = (
     "evaluate",
     "log",
 )
-# These keep samples and draws, but not the last bits of the sums, nor which unit dropout silences.
+# These keep the samples and the random draws, but not the last bits of sums, nor which units dropout zeroes.
 SAME_BUT_FOR_ROUNDING = (
     "train.chunk_size",
     "train.final.chunk_size",

@@ -25,7 +25,11 @@ class WordsRecipe(Section):
     ] = 0.3
     balance: Annotated[
         float,
-        Field(ge=0, le=1, description="how far frequent words lose their advantage over rare ones; 1 is wholly"),
+        Field(
+            ge=0,
+            le=1,
+            description="share of the advantage of frequent words over rare ones that is removed",
+        ),
     ] = 0.5
 
 

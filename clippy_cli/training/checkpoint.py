@@ -193,7 +193,7 @@ def check_fits(checkpoint: Checkpoint, recipe: Recipe, processes: int, path: Pat
     """Raise ClippyError that names what would make the run take another course than the checkpoint's.
 
     With ``inexact``, other chunks, compilation or number of processes are let through: samples, draws and learning
-    rates stay the same, sums are rounded otherwise and dropout silences other units. A stream of shards is divided by
+    rates stay the same, sums are rounded differently and dropout zeroes other units. A stream of shards is divided by
     the number of processes, so that it never may change.
     """
     changed = changed_fields(_with_new_fields(checkpoint.recipe), recipe.model_dump(mode="json"))

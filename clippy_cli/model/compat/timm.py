@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import timm
-import torch
 from timm.layers import Attention, Format, PatchEmbed, SwiGLU
 from timm.models import get_arch_name, is_model_in_modules
 from timm.models.efficientnet import EfficientNet
@@ -20,12 +19,21 @@ from torch import Tensor, nn
 from clippy_cli.errors import ClippyError
 from clippy_cli.model.choices import PositionResampling
 from clippy_cli.model.compat import hub
-from clippy_cli.model.vit import embed_kept, head_count, join, open_block
+from clippy_cli.model.vit import embed, embed_kept, embed_masked, head_count, join, open_block
 
 _ALIGNED = 64
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
-__all__ = ["EfficientNet", "Eva", "VisionTransformer", "embed_kept", "head_count", "open_block"]
+__all__ = [
+    "EfficientNet",
+    "Eva",
+    "VisionTransformer",
+    "embed",
+    "embed_kept",
+    "embed_masked",
+    "head_count",
+    "open_block",
+]
 
 
 def is_efficientnet(name: str) -> bool:
@@ -72,19 +80,6 @@ def fitted_state(trunk: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return fitted
 
 
-def embed(trunk: VisionTransformer, images: Tensor, positions: PositionResampling = PositionResampling.TIMM) -> Tensor:
-    """(B,3,H,W) -> (B,P+N,width): patches and prefix tokens with positions, before the blocks."""
-    return _place(trunk, trunk.patch_embed(images), positions)
-
-
-def embed_masked(
-    trunk: VisionTransformer, images: Tensor, masked: Tensor, mask_token: Tensor, positions: PositionResampling
-) -> Tensor:
-    """:func:`embed` with ``mask_token`` (width,) in the place of the ``masked`` (B,h,w,1) patches."""
-    patches = trunk.patch_embed(images)  # (B,h,w,width)
-    return _place(trunk, torch.where(masked, mask_token.to(patches.dtype), patches), positions)
-
-
 def can_resample(trunk: Any) -> bool:
     """Whether the trunk has a position table that :func:`embed` resamples by any rule; a rotary one has none."""
     return (
@@ -103,7 +98,7 @@ def can_embed_kept(trunk: VisionTransformer) -> bool:
     )
 
 
-def _place(trunk: VisionTransformer, patches: Tensor, positions: PositionResampling) -> Tensor:
+def place(trunk: VisionTransformer, patches: Tensor, positions: PositionResampling) -> Tensor:
     """(B,h,w,width) embedded patches -> (B,P+N,width) with prefix tokens and positions."""
     if positions is PositionResampling.TIMM or not can_resample(trunk) or not trunk.dynamic_img_size:
         tokens: Tensor = trunk._pos_embed(patches)

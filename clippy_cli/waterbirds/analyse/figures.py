@@ -99,7 +99,8 @@ def variance_shares(embeddings: Embeddings, birds: Labels, places: Labels) -> Va
 
     Marginal (type II) sums of squares over the total: what each factor (N,) adds to a model that holds the other, no
     interaction, so that neither comes first. Where groups are equally large, each is :func:`variance_explained`. Where
-    birds mostly stand where they belong, what both explain is neither's; wholly confounded ones have 0 and 0.
+    birds mostly stand in their own habitat, variance that both factors explain counts for neither; fully confounded
+    factors have 0 and 0.
 
     Raises:
         ClippyError: an embedding that is not finite.
